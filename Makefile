@@ -1,0 +1,45 @@
+# Every target stands alone on a fresh clone: it makes .venv and installs what it needs, once.
+PYTHON ?= python3
+CUDA ?= 12
+
+RUN := .venv/bin/python
+
+.PHONY: help demo test lint docs parity bench gpu
+.NOTPARALLEL:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.installed  ## train the slide CNN on MNIST and fool it with FGSM: fgsm_mnist.png
+	$(RUN) examples/fgsm_mnist.py
+
+test: .venv/.installed-test  ## the test suite
+	$(RUN) -m pytest
+
+lint: .venv/.installed-dev  ## ruff and mypy
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+docs: .venv/.installed-test  ## run every code block of docs/ and the README
+	$(RUN) -m pytest tests/test_docs.py
+
+parity: .venv/.installed-test .venv/.installed-parity  ## compare with PyTorch, torchattacks and foolbox
+	$(RUN) -m pytest -m parity
+
+bench: .venv/.installed-parity  ## speed beside the peers: python -m benchmarks, the next part to come
+	$(RUN) -m benchmarks
+
+gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## the tests and the demo on CuPy (CUDA=12 or 13)
+	$(RUN) -m pytest -m gpu
+	$(RUN) examples/fgsm_mnist.py --device cuda
+
+.venv/.installed: setup.py pyproject.toml tinyadv/VERSION
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tinyadv needs Python 3.11 or newer, \
+	not " + sys.version.split()[0] + ": say which, as in make demo PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --editable .
+	@touch $@
+
+.venv/.installed-%: .venv/.installed
+	$(RUN) -m pip install --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,141 @@
+"""Which array library an array belongs to, and moving arrays between host and device.
+
+An operation runs where its arrays are: `array_module(x)` is NumPy for a NumPy array and CuPy for a CuPy
+array, and everything above this file is written once against the names the two share. This is the only
+file that names CuPy, and it imports it only when somebody asks for a GPU.
+
+It is also imported before NumPy, because OpenBLAS chooses its kernels while it is being loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import platform
+import sys
+from types import ModuleType
+from typing import Any
+
+
+def blas_kernel_override(cpuinfo: str, environment: dict[str, str]) -> str | None:
+    """The OPENBLAS_CORETYPE worth setting on this CPU, or None to leave OpenBLAS alone.
+
+    OpenBLAS before 0.3.30 does not know AMD's family 26 (Zen 5) and falls back to AVX2 kernels there,
+    which halves the speed of every matrix product; newer ones pick the same AVX-512 kernels unasked.
+    A value that the user has set is never touched.
+
+    cpuinfo: the text of /proc/cpuinfo; environment: the process environment.
+    """
+    if "OPENBLAS_CORETYPE" in environment:
+        return None
+    fields = dict(line.split(":", 1) for line in cpuinfo.partition("\n\n")[0].splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    new_amd = fields.get("vendor_id") == "AuthenticAMD" and int(fields.get("cpu family", 0)) >= 26
+    avx512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= set(fields.get("flags", "").split())
+    return "SkylakeX" if new_amd and avx512 else None
+
+
+def _choose_blas_kernels() -> None:
+    if platform.system() == "Linux" and platform.machine() == "x86_64" and "numpy" not in sys.modules:
+        try:
+            cpuinfo = pathlib.Path("/proc/cpuinfo").read_text()
+        except OSError:
+            return
+        if kernels := blas_kernel_override(cpuinfo, dict(os.environ)):
+            os.environ["OPENBLAS_CORETYPE"] = kernels
+
+
+_choose_blas_kernels()
+
+import numpy as np  # noqa: E402  (after the kernels are chosen)
+
+Array = Any  # a NumPy or a CuPy array
+
+
+def array_module(*arrays: Array) -> ModuleType:
+    """The library (`numpy` or `cupy`) of the first argument that is an array; NumPy if none is."""
+    return next((_library(array) for array in arrays if is_array(array)), np)
+
+
+def is_array(value: Any) -> bool:
+    """Whether the value is an array of some array library."""
+    return isinstance(value, getattr(_library(value), "ndarray", ()))
+
+
+def _library(value: Any) -> ModuleType:
+    return sys.modules[type(value).__module__.partition(".")[0]]
+
+
+def to_host(array: Array) -> np.ndarray:
+    """The array as a NumPy array: itself where it already is one, a copy from the GPU otherwise."""
+    return array if array_module(array) is np else array.get()
+
+
+def move(array: Array, like: Array) -> Array:
+    """The array in the memory (host or device) where `like` is; itself where it already is there."""
+    xp = array_module(like)
+    return to_host(array) if xp is np else xp.asarray(array)
+
+
+def to_device(array: Array, device: str) -> Array:
+    """The array on "cpu", "cuda" (the current GPU) or "cuda:1"; itself where it already is there.
+
+    Raises ValueError for another name, RuntimeError where there is no usable GPU.
+    """
+    kind, _, index = device.partition(":")
+    if kind == "cpu" and not index:
+        return to_host(array)
+    if kind != "cuda" or not (index.isdecimal() or device == "cuda"):
+        raise ValueError(f'device must be "cpu", "cuda" or "cuda:<number>", got {device!r}')
+    cupy = _cupy()
+    with cupy.cuda.Device(int(index) if index else None):
+        return cupy.asarray(array)
+
+
+def _cupy() -> ModuleType:
+    remedy = 'install CuPy with `pip install "tinyadv[cuda12]"` (or [cuda13]), or use device="cpu"'
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(f"CUDA was asked for, but CuPy is not installed: {remedy}") from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise RuntimeError(f"CUDA was asked for, but CuPy finds no usable GPU ({error}): {remedy}") from error
+    if count == 0:
+        raise RuntimeError(f"CUDA was asked for, but this machine has no GPU: {remedy}")
+    return cupy
+
+
+def usable_cores() -> int:
+    """The number of CPU cores that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def describe() -> str:
+    """Versions, devices, BLAS kernels and threads, one fact a line: what `python -m tinyadv` prints."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from threadpoolctl import threadpool_info
+
+    lines = [f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    for package in ("tinyadv", "numpy", "matplotlib"):
+        try:
+            lines.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            lines.append(f"{package} not installed")
+    for blas in threadpool_info():
+        kernels = f", {blas['architecture']} kernels" if "architecture" in blas else ""
+        lines.append(f"BLAS: {blas['internal_api']} {blas['version']}{kernels}, {blas['num_threads']} threads")
+    setting = os.environ.get("OPENBLAS_CORETYPE")
+    lines.append(f"OPENBLAS_CORETYPE: {setting or 'not set (OpenBLAS chooses)'}")
+    lines.append(f"CPU: {usable_cores()} usable cores")
+    try:
+        cupy = _cupy()
+        for i in range(cupy.cuda.runtime.getDeviceCount()):
+            name = cupy.cuda.runtime.getDeviceProperties(i)["name"].decode()
+            lines.append(f"cuda:{i}: {name} (CuPy {cupy.__version__})")
+    except RuntimeError as error:
+        lines.append(f"GPU: none. {error}")
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""A labelled set of images, and one pass over it in batches."""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Images with their labels.
+
+    images: float32 of shape (N, C, H, W), by convention in [0, 1].
+    labels: int64 of shape (N,), in 0 .. len(classes) - 1.
+    name: what results measured on it should cite, such as "mnist-test".
+    classes: the name of each label.
+
+    ``dataset[:1000]``, ``dataset[indices]`` and ``dataset[mask]`` select examples and keep name and classes;
+    a slice shares memory with the original. ``dataset[i]`` is a Dataset of one. Raises ValueError where the
+    shapes, dtypes or labels do not fit together, IndexError where an index is out of range.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    name: str
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != np.float32:
+            raise ValueError("images must be float32 of shape (N, C, H, W), got "
+                             f"{images.dtype} {images.shape}: convert them with astype and reshape")
+        if labels.ndim != 1 or labels.dtype != np.int64:
+            raise ValueError("labels must be int64 of shape (N,), got "
+                             f"{labels.dtype} {labels.shape}: convert them with astype and reshape")
+        if len(images) != len(labels):
+            raise ValueError(f"images and labels must be of one length, got {len(images)} and {len(labels)}")
+        if np.any((labels < 0) | (labels >= len(self.classes))):
+            raise ValueError(f"labels must be in 0 .. {len(self.classes) - 1}, one for each of the classes, "
+                             f"got {labels.min()} .. {labels.max()}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Any) -> "Dataset":
+        if hasattr(index, "__index__") and np.ndim(index) == 0:
+            index = [operator.index(index)]
+        return Dataset(self.images[index], self.labels[index], self.name, self.classes)
+
+    def __repr__(self) -> str:
+        return (f"Dataset {self.name}: {len(self):,} images {self.images.shape[1:]}, "
+                f"{len(self.classes)} classes")
+
+
+def batches(dataset: Dataset, batch_size: int = 32, *, seed: int | None = None,
+            epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One pass over ``dataset``: an iterator of (images, labels) pairs, the last of which may be smaller.
+
+    Without a ``seed`` the examples come in order, as views. With one they are shuffled, in an order that
+    depends on (seed, epoch) alone: a resumed run continues as if it had never stopped.
+    Raises ValueError for a ``batch_size`` that is not a positive integer.
+    """
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    picks: Iterator[Any] = (slice(i, i + batch_size) for i in range(0, len(dataset), batch_size))
+    if seed is not None:
+        sequence = np.random.SeedSequence(seed, spawn_key=(epoch,))
+        order = np.random.default_rng(sequence).permutation(len(dataset))
+        picks = (order[pick] for pick in picks)
+    return ((dataset.images[pick], dataset.labels[pick]) for pick in picks)

@@ -1,0 +1,27 @@
+"""Layers, models' base class, initialisers, optimisers and saved state."""
+
+from tinyadv.nn import init, optim
+from tinyadv.nn.layers import (
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    LeakyReLU,
+    Linear,
+    MaxPool2d,
+    Normalize,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+)
+from tinyadv.nn.module import Module
+from tinyadv.nn.state import StateError, load, save
+
+__all__ = [
+    "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d", "LeakyReLU", "Linear",
+    "MaxPool2d", "Module", "Normalize", "ReLU", "Sequential", "Sigmoid", "StateError", "Tanh", "init", "load",
+    "optim", "save",
+]

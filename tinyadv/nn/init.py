@@ -1,0 +1,80 @@
+"""Initial weights by name: each initialiser maps (shape, generator) to float32 (weight, bias).
+
+The shape is (out, in) or (F, C, kh, kw); fan-in is the number of inputs of one output, fan-out the reverse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tinyadv.shapes import Shape
+
+Initializer = Callable[[Shape, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+
+
+def he_normal(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """N(0, 2 / fan-in), zero bias (He et al. 2015, arXiv:1502.01852, eq. 10)."""
+    return _float32(rng.normal(0, math.sqrt(2 / _fans(shape)[0]), shape)), np.zeros(shape[0], np.float32)
+
+
+def he_uniform(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Uniform of variance 2 / fan-in, zero bias (He et al. 2015)."""
+    return _uniform(shape, rng, math.sqrt(6 / _fans(shape)[0])), np.zeros(shape[0], np.float32)
+
+
+def glorot_normal(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """N(0, 2 / (fan-in + fan-out)), zero bias (Glorot and Bengio 2010, eq. 12)."""
+    return _float32(rng.normal(0, math.sqrt(2 / sum(_fans(shape))), shape)), np.zeros(shape[0], np.float32)
+
+
+def glorot_uniform(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Uniform of variance 2 / (fan-in + fan-out), zero bias (Glorot and Bengio 2010, eq. 16): Keras's default."""
+    return _uniform(shape, rng, math.sqrt(6 / sum(_fans(shape)))), np.zeros(shape[0], np.float32)
+
+
+def pytorch(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Weight and bias uniform within 1 / sqrt(fan-in): the default of PyTorch's Linear and Conv2d."""
+    bound = 1 / math.sqrt(_fans(shape)[0])
+    return _uniform(shape, rng, bound), _uniform(shape[:1], rng, bound)
+
+
+def madry(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """N(0, 0.1²) drawn again beyond two deviations, bias 0.1: the networks of Madry et al. (arXiv:1706.06083)."""
+    weight = rng.standard_normal(shape)
+    while (outside := np.abs(weight) > 2).any():
+        weight[outside] = rng.standard_normal(outside.sum())
+    return _float32(0.1 * weight), np.full(shape[0], 0.1, np.float32)
+
+
+INITIALIZERS: dict[str, Initializer] = {
+    "he_normal": he_normal,
+    "he_uniform": he_uniform,
+    "glorot_normal": glorot_normal,
+    "glorot_uniform": glorot_uniform,
+    "keras": glorot_uniform,
+    "pytorch": pytorch,
+    "madry": madry,
+}
+
+
+def initializer(name: str) -> Initializer:
+    """The initialiser of that name; ValueError lists the names there are."""
+    if name not in INITIALIZERS:
+        raise ValueError(f"init must be one of {', '.join(INITIALIZERS)}; got {name!r}")
+    return INITIALIZERS[name]
+
+
+def _fans(shape: Shape) -> tuple[int, int]:
+    window = math.prod(shape[2:])
+    return shape[1] * window, shape[0] * window
+
+
+def _uniform(shape: Shape, rng: np.random.Generator, bound: float) -> np.ndarray:
+    return _float32(rng.uniform(-bound, bound, shape))
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32)

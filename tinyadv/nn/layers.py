@@ -1,0 +1,195 @@
+"""Layers, with PyTorch's names, arguments, parameters and conventions; images are (N, C, H, W).
+
+`init` names an initialiser of init.py; `rng` is a numpy Generator, a seed, or None for a fresh one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyadv import ops
+from tinyadv.backend import move
+from tinyadv.nn.init import initializer
+from tinyadv.nn.module import Module
+from tinyadv.shapes import pair
+from tinyadv.tensor import Tensor
+
+Rng = np.random.Generator | int | None
+
+
+class Sequential(Module):
+    """Layers (or any functions on Tensors) one after the other, named "0", "1", ..."""
+
+    def __init__(self, *layers: Callable[[Tensor], Tensor]):
+        for i, layer in enumerate(layers):
+            setattr(self, str(i), layer)
+
+    @property
+    def layers(self) -> list[Callable[[Tensor], Tensor]]:
+        """The layers in order."""
+        return [layer for name, layer in vars(self).items() if name.isdecimal()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Linear(Module):
+    """x @ weight.T + bias: (N, in_features) -> (N, out_features)."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *,
+                 init: str = "pytorch", rng: Rng = None):
+        self.in_features, self.out_features = in_features, out_features
+        weight, offset = initializer(init)((out_features, in_features), np.random.default_rng(rng))
+        self.weight = Tensor(weight)
+        self.bias = Tensor(offset) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)
+
+
+class Conv2d(Module):
+    """Cross-correlation with learned kernels: (N, in_channels, H, W) -> (N, out_channels, OH, OW)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
+                 stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, bias: bool = True, *,
+                 init: str = "pytorch", rng: Rng = None):
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size = pair(kernel_size, "kernel_size", least=1)
+        self.stride, self.padding = stride, padding
+        shape = (out_channels, in_channels, *self.kernel_size)
+        weight, offset = initializer(init)(shape, np.random.default_rng(rng))
+        self.weight = Tensor(weight)
+        self.bias = Tensor(offset) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class BatchNorm2d(Module):
+    """Each channel normalised, then scaled and shifted by learned weight and bias (Ioffe and Szegedy 2015).
+
+    In training mode by the mean and biased variance of the batch, which also move the running statistics:
+    running = (1 - momentum) * running + momentum * batch, with the unbiased variance, as PyTorch does.
+    In evaluation mode by the running statistics.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight = Tensor(np.ones(num_features, np.float32))
+        self.bias = Tensor(np.zeros(num_features, np.float32))
+        self.running_mean = np.zeros(num_features, np.float32)
+        self.running_var = np.ones(num_features, np.float32)
+        self.num_batches_tracked = np.zeros((), np.int64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
+        mean, variance = ops.batch_statistics(x.data)
+        count = x.size // self.num_features
+        unbiased = variance * (count / max(count - 1, 1))
+        self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mean
+        self.running_var = (1 - self.momentum) * self.running_var + self.momentum * unbiased
+        self.num_batches_tracked = self.num_batches_tracked + 1
+        return ops.batch_norm(x, self.weight, self.bias, mean, variance, self.eps, of_batch=True)
+
+
+class Dropout(Module):
+    """In training mode zeroes each element with probability p and scales the others by 1 / (1 - p).
+
+    Srivastava et al. 2014. The mask of the n-th call depends on (seed, n) alone.
+    """
+
+    def __init__(self, p: float = 0.5, seed: int = 0):
+        if not 0 <= p < 1:
+            raise ValueError(f"p must be a probability in [0, 1), got {p!r}")
+        self.p, self.seed, self.calls = p, seed, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        rng = np.random.default_rng((self.seed, self.calls))
+        self.calls += 1
+        kept = rng.random((*x.shape[1:], x.shape[0]), np.float32) >= self.p  # the batch last, as x is in memory
+        mask = np.moveaxis(kept, -1, 0).astype(x.dtype) / (1 - self.p)
+        return ops.multiply(x, move(mask, like=x.data))
+
+
+class MaxPool2d(Module):
+    """The maximum of each window; the stride is the size unless given."""
+
+    def __init__(self, size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+                 padding: int | tuple[int, int] = 0):
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.max_pool2d(x, self.size, self.stride, self.padding)
+
+
+class AvgPool2d(MaxPool2d):
+    """The mean of each window, padding included; the stride is the size unless given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.avg_pool2d(x, self.size, self.stride, self.padding)
+
+
+class GlobalAvgPool2d(Module):
+    """The mean of each channel: (N, C, H, W) -> (N, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.global_avg_pool2d(x)
+
+
+class Flatten(Module):
+    """(N, ...) -> (N, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.flatten(x)
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(x)
+
+
+class LeakyReLU(Module):
+    """x where it is positive, slope * x elsewhere."""
+
+    def __init__(self, slope: float = 0.01):
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.leaky_relu(x, self.slope)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.sigmoid(x)
+
+
+class Normalize(Module):
+    """(x - mean) / std for every channel: the first layer of a model, so that attacks see the data's own units."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        self.mean = np.asarray(mean, np.float32).reshape(-1, 1, 1)
+        self.std = np.asarray(std, np.float32).reshape(-1, 1, 1)
+        if self.mean.shape != self.std.shape or not (self.std > 0).all():
+            raise ValueError(f"mean and std must be equally many, and std positive; got {mean!r} and {std!r}")
+
+    def forward(self, x: Any) -> Tensor:
+        return ops.divide(ops.subtract(x, self.mean), self.std)

@@ -1,0 +1,186 @@
+"""Module: an object whose attributes are parameters (Tensors), buffers (arrays) and further modules.
+
+They are found by walking the attributes in the order in which they were set, through lists, tuples and dicts,
+and are named by the path to them, as in PyTorch: "conv1.weight", "0.bias", "blocks.1.conv2.weight".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tinyadv.backend import Array, array_module, is_array, move, to_device, to_host
+from tinyadv.shapes import Shape
+from tinyadv.tensor import Tensor, no_grad
+
+
+class Module:
+    """The base of layers and models: a subclass sets its parts in __init__ and computes in `forward`."""
+
+    training = True  # dropout drops and batch normalisation uses the batch; each module has its own flag
+    input_shape: Shape | None = None  # of one example, for `summary()`
+    forward: Callable[..., Tensor]
+    _arguments: tuple[tuple, dict]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Module:
+        """Remembers the arguments, so that a saved model can be built again."""
+        self = super().__new__(cls)
+        self._arguments = (args, kwargs)
+        return self
+
+    def __call__(self, x: Any) -> Tensor:
+        return self.forward(x)
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """(name, module) of this module (whose own name is "") and of all below it."""
+        yield prefix.rstrip("."), self
+        for name, _, _, value in _parts(vars(self), prefix):
+            if isinstance(value, Module):
+                yield from value.named_modules(name + ".")
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, parameter) of every parameter; one that is shared comes once, under its first name."""
+        seen: set[Tensor] = set()
+        for name, _, _, value in _leaves(vars(self)):
+            if isinstance(value, Tensor) and value not in seen:
+                seen.add(value)
+                yield name, value
+
+    def parameters(self) -> list[Tensor]:
+        """Every parameter, in order."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """{name: array} of all parameters and buffers: copies on the host."""
+        return {name: np.array(to_host(_array(value))) for name, _, _, value in _leaves(vars(self))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set all parameters and buffers from {name: array}; the arrays are copied, and keep this model's dtypes.
+
+        Raises ValueError, which lists every missing, unexpected or mis-shaped name, and then changes nothing.
+        """
+        leaves = {name: (owner, key, value) for name, owner, key, value in _leaves(vars(self))}
+        arrays = {name: np.asarray(value) for name, value in state.items()}
+        wrong = [f"missing: {name} {_array(leaves[name][2]).shape}" for name in leaves if name not in arrays]
+        wrong += [f"unexpected: {name} {arrays[name].shape}" for name in arrays if name not in leaves]
+        for name in leaves.keys() & arrays.keys():
+            own, new = _array(leaves[name][2]), arrays[name]
+            if new.shape != own.shape:
+                wrong.append(f"shape of {name}: the state has {new.shape}, the model {own.shape}")
+            elif not np.can_cast(new.dtype, own.dtype, "same_kind"):
+                wrong.append(f"dtype of {name}: the state has {new.dtype}, the model {own.dtype}")
+        if wrong:
+            raise ValueError(f"the state does not fit {type(self).__name__}:\n  " + "\n  ".join(sorted(wrong)))
+        for name, (owner, key, value) in leaves.items():
+            _put(owner, key, value, move(arrays[name].astype(_array(value).dtype), like=_array(value)))
+
+    def to(self, device: str) -> Module:
+        """Move all parameters and buffers to "cpu", "cuda" or "cuda:1"; returns self. Gradients are dropped."""
+        for _, owner, key, value in _leaves(vars(self)):
+            _put(owner, key, value, to_device(_array(value), device))
+        return self
+
+    def train(self) -> Module:
+        """Set every flag to training; returns self."""
+        return self._set_training(True)
+
+    def eval(self) -> Module:
+        """Set every flag to evaluation; returns self."""
+        return self._set_training(False)
+
+    @contextmanager
+    def mode(self, training: bool) -> Iterator[Module]:
+        """Set every flag within a block; afterwards each module has the flag that it had before."""
+        before = [(module, module.training) for _, module in self.named_modules()]
+        self._set_training(training)
+        try:
+            yield self
+        finally:
+            for module, flag in before:
+                module.training = flag
+
+    def _set_training(self, training: bool) -> Module:
+        for _, module in self.named_modules():
+            module.training = training
+        return self
+
+    def summary(self, input_shape: Shape | None = None) -> None:
+        """Print a table of the layers with their output shapes (N is the batch) and numbers of parameters.
+
+        input_shape: (C, H, W) of one image; the models of this library know theirs.
+        """
+        shape = input_shape or self.input_shape
+        if shape is None:
+            raise ValueError(f"{type(self).__name__} does not know its input shape: call summary((C, H, W))")
+        print(self._table(shape))
+
+    def _table(self, input_shape: Shape) -> str:
+        rows: list[tuple[str, str, str]] = []
+        layers = [(name, m) for name, m in self.named_modules() if len(list(m.named_modules())) == 1]
+
+        def record(name: str, layer: Module, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+            y = forward(x)
+            shape = "(" + ", ".join(["N", *map(str, y.shape[1:])]) + ")"
+            rows.append((f"{name} ({type(layer).__name__})", shape, f"{_count(layer.parameters()):,}"))
+            return y
+
+        parameters = self.parameters()
+        like = parameters[0].data if parameters else np.zeros(0, np.float32)
+        try:
+            for name, layer in layers:
+                layer.forward = functools.partial(record, name, layer, layer.forward)
+            with no_grad(), self.mode(training=False):
+                self(Tensor(array_module(like).zeros((1, *input_shape), like.dtype)))
+        finally:
+            for _, layer in layers:
+                del layer.forward
+        head = ("Layer (type)", "Output shape", "Parameters")
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        lines = [f"{a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}" for a, b, c in (head, *rows)]
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:], rule, f"Total parameters: {_count(parameters):,}"])
+
+    def __repr__(self) -> str:
+        settings = [f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, int | float | str | tuple)
+                    and not k.startswith("_") and k != "training"]
+        children = [f"  ({name}): {value!r}".replace("\n", "\n  ") for name, _, _, value in _parts(vars(self))
+                    if isinstance(value, Module)]
+        inside = ", ".join(settings) if not children else "\n" + "\n".join(children) + "\n"
+        return f"{type(self).__name__}({inside})"
+
+
+def _parts(owner: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
+    """(name, owner, key, value) of the modules, Tensors and arrays in a dict, list or tuple, and in those in it."""
+    for key, value in list(owner.items()) if isinstance(owner, dict) else enumerate(owner):
+        if isinstance(value, Module | Tensor) or is_array(value):
+            yield f"{prefix}{key}", owner, key, value
+        elif isinstance(value, dict | list | tuple) and key != "_arguments":
+            yield from _parts(value, f"{prefix}{key}.")
+
+
+def _leaves(owner: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
+    """As _parts, but with the leaves of a module instead of the module."""
+    for name, part_owner, key, value in _parts(owner, prefix):
+        if isinstance(value, Module):
+            yield from _leaves(vars(value), name + ".")
+        else:
+            yield name, part_owner, key, value
+
+
+def _array(leaf: Tensor | Array) -> Array:
+    return leaf.data if isinstance(leaf, Tensor) else leaf
+
+
+def _put(owner: Any, key: Any, leaf: Tensor | Array, array: Array) -> None:
+    if isinstance(leaf, Tensor):
+        leaf.data, leaf.grad = array, None
+    else:
+        owner[key] = array
+
+
+def _count(parameters: list[Tensor]) -> int:
+    return sum(parameter.size for parameter in parameters)

@@ -1,0 +1,120 @@
+"""Optimisers over the parameters of a model, and learning-rate schedules.
+
+A schedule is a function from the progress of training, in [0, 1], to a factor of the learning rate: it has no
+state, so a resumed run continues it exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tinyadv.backend import Array, array_module
+from tinyadv.nn.module import Module
+
+Schedule = Callable[[float], float]
+
+
+class Optimizer:
+    """What SGD and Adam share: the parameters, their state, and the loop over both.
+
+    lr may be set at any time. `state` holds, for each parameter, the arrays that the rule carries from step to
+    step; `steps` counts the steps.
+    """
+
+    moments = 0  # how many arrays, each like the parameter, the rule carries
+
+    def __init__(self, model: Module, lr: float, weight_decay: float = 0.0):
+        for name, value in (("lr", lr), ("weight_decay", weight_decay)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+        self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
+        self.parameters = model.parameters()
+        self.state = [[array_module(p.data).zeros_like(p.data) for _ in range(self.moments)] for p in self.parameters]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: `backward()` adds to them."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Update, in place, every parameter that has a gradient."""
+        self.steps += 1
+        for parameter, state in zip(self.parameters, self.state, strict=True):
+            if parameter.grad is not None:
+                g = parameter.grad
+                if self.weight_decay:
+                    g = g + self.weight_decay * parameter.data
+                parameter.data -= self.lr * self.direction(g, *state)
+
+    def direction(self, g: Array, *state: Array) -> Array:
+        """The step's direction from a gradient; updates the state arrays in place."""
+        raise TypeError(f"{type(self).__name__} has no rule: use SGD or Adam, or define direction()")
+
+    def __repr__(self) -> str:
+        count = sum(parameter.size for parameter in self.parameters)
+        return f"{type(self).__name__}({count:,} parameters, lr={self.lr:g}, weight_decay={self.weight_decay:g})"
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum as in PyTorch: v = momentum * v + g, and a step of -lr * v.
+
+    nesterov: step by g + momentum * v instead (Sutskever et al. 2013). Weight decay is added to the gradient.
+    """
+
+    def __init__(self, model: Module, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False,
+                 weight_decay: float = 0.0):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
+        if nesterov and not momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        self.momentum, self.nesterov = momentum, nesterov
+        self.moments = 1 if momentum else 0
+        super().__init__(model, lr, weight_decay)
+
+    def direction(self, g: Array, *state: Array) -> Array:
+        if not state:
+            return g
+        (velocity,) = state
+        velocity *= self.momentum
+        velocity += g
+        return g + self.momentum * velocity if self.nesterov else velocity
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1), weight decay added to the gradient as in PyTorch."""
+
+    moments = 2
+
+    def __init__(self, model: Module, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0.0):
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be in [0, 1), got {betas!r}")
+        self.betas, self.eps = betas, eps
+        super().__init__(model, lr, weight_decay)
+
+    def direction(self, g: Array, *state: Array) -> Array:
+        (first, second), (beta1, beta2) = state, self.betas
+        first *= beta1
+        first += (1 - beta1) * g
+        second *= beta2
+        second += (1 - beta2) * g * g
+        root = array_module(g).sqrt(second / (1 - beta2**self.steps))
+        return first / ((1 - beta1**self.steps) * (root + self.eps))
+
+
+def step(milestones: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1) -> Schedule:
+    """Multiply the rate by `factor` at each milestone, a fraction of training."""
+    return lambda progress: factor ** sum(progress >= milestone for milestone in milestones)
+
+
+def cosine() -> Schedule:
+    """From 1 to 0 along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5, one period)."""
+    return lambda progress: (1 + math.cos(math.pi * progress)) / 2
+
+
+def one_cycle(peak: float = 0.3, start: float = 0.04, end: float = 0.0) -> Schedule:
+    """Linearly from `start` up to 1 at `peak`, a fraction of training, and down to `end` (Smith 2017, arXiv:1708.07120)."""
+    return lambda progress: float(np.interp(progress, (0, peak, 1), (start, 1, end)))

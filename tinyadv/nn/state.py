@@ -1,0 +1,98 @@
+"""Saving and loading models: one .npz file, its arrays beside a JSON header; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from tinyadv.nn.module import Module
+
+FORMAT = 1
+HEADER = "__tinyadv__"  # the entry of the file that holds the header, as text
+
+
+class StateError(ValueError):
+    """A model file that cannot be used, and why."""
+
+
+def save(model: Module, path: str | Path) -> None:
+    """Write the model's state and how to build it: to a temporary name first, so that a file is whole or absent."""
+    args, kwargs = model._arguments
+    header = {"format": FORMAT, "class": type(model).__name__, "args": args, "kwargs": kwargs}
+    try:
+        text = json.dumps(header)
+    except TypeError:  # built from other modules, say: its state can be loaded into a model, but not the model built
+        text = json.dumps({"format": FORMAT, "class": type(model).__name__})
+    write_npz(path, {HEADER: np.array(text), **model.state_dict()})
+
+
+def load(path: str | Path, into: Module | None = None) -> Module:
+    """The model saved at `path`: built anew from the file's header, or loaded into the given model.
+
+    A class is looked for among the defined subclasses of Module, so loading a file imports and runs nothing.
+    Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
+    """
+    arrays = read_npz(path)
+    try:
+        header = json.loads(str(arrays.pop(HEADER)))
+        version, name = header["format"], header["class"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{path}: not a model file of tinyadv: it has no valid header ({error})") from error
+    if version != FORMAT:
+        raise StateError(f"{path}: this file has format {version}, this library reads format {FORMAT}: update tinyadv")
+    model = into if into is not None else _build(header, path)
+    try:
+        model.load_state_dict(arrays)
+    except ValueError as error:
+        raise StateError(f"{path}: a saved {name}: {error}") from error
+    return model
+
+
+def _build(header: dict, path: str | Path) -> Module:
+    name = header["class"]
+    classes, todo = {}, [Module]
+    while todo:
+        for subclass in todo.pop().__subclasses__():
+            classes.setdefault(subclass.__name__, subclass)
+            todo.append(subclass)
+    if name not in classes or "args" not in header:
+        why = "is not defined here" if name not in classes else "was not built from plain numbers and words"
+        raise StateError(f"{path}: the class {name} {why}: build the model and call load(path, into=model)")
+    try:
+        return classes[name](*header["args"], **header["kwargs"])
+    except (TypeError, ValueError) as error:
+        raise StateError(f"{path}: {name} cannot be built from this file: {error}") from error
+
+
+def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays to an .npz file that is either whole or not there at all."""
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file, read and checked; StateError if it is damaged or no .npz file at all."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("a single array, not an archive of them")
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        raise StateError(f"{path}: not a readable .npz file: {error}") from error

@@ -1,0 +1,127 @@
+"""Operations on each element by itself; two operands broadcast against each other as in NumPy.
+
+At a kink the gradient is that of PyTorch: 0 for relu and abs at 0, 1 for clip at its limits.
+A mask multiplies instead of selecting: `g * mask` runs an order of magnitude faster than `where(mask, g, 0)`.
+"""
+
+from tinyadv.backend import array_module
+from tinyadv.tensor import op
+
+
+@op
+def add(x, y):
+    """x + y."""
+    return x + y, lambda g: g, lambda g: g
+
+
+@op
+def subtract(x, y):
+    """x - y."""
+    return x - y, lambda g: g, lambda g: -g
+
+
+@op
+def multiply(x, y):
+    """x * y."""
+    return x * y, lambda g: g * y, lambda g: g * x
+
+
+@op
+def divide(x, y):
+    """x / y."""
+    z = x / y
+    return z, lambda g: g / y, lambda g: -g * z / y
+
+
+@op
+def negative(x):
+    """-x."""
+    return -x, lambda g: -g
+
+
+@op
+def power(x, y):
+    """x ** y. The gradient of 0 ** 0 is 0 in both arguments."""
+    xp = array_module(x, y)
+    z = x**y
+    return (
+        z,
+        lambda g: g * y * x ** xp.where(xp.equal(y, 0), 1, xp.subtract(y, 1)).astype(z.dtype),
+        lambda g: g * z * xp.log(xp.where(xp.equal(x, 0), 1, x)).astype(z.dtype),
+    )
+
+
+@op
+def exp(x):
+    """The exponential."""
+    y = array_module(x).exp(x)
+    return y, lambda g: g * y
+
+
+@op
+def log(x):
+    """The natural logarithm."""
+    return array_module(x).log(x), lambda g: g / x
+
+
+@op
+def sqrt(x):
+    """The square root."""
+    y = array_module(x).sqrt(x)
+    return y, lambda g: g / (2 * y)
+
+
+@op
+def abs(x):
+    """The absolute value."""
+    xp = array_module(x)
+    return xp.abs(x), lambda g: g * xp.sign(x)
+
+
+@op
+def maximum(x, y):
+    """The larger of x and y; where they are equal the gradient goes to x."""
+    return array_module(x, y).maximum(x, y), lambda g: g * (x >= y), lambda g: g * (x < y)
+
+
+@op
+def minimum(x, y):
+    """The smaller of x and y; where they are equal the gradient goes to x."""
+    return array_module(x, y).minimum(x, y), lambda g: g * (x <= y), lambda g: g * (x > y)
+
+
+@op
+def clip(x, low, high):
+    """x limited to [low, high]; the limits are numbers or arrays, not differentiated."""
+    return array_module(x).clip(x, low, high), lambda g: g * ((x >= low) & (x <= high))
+
+
+@op
+def relu(x):
+    """max(x, 0)."""
+    xp = array_module(x)
+    y = xp.clip(x, 0, xp.inf)  # three times as fast as maximum(x, 0) in NumPy
+    return y, lambda g: g * (y > 0)
+
+
+@op
+def leaky_relu(x, slope=0.01):
+    """x where it is positive, slope * x elsewhere (Maas et al. 2013)."""
+    scale = (x > 0) * (1 - slope) + slope
+    scale = scale.astype(x.dtype)
+    return x * scale, lambda g: g * scale
+
+
+@op
+def tanh(x):
+    """The hyperbolic tangent."""
+    y = array_module(x).tanh(x)
+    return y, lambda g: g * (1 - y * y)
+
+
+@op
+def sigmoid(x):
+    """1 / (1 + exp(-x)), without overflow, and accurate far below zero."""
+    xp = array_module(x)
+    y = xp.exp(-xp.logaddexp(0, -x))
+    return y, lambda g: g * y * (1 - y)

@@ -1,0 +1,46 @@
+"""Matrix products."""
+
+from tinyadv.shapes import check_equal, check_ndim
+from tinyadv.tensor import op
+
+
+@op
+def matmul(x, y):
+    """x @ y of matrices, or of stacks of them that broadcast; vectors as in NumPy.
+
+    (..., n, k) @ (..., k, m) -> (..., n, m).
+    """
+    if x.ndim == 0 or y.ndim == 0:
+        raise ValueError(f"matmul: a number is no matrix (shapes {x.shape} and {y.shape}): multiply with * instead")
+    inner = y.shape[-2] if y.ndim > 1 else y.shape[0]
+    check_equal(x.shape[-1], inner, "matmul", f"the last axis of x {x.shape}", f"the inner axis of y {y.shape}")
+
+    def x_vjp(g):
+        if y.ndim == 1:
+            return g[..., None] * y
+        g = g[..., None, :] if x.ndim == 1 else g
+        product = g @ y.swapaxes(-1, -2)
+        return product[..., 0, :] if x.ndim == 1 else product
+
+    def y_vjp(g):
+        if x.ndim == 1:
+            return g[..., None, :] * x[:, None] if y.ndim > 1 else g * x
+        g = g[..., None] if y.ndim == 1 else g
+        product = x.swapaxes(-1, -2) @ g
+        return product[..., 0] if y.ndim == 1 else product
+
+    return x @ y, x_vjp, y_vjp
+
+
+@op
+def linear(x, weight, bias=None):
+    """x @ weight.T + bias: (N, in), (out, in), (out,) -> (N, out).
+
+    The result is a transposed view of (out, N), so that the batch stays last in memory (see window.py).
+    """
+    check_ndim(x.shape, 2, "linear", "x of shape (N, in)")
+    check_equal(x.shape[1], weight.shape[1], "linear", f"the features of x {x.shape}", f"those of weight {weight.shape}")
+    y = weight @ x.T  # (out, N)
+    if bias is not None:
+        y += bias[:, None]
+    return y.T, lambda g: (weight.T @ g.T).T, lambda g: g.T @ x, lambda g: g.sum(axis=0)

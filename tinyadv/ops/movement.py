@@ -1,0 +1,72 @@
+"""Operations that move elements without computing on them. Most vjps are views: nothing is copied."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyadv.backend import array_module
+from tinyadv.tensor import Tensor, op
+
+
+@op
+def reshape(x, shape):
+    """The elements in another shape; one length may be -1."""
+    return x.reshape(shape), lambda g: g.reshape(x.shape)
+
+
+def flatten(x) -> Tensor:
+    """(N, ...) -> (N, D): all axes but the first made one."""
+    return reshape(x, (x.shape[0], int(np.prod(x.shape[1:]))))
+
+
+@op
+def transpose(x, axes=None):
+    """The axes in another order; reversed by default."""
+    return x.transpose(axes), lambda g: g.transpose(None if axes is None else np.argsort(axes).tolist())
+
+
+@op
+def broadcast_to(x, shape):
+    """x repeated to a shape. The engine sums the gradient back, as it does for every broadcast."""
+    return array_module(x).broadcast_to(x, shape), lambda g: g
+
+
+@op
+def pad(x, width, value=0.0):
+    """x inside a frame of `value`; width is ((before, after), ...), a pair for every axis."""
+    inner = tuple(slice(before, before + n) for (before, _), n in zip(width, x.shape, strict=True))
+    return array_module(x).pad(x, width, constant_values=value), lambda g: g[inner]
+
+
+@op
+def getitem(x, index):
+    """x[index], with integers, slices, `...`, integer arrays and masks, as in NumPy."""
+    xp = array_module(x)
+    parts = index if isinstance(index, tuple) else (index,)
+    may_repeat = any(not isinstance(part, int | slice | type(None) | type(...)) for part in parts)
+
+    def vjp(g):
+        whole = xp.zeros_like(x)
+        if may_repeat:
+            xp.add.at(whole, index, g)
+        else:
+            whole[index] = g
+        return whole
+
+    return x[index], vjp
+
+
+def concatenate(tensors: Sequence, axis: int = 0) -> Tensor:
+    """The tensors one after the other along an axis."""
+    return _concatenate(*tensors, axis=axis)
+
+
+@op
+def _concatenate(*arrays, axis):
+    ends = np.cumsum([array.shape[axis] for array in arrays]).tolist()
+    bounds = zip([0, *ends[:-1]], ends, strict=True)
+
+    def vjp(start, end):
+        return lambda g: g[(slice(None),) * (axis % g.ndim) + (slice(start, end),)]
+
+    return array_module(*arrays).concatenate(arrays, axis=axis), *(vjp(*bound) for bound in bounds)

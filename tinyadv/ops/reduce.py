@@ -1,0 +1,77 @@
+"""Operations that sum up axes: `axis` is None (all), an integer or a tuple, and `keepdims` is as in NumPy."""
+
+import numpy as np
+
+from tinyadv.backend import array_module
+from tinyadv.tensor import op
+
+
+@op
+def sum(x, axis=None, keepdims=False):
+    """The sum over the axes."""
+    xp = array_module(x)
+    return (
+        x.sum(axis=axis, keepdims=keepdims),
+        lambda g: xp.broadcast_to(_keep(g, x, axis), x.shape),
+    )
+
+
+@op
+def mean(x, axis=None, keepdims=False):
+    """The mean over the axes."""
+    xp = array_module(x)
+    y = x.mean(axis=axis, keepdims=keepdims)
+    return y, lambda g: xp.broadcast_to(_keep(g, x, axis) * (y.size / x.size), x.shape)
+
+
+@op
+def max(x, axis=None, keepdims=False):
+    """The maximum over the axes; elements that share it share its gradient."""
+    return _extreme(x, x.max(axis=axis, keepdims=True), axis, keepdims)
+
+
+@op
+def min(x, axis=None, keepdims=False):
+    """The minimum over the axes; elements that share it share its gradient."""
+    return _extreme(x, x.min(axis=axis, keepdims=True), axis, keepdims)
+
+
+def _extreme(x, y, axis, keepdims):
+    def vjp(g):
+        hit = x == y
+        return hit * (_keep(g, x, axis) / hit.sum(axis=axis, keepdims=True, dtype=x.dtype))
+
+    return y if keepdims else _drop(y, axis), vjp
+
+
+@op
+def logsumexp(x, axis=None, keepdims=False):
+    """log(sum(exp(x))) without overflow; -inf where every element is -inf."""
+    xp = array_module(x)
+    y = stable_logsumexp(x, axis)
+    return (
+        y if keepdims else _drop(y, axis),
+        lambda g: _keep(g, x, axis) * xp.exp(x - xp.where(xp.isfinite(y), y, 0).astype(x.dtype)),
+    )
+
+
+def stable_logsumexp(x, axis):
+    """log(sum(exp(x))) of an array, the axes kept; the largest element is taken out first."""
+    xp = array_module(x)
+    top = x.max(axis=axis, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, 0).astype(x.dtype)  # inf - inf would be NaN
+    with np.errstate(divide="ignore"):  # log(0) is the right answer for a row of -inf
+        return xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
+
+
+def _keep(g, x, axis):
+    """The reduced g with its axes back, as length 1, whether or not they were kept."""
+    if axis is None:
+        return g.reshape((1,) * x.ndim)
+    axes = {a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
+    return g.reshape([1 if a in axes else n for a, n in enumerate(x.shape)])
+
+
+def _drop(y, axis):
+    """y without its reduced axes of length 1."""
+    return y.squeeze(axis=axis)

@@ -1,0 +1,45 @@
+"""Pure integers: window counts, broadcasting, and shape checks whose messages say what to do."""
+
+from __future__ import annotations
+
+Shape = tuple[int, ...]
+
+
+def pair(value: int | tuple[int, int], name: str, *, least: int) -> tuple[int, int]:
+    """(height, width) from one integer or two; ValueError if either is below `least`."""
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
+        raise ValueError(f"{name} must be an integer >= {least}, or a (height, width) pair of them, got {value!r}")
+    return both
+
+
+def window_counts(size: Shape, kernel: Shape, stride: Shape, padding: Shape, operation: str) -> tuple[int, int]:
+    """(OH, OW): how many windows fit in an image of `size` (H, W), padded by `padding` on each side.
+
+    Rows and columns that no further whole window reaches are left over, as in PyTorch.
+    """
+    padded = (size[0] + 2 * padding[0], size[1] + 2 * padding[1])
+    if padded[0] < kernel[0] or padded[1] < kernel[1]:
+        raise ValueError(
+            f"{operation}: the {kernel[0]}x{kernel[1]} window does not fit in the {padded[0]}x{padded[1]} image "
+            f"(padding included): use a smaller window or more padding"
+        )
+    return (padded[0] - kernel[0]) // stride[0] + 1, (padded[1] - kernel[1]) // stride[1] + 1
+
+
+def broadcast_axes(shape: Shape, to: Shape) -> tuple[int, ...]:
+    """The axes of `to` along which an array of `shape` was repeated to reach it."""
+    new = len(to) - len(shape)
+    return tuple(range(new)) + tuple(new + i for i, n in enumerate(shape) if n == 1 and to[new + i] != 1)
+
+
+def check_ndim(shape: Shape, ndim: int, operation: str, meaning: str) -> None:
+    """ValueError unless the shape has `ndim` axes; `meaning` spells them, as in "(N, C, H, W)"."""
+    if len(shape) != ndim:
+        raise ValueError(f"{operation}: expected {meaning}, which has {ndim} axes, got shape {shape}")
+
+
+def check_equal(left: int, right: int, operation: str, left_name: str, right_name: str) -> None:
+    """ValueError naming both sides unless the two counts agree."""
+    if left != right:
+        raise ValueError(f"{operation}: {left_name} is {left}, but {right_name} is {right}; they must be equal")

@@ -1,0 +1,236 @@
+"""A Tensor remembers how it was computed; `gradients` walks that memory back. No operation is known here.
+
+An operation is one function on raw arrays, marked `@op`, which returns its value and, for each of its array
+arguments, a vjp: a function from the gradient `g` of the final scalar with respect to the value to the
+gradient with respect to that argument.
+
+    @op
+    def multiply(x, y):
+        return x * y, lambda g: g * y, lambda g: g * x
+
+The rules for a vjp: it never writes into `g` or into an argument, it captures arrays and not Tensors, and it
+need not mention broadcasting, which is undone here, once, for every operation.
+
+A Tensor is what one can differentiate with respect to; a plain array is a constant.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tinyadv.backend import Array, array_module, to_host
+from tinyadv.shapes import Shape, broadcast_axes
+
+
+class Tensor:
+    """An array and, unless it is a leaf, the operation that computed it.
+
+    data: the NumPy or CuPy array. Numbers, lists and integer arrays become float32; floats keep their dtype.
+    grad: None, or the array that `backward()` has added up for this leaf.
+    """
+
+    __slots__ = ("__weakref__", "_node", "data", "grad")
+    __array_ufunc__ = None  # makes `array * tensor` ask the Tensor instead of NumPy
+
+    def __init__(self, data: Any):
+        if isinstance(data, Tensor):
+            data = data.data
+        array = array_module(data).asarray(data)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"a Tensor holds real numbers, got dtype {array.dtype}")
+        if array.dtype.kind != "f" or not hasattr(data, "dtype"):
+            array = array.astype(np.float32)
+        self.data: Array = array
+        self.grad: Array | None = None
+        self._node: _Node | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the array."""
+        return self.data.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The element type."""
+        return self.data.dtype
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def item(self) -> float:
+        """The one element as a Python number."""
+        return self.data.item()
+
+    def numpy(self) -> np.ndarray:
+        """The array on the host: the same memory on a CPU, a copy from a GPU."""
+        return to_host(self.data)
+
+    def backward(self) -> None:
+        """Add d(self)/d(leaf) into `.grad` of every leaf that this scalar was computed from; frees the graph."""
+        for leaf, gradient in _walk_back(self).items():
+            leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+
+    def __repr__(self) -> str:
+        values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=20)
+        origin = "" if self._node is None else f", from {self._node.name}"
+        return f"Tensor({values}, shape={self.shape}, {self.dtype}{origin})"
+
+
+class _Node:
+    """One recorded operation, and for each argument that is a Tensor an edge: (vertex, vjp, argument's shape).
+
+    A vertex is the _Node that computed the argument, or the Tensor itself if that is a leaf. So the graph keeps
+    no value alive that no vjp has captured.
+    """
+
+    __slots__ = ("edges", "name")
+
+    def __init__(self, name: str, edges: list[tuple[_Node | Tensor, Callable, Shape]] | None):
+        self.name = name
+        self.edges = edges
+
+
+_UNRECORDED = _Node("an operation under no_grad()", [])
+
+
+class _Switch(threading.local):
+    recording = True
+
+
+_switch = _Switch()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Record nothing in this block (or decorated function), in this thread: for evaluation and updates."""
+    before, _switch.recording = _switch.recording, False
+    try:
+        yield
+    finally:
+        _switch.recording = before
+
+
+def op(function: Callable) -> Callable[..., Tensor]:
+    """Turn a function on arrays that returns (value, vjp, ...) into a function on Tensors that is recorded.
+
+    Array arguments come first, one vjp each; they may be Tensors, arrays or numbers. A NumPy scalar counts as
+    a plain number, which takes the dtype of the array beside it, so that float32 stays float32.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def apply(*args: Any, **kwargs: Any) -> Tensor:
+        if any(isinstance(value, Tensor) for value in kwargs.values()):
+            bound = signature.bind(*args, **kwargs)
+            args, kwargs = bound.args, bound.kwargs
+        value, *vjps = function(*map(_raw, args), **kwargs)
+        result = Tensor(value)
+        edges = [(_vertex(x), vjp, x.shape) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
+        if edges:
+            result._node = _Node(function.__name__, edges) if _switch.recording else _UNRECORDED
+        return result
+
+    return apply
+
+
+def gradients(output: Tensor, wrt: Sequence[Tensor]) -> list[Array]:
+    """The gradient arrays of a scalar output with respect to each Tensor in `wrt`, leaves or not; frees the graph.
+
+    Only the vjps on a path from `output` to `wrt` are called, and no `.grad` is touched: an attack never pays
+    for a weight gradient. A Tensor that the output does not depend on has gradient zero.
+    Raises ValueError if the output is not a scalar, RuntimeError if its graph was not recorded or is freed.
+    """
+    found = _walk_back(output, {_vertex(x) for x in wrt})
+    return [found[_vertex(x)] if _vertex(x) in found else array_module(x.data).zeros_like(x.data) for x in wrt]
+
+
+def _raw(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        return argument.data
+    return argument.item() if isinstance(argument, np.generic) else argument
+
+
+def _vertex(x: Tensor) -> _Node | Tensor:
+    return x if x._node is None or x._node is _UNRECORDED else x._node
+
+
+def _walk_back(output: Tensor, wanted: set | None = None) -> dict:
+    """{vertex: gradient} of the wanted vertices (None: of all leaves) that the scalar output depends on."""
+    if output.size != 1:
+        raise ValueError(f"gradients start from a scalar, got shape {output.shape}: reduce it first, as in output.sum()")
+    if output._node is _UNRECORDED:
+        raise RuntimeError("this Tensor was computed under no_grad(), so there is no graph to walk back")
+    root = _vertex(output)
+    order = _topological_order(root)
+    if wanted is None:
+        wanted = {vertex for vertex in order if isinstance(vertex, Tensor)}
+    needed = set()  # the vertices through which the output depends on a wanted one
+    for vertex in order:
+        if vertex in wanted or any(parent in needed for parent, _, _ in _edges(vertex)):
+            needed.add(vertex)
+
+    upstream = {root: array_module(output.data).ones_like(output.data)}
+    found = {}
+    for vertex in reversed(order):
+        g = upstream.pop(vertex, None)
+        if vertex in wanted:
+            found[vertex] = g
+        for parent, vjp, shape in _edges(vertex):
+            if parent in needed:
+                contribution = _unbroadcast(vjp(g), shape)
+                if parent in upstream:
+                    contribution = upstream[parent] + contribution
+                elif parent in wanted and (contribution is g or contribution.base is not None):
+                    contribution = contribution.copy()  # g itself or a view: what a caller gets must be his own
+                upstream[parent] = contribution
+        if isinstance(vertex, _Node):
+            vertex.edges = None  # frees what the vjps have captured
+    return found
+
+
+def _edges(vertex: _Node | Tensor) -> list:
+    if isinstance(vertex, Tensor):
+        return []
+    if vertex.edges is None:
+        raise RuntimeError(
+            f"the graph below {vertex.name} was freed by an earlier gradients() or backward(): run the forward pass again"
+        )
+    return vertex.edges
+
+
+def _topological_order(root: _Node | Tensor) -> list:
+    """Every vertex below the root, arguments before results; iterative, so depth is no limit."""
+    order, seen, stack = [], set(), [(root, False)]
+    while stack:
+        vertex, arguments_done = stack.pop()
+        if arguments_done:
+            order.append(vertex)
+        elif vertex not in seen:
+            seen.add(vertex)
+            stack.append((vertex, True))
+            stack.extend((parent, False) for parent, _, _ in _edges(vertex))
+    return order
+
+
+def _unbroadcast(g: Array, shape: Shape) -> Array:
+    """Sum g over the axes along which an argument of `shape` was repeated: the adjoint of broadcasting."""
+    if g.shape == shape:
+        return g
+    return g.sum(axis=broadcast_axes(shape, g.shape), keepdims=True).reshape(shape)
