@@ -1,3 +1,20 @@
-"""tinyadv: everything between a pixel and its adversarial gradient, in NumPy (and CuPy, unchanged)."""
+"""tinyadv: everything between a pixel and its adversarial gradient, in NumPy and, unchanged, in CuPy."""
 
-from tinyadv import backend  # noqa: I001  first: it chooses the BLAS kernels before NumPy is loaded
+import importlib
+from pathlib import Path
+
+from tinyadv import backend  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
+from tinyadv import attacks, data, evaluation, models, nn, ops, training
+from tinyadv.tensor import Tensor, gradients, no_grad
+
+__all__ = [
+    "Tensor", "attacks", "backend", "data", "evaluation", "gradients", "models", "nn", "no_grad", "ops", "training",
+]
+__version__ = (Path(__file__).parent / "VERSION").read_text().strip()
+
+
+def __getattr__(name: str) -> object:
+    """`tinyadv.plots` is imported when it is first used: matplotlib takes longer than all the rest."""
+    if name == "plots":
+        return importlib.import_module("tinyadv.plots")
+    raise AttributeError(f"module 'tinyadv' has no attribute {name!r}")

@@ -7,7 +7,8 @@ and on how many threads cannot change what any of them draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Streams:
         """float64 (N, *shape), standard normal."""
         return self._draw(shape, lambda stream: stream.standard_normal(shape))
 
-    def _draw(self, shape: tuple[int, ...], draw) -> np.ndarray:
+    def _draw(self, shape: tuple[int, ...], draw: Callable[[np.random.Generator], Any]) -> np.ndarray:
         rows = np.empty((len(self), *shape))
         for row, example in enumerate(self.examples.tolist()):
             rows[row] = draw(self._stream(example))

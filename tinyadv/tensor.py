@@ -21,7 +21,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from tinyadv.shapes import Shape, broadcast_axes
 class Tensor:
     """An array and, unless it is a leaf, the operation that computed it.
 
-    data: the NumPy or CuPy array. Numbers, lists and integer arrays become float32; floats keep their dtype.
+    data: the NumPy or CuPy array. Numbers, lists and integer arrays become float32; float arrays keep their dtype.
     grad: None, or the array that `backward()` has added up for this leaf.
     """
 
@@ -50,6 +50,16 @@ class Tensor:
         self.data: Array = array
         self.grad: Array | None = None
         self._node: _Node | None = None
+
+    if TYPE_CHECKING:  # what ops/__init__.py binds
+
+        def _operator(self, other: Any = None) -> Tensor: ...
+        def _method(self, *args: Any, **kwargs: Any) -> Tensor: ...
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _operator
+        __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __neg__ = __getitem__ = _operator
+        sum = mean = max = min = reshape = flatten = transpose = _method
+        T: Tensor
 
     @property
     def shape(self) -> Shape:
@@ -153,8 +163,8 @@ def op(function: Callable) -> Callable[..., Tensor]:
 def gradients(output: Tensor, wrt: Sequence[Tensor]) -> list[Array]:
     """The gradient arrays of a scalar output with respect to each Tensor in `wrt`, leaves or not; frees the graph.
 
-    Only the vjps on a path from `output` to `wrt` are called, and no `.grad` is touched: an attack never pays
-    for a weight gradient. A Tensor that the output does not depend on has gradient zero.
+    Only the vjps on a path from `output` to `wrt` are called, and no `.grad` is touched: an attack never pays for a
+    weight gradient. A Tensor that the output does not depend on has gradient zero.
     Raises ValueError if the output is not a scalar, RuntimeError if its graph was not recorded or is freed.
     """
     found = _walk_back(output, {_vertex(x) for x in wrt})
@@ -174,7 +184,7 @@ def _vertex(x: Tensor) -> _Node | Tensor:
 def _walk_back(output: Tensor, wanted: set | None = None) -> dict:
     """{vertex: gradient} of the wanted vertices (None: of all leaves) that the scalar output depends on."""
     if output.size != 1:
-        raise ValueError(f"gradients start from a scalar, got shape {output.shape}: reduce it first, as in output.sum()")
+        raise ValueError(f"gradients start from a scalar, got shape {output.shape}: reduce it, as in output.sum()")
     if output._node is _UNRECORDED:
         raise RuntimeError("this Tensor was computed under no_grad(), so there is no graph to walk back")
     root = _vertex(output)
@@ -210,7 +220,8 @@ def _edges(vertex: _Node | Tensor) -> list:
         return []
     if vertex.edges is None:
         raise RuntimeError(
-            f"the graph below {vertex.name} was freed by an earlier gradients() or backward(): run the forward pass again"
+            f"the graph below {vertex.name} was freed by an earlier gradients() or backward(): "
+            "run the forward pass again"
         )
     return vertex.edges
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinyadv.nn import AvgPool2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, ReLU, Sequential
@@ -16,7 +18,7 @@ class SmallCNN(Sequential):
     input_shape = (1, 28, 28)
 
     def __init__(self, seed: int = 0):
-        options = {"init": "keras", "rng": np.random.default_rng(seed)}
+        options: Any = {"init": "keras", "rng": np.random.default_rng(seed)}
         super().__init__(
             Conv2d(1, 32, 3, padding=1, bias=False, **options), ReLU(), MaxPool2d(2),   # (N, 32, 14, 14)
             Conv2d(32, 64, 3, padding=1, bias=False, **options), ReLU(), MaxPool2d(2),  # (N, 64, 7, 7)
@@ -32,7 +34,7 @@ class LeNet(Sequential):
     input_shape = (1, 28, 28)
 
     def __init__(self, seed: int = 0):
-        options = {"init": "keras", "rng": np.random.default_rng(seed)}
+        options: Any = {"init": "keras", "rng": np.random.default_rng(seed)}
         super().__init__(
             Conv2d(1, 6, 5, padding=2, **options), ReLU(), AvgPool2d(2),  # (N, 6, 14, 14)
             Conv2d(6, 16, 5, **options), ReLU(), MaxPool2d(2),            # (N, 16, 5, 5)
@@ -49,7 +51,7 @@ class MadryCNN(Sequential):
     input_shape = (1, 28, 28)
 
     def __init__(self, seed: int = 0):
-        options = {"init": "madry", "rng": np.random.default_rng(seed)}
+        options: Any = {"init": "madry", "rng": np.random.default_rng(seed)}
         super().__init__(
             Conv2d(1, 32, 5, padding=2, **options), ReLU(), MaxPool2d(2),   # (N, 32, 14, 14)
             Conv2d(32, 64, 5, padding=2, **options), ReLU(), MaxPool2d(2),  # (N, 64, 7, 7)

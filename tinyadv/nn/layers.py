@@ -13,8 +13,9 @@ import numpy as np
 from tinyadv import ops
 from tinyadv.backend import move
 from tinyadv.nn.init import initializer
-from tinyadv.nn.module import Module
-from tinyadv.shapes import pair
+from tinyadv.nn.module import Module, array_of
+from tinyadv.ops.normalize import batch_statistics
+from tinyadv.shapes import check_equal, check_ndim, pair
 from tinyadv.tensor import Tensor
 
 Rng = np.random.Generator | int | None
@@ -87,14 +88,16 @@ class BatchNorm2d(Module):
         self.num_batches_tracked = np.zeros((), np.int64)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_ndim(x.shape, 4, "BatchNorm2d", "images of shape (N, C, H, W)")
+        check_equal(x.shape[1], self.num_features, "BatchNorm2d", "the images' number of channels", "num_features")
         if not self.training:
             return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
-        mean, variance = ops.batch_statistics(x.data)
+        mean, variance = batch_statistics(array_of(x))
         count = x.size // self.num_features
         unbiased = variance * (count / max(count - 1, 1))
-        self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mean
-        self.running_var = (1 - self.momentum) * self.running_var + self.momentum * unbiased
-        self.num_batches_tracked = self.num_batches_tracked + 1
+        self.running_mean += self.momentum * (mean - self.running_mean)
+        self.running_var += self.momentum * (unbiased - self.running_var)
+        self.num_batches_tracked += 1
         return ops.batch_norm(x, self.weight, self.bias, mean, variance, self.eps, of_batch=True)
 
 
@@ -116,7 +119,7 @@ class Dropout(Module):
         self.calls += 1
         kept = rng.random((*x.shape[1:], x.shape[0]), np.float32) >= self.p  # the batch last, as x is in memory
         mask = np.moveaxis(kept, -1, 0).astype(x.dtype) / (1 - self.p)
-        return ops.multiply(x, move(mask, like=x.data))
+        return ops.multiply(x, move(mask, like=array_of(x)))
 
 
 class MaxPool2d(Module):
@@ -124,7 +127,7 @@ class MaxPool2d(Module):
 
     def __init__(self, size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
                  padding: int | tuple[int, int] = 0):
-        self.size, self.stride, self.padding = size, stride, padding
+        self.size, self.stride, self.padding = size, size if stride is None else stride, padding
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.max_pool2d(x, self.size, self.stride, self.padding)
@@ -193,3 +196,7 @@ class Normalize(Module):
 
     def forward(self, x: Any) -> Tensor:
         return ops.divide(ops.subtract(x, self.mean), self.std)
+
+    def __repr__(self) -> str:
+        mean, std = (", ".join(f"{value:g}" for value in each.ravel().tolist()) for each in (self.mean, self.std))
+        return f"Normalize(mean=({mean}), std=({std}))"

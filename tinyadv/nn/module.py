@@ -36,11 +36,15 @@ class Module:
         return self.forward(x)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """(name, module) of this module (whose own name is "") and of all below it."""
+        """(name, module) of this module (whose own name is "") and of all below it; a shared one comes once."""
+        seen = {self}
         yield prefix.rstrip("."), self
         for name, _, _, value in _parts(vars(self), prefix):
             if isinstance(value, Module):
-                yield from value.named_modules(name + ".")
+                for below, module in value.named_modules(name + "."):
+                    if module not in seen:
+                        seen.add(module)
+                        yield below, module
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """(name, parameter) of every parameter; one that is shared comes once, under its first name."""
@@ -56,7 +60,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """{name: array} of all parameters and buffers: copies on the host."""
-        return {name: np.array(to_host(_array(value))) for name, _, _, value in _leaves(vars(self))}
+        return {name: np.array(to_host(array_of(value))) for name, _, _, value in _leaves(vars(self))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set all parameters and buffers from {name: array}; the arrays are copied, and keep this model's dtypes.
@@ -65,10 +69,10 @@ class Module:
         """
         leaves = {name: (owner, key, value) for name, owner, key, value in _leaves(vars(self))}
         arrays = {name: np.asarray(value) for name, value in state.items()}
-        wrong = [f"missing: {name} {_array(leaves[name][2]).shape}" for name in leaves if name not in arrays]
+        wrong = [f"missing: {name} {array_of(leaves[name][2]).shape}" for name in leaves if name not in arrays]
         wrong += [f"unexpected: {name} {arrays[name].shape}" for name in arrays if name not in leaves]
         for name in leaves.keys() & arrays.keys():
-            own, new = _array(leaves[name][2]), arrays[name]
+            own, new = array_of(leaves[name][2]), arrays[name]
             if new.shape != own.shape:
                 wrong.append(f"shape of {name}: the state has {new.shape}, the model {own.shape}")
             elif not np.can_cast(new.dtype, own.dtype, "same_kind"):
@@ -76,12 +80,12 @@ class Module:
         if wrong:
             raise ValueError(f"the state does not fit {type(self).__name__}:\n  " + "\n  ".join(sorted(wrong)))
         for name, (owner, key, value) in leaves.items():
-            _put(owner, key, value, move(arrays[name].astype(_array(value).dtype), like=_array(value)))
+            _put(owner, key, value, move(arrays[name].astype(array_of(value).dtype), like=array_of(value)))
 
     def to(self, device: str) -> Module:
         """Move all parameters and buffers to "cpu", "cuda" or "cuda:1"; returns self. Gradients are dropped."""
         for _, owner, key, value in _leaves(vars(self)):
-            _put(owner, key, value, to_device(_array(value), device))
+            _put(owner, key, value, to_device(array_of(value), device))
         return self
 
     def train(self) -> Module:
@@ -125,7 +129,7 @@ class Module:
         def record(name: str, layer: Module, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
             y = forward(x)
             shape = "(" + ", ".join(["N", *map(str, y.shape[1:])]) + ")"
-            rows.append((f"{name} ({type(layer).__name__})", shape, f"{_count(layer.parameters()):,}"))
+            rows.append((f"{name} ({type(layer).__name__})".strip(), shape, f"{_count(layer.parameters()):,}"))
             return y
 
         parameters = self.parameters()
@@ -145,7 +149,7 @@ class Module:
         return "\n".join([lines[0], rule, *lines[1:], rule, f"Total parameters: {_count(parameters):,}"])
 
     def __repr__(self) -> str:
-        settings = [f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, int | float | str | tuple)
+        settings = [f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, int | float | str | tuple | None)
                     and not k.startswith("_") and k != "training"]
         children = [f"  ({name}): {value!r}".replace("\n", "\n  ") for name, _, _, value in _parts(vars(self))
                     if isinstance(value, Module)]
@@ -167,11 +171,14 @@ def _leaves(owner: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]
     for name, part_owner, key, value in _parts(owner, prefix):
         if isinstance(value, Module):
             yield from _leaves(vars(value), name + ".")
+        elif isinstance(part_owner, tuple) and is_array(value):
+            raise ValueError(f"the buffer {name} is in a tuple, where it cannot be replaced: use a list")
         else:
             yield name, part_owner, key, value
 
 
-def _array(leaf: Tensor | Array) -> Array:
+def array_of(leaf: Tensor | Array) -> Array:
+    """The array of a Tensor; an array itself."""
     return leaf.data if isinstance(leaf, Tensor) else leaf
 
 

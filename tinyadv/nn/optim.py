@@ -116,5 +116,8 @@ def cosine() -> Schedule:
 
 
 def one_cycle(peak: float = 0.3, start: float = 0.04, end: float = 0.0) -> Schedule:
-    """Linearly from `start` up to 1 at `peak`, a fraction of training, and down to `end` (Smith 2017, arXiv:1708.07120)."""
+    """Linearly from `start` up to 1 at `peak`, a fraction of training, and down to `end`.
+
+    Smith and Topin 2017, arXiv:1708.07120.
+    """
     return lambda progress: float(np.interp(progress, (0, peak, 1), (start, 1, end)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 import zipfile
 import zlib
 from pathlib import Path
@@ -41,12 +41,12 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     arrays = read_npz(path)
     try:
         header = json.loads(str(arrays.pop(HEADER)))
-        version, name = header["format"], header["class"]
+        version, name = header["format"], str(header["class"])
     except (KeyError, TypeError, ValueError) as error:
         raise StateError(f"{path}: not a model file of tinyadv: it has no valid header ({error})") from error
     if version != FORMAT:
         raise StateError(f"{path}: this file has format {version}, this library reads format {FORMAT}: update tinyadv")
-    model = into if into is not None else _build(header, path)
+    model = into if into is not None else _build(name, header, path)
     try:
         model.load_state_dict(arrays)
     except ValueError as error:
@@ -54,18 +54,23 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     return model
 
 
-def _build(header: dict, path: str | Path) -> Module:
-    name = header["class"]
-    classes, todo = {}, [Module]
+def _build(name: str, header: dict, path: str | Path) -> Module:
+    found: dict[str, type[Module]] = {}
+    todo: list[type[Module]] = [Module]
     while todo:
-        for subclass in todo.pop().__subclasses__():
-            classes.setdefault(subclass.__name__, subclass)
-            todo.append(subclass)
-    if name not in classes or "args" not in header:
-        why = "is not defined here" if name not in classes else "was not built from plain numbers and words"
+        subclasses = todo.pop().__subclasses__()
+        found |= {f"{c.__module__}.{c.__qualname__}": c for c in subclasses if c.__name__ == name}
+        todo += subclasses
+    why = ""
+    if len(found) != 1:
+        why = f"is defined more than once, as {' and '.join(found)}" if found else "is not defined here"
+    elif not {"args", "kwargs"} <= header.keys():
+        why = "was not built from plain numbers and words"
+    if why:
         raise StateError(f"{path}: the class {name} {why}: build the model and call load(path, into=model)")
+    (build,) = found.values()
     try:
-        return classes[name](*header["args"], **header["kwargs"])
+        return build(*header["args"], **header["kwargs"])
     except (TypeError, ValueError) as error:
         raise StateError(f"{path}: {name} cannot be built from this file: {error}") from error
 
@@ -73,24 +78,24 @@ def _build(header: dict, path: str | Path) -> Module:
 def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays to an .npz file that is either whole or not there at all."""
     path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz file, read and checked; StateError if it is damaged or no .npz file at all."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not an archive of them")
+        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as file:
+            if damaged := archive.testzip():  # an array is read only as far as its header says, so check it all
+                raise ValueError(f"its entry {damaged} is damaged")
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise

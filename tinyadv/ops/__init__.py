@@ -22,70 +22,27 @@ from tinyadv.ops.elementwise import (
 from tinyadv.ops.linear import linear, matmul
 from tinyadv.ops.loss import cross_entropy, log_softmax, mse_loss, softmax
 from tinyadv.ops.movement import broadcast_to, concatenate, flatten, getitem, pad, reshape, transpose
-from tinyadv.ops.normalize import batch_norm, batch_statistics
+from tinyadv.ops.normalize import batch_norm
 from tinyadv.ops.reduce import logsumexp, max, mean, min, sum
 from tinyadv.ops.window import avg_pool2d, conv2d, global_avg_pool2d, max_pool2d
 from tinyadv.tensor import Tensor
 
 __all__ = [
-    "abs",
-    "add",
-    "avg_pool2d",
-    "batch_norm",
-    "broadcast_to",
-    "clip",
-    "concatenate",
-    "conv2d",
-    "cross_entropy",
-    "divide",
-    "exp",
-    "flatten",
-    "getitem",
-    "global_avg_pool2d",
-    "leaky_relu",
-    "linear",
-    "log",
-    "log_softmax",
-    "logsumexp",
-    "matmul",
-    "max",
-    "max_pool2d",
-    "maximum",
-    "mean",
-    "min",
-    "minimum",
-    "mse_loss",
-    "multiply",
-    "negative",
-    "pad",
-    "power",
-    "relu",
-    "reshape",
-    "sigmoid",
-    "softmax",
-    "sqrt",
-    "subtract",
-    "sum",
-    "tanh",
+    "abs", "add", "avg_pool2d", "batch_norm", "broadcast_to", "clip", "concatenate", "conv2d", "cross_entropy",
+    "divide", "exp", "flatten", "getitem", "global_avg_pool2d", "leaky_relu", "linear", "log", "log_softmax",
+    "logsumexp", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "mse_loss", "multiply",
+    "negative", "pad", "power", "relu", "reshape", "sigmoid", "softmax", "sqrt", "subtract", "sum", "tanh",
     "transpose",
 ]
 
 _OPERATORS = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power, "matmul": matmul}
 _METHODS = {
-    "__neg__": negative,
-    "__getitem__": getitem,
-    "sum": sum,
-    "mean": mean,
-    "max": max,
-    "min": min,
-    "reshape": reshape,
-    "flatten": flatten,
-    "transpose": transpose,
+    "__neg__": negative, "__getitem__": getitem, "sum": sum, "mean": mean, "max": max, "min": min,
+    "reshape": reshape, "flatten": flatten, "transpose": transpose, "T": property(transpose),
 }
 
 for _name, _operation in _OPERATORS.items():
     setattr(Tensor, f"__{_name}__", lambda x, y, f=_operation: f(x, y))
     setattr(Tensor, f"__r{_name}__", lambda x, y, f=_operation: f(y, x))
-for _name, _operation in _METHODS.items():
-    setattr(Tensor, _name, _operation)
-Tensor.T = property(transpose)
+for _name, _method in _METHODS.items():
+    setattr(Tensor, _name, _method)

@@ -39,7 +39,7 @@ def linear(x, weight, bias=None):
     The result is a transposed view of (out, N), so that the batch stays last in memory (see window.py).
     """
     check_ndim(x.shape, 2, "linear", "x of shape (N, in)")
-    check_equal(x.shape[1], weight.shape[1], "linear", f"the features of x {x.shape}", f"those of weight {weight.shape}")
+    check_equal(x.shape[1], weight.shape[1], "linear", f"the features of x {x.shape}", f"the weight's {weight.shape}")
     y = weight @ x.T  # (out, N)
     if bias is not None:
         y += bias[:, None]

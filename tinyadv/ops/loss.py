@@ -48,8 +48,9 @@ def cross_entropy(logits, targets, reduction="mean"):
 
     def logits_vjp(g):
         slope = xp.exp(log_p)
-        if targets.ndim == 1:
-            slope[rows, targets] -= 1
+        if targets.ndim == 1:  # p - 1 at the label, as minus the sum of the others: exact also where p rounds to 1
+            slope[rows, targets] = 0
+            slope[rows, targets] = -slope.sum(axis=1)
         else:
             slope = slope * targets.sum(axis=1, keepdims=True) - targets
         return slope * spread(g)[..., None]
@@ -68,7 +69,7 @@ def mse_loss(x, y, reduction="mean"):
 
 def check_labels(labels, classes: int, operation: str) -> None:
     """ValueError unless every label is a class index in [0, classes)."""
-    if labels.size and not (0 <= int(labels.min()) and int(labels.max()) < classes):
+    if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         raise ValueError(
             f"{operation}: labels must lie in [0, {classes}), the classes of the logits; "
             f"got labels from {int(labels.min())} to {int(labels.max())}"

@@ -22,7 +22,8 @@ def flatten(x) -> Tensor:
 @op
 def transpose(x, axes=None):
     """The axes in another order; reversed by default."""
-    return x.transpose(axes), lambda g: g.transpose(None if axes is None else np.argsort(axes).tolist())
+    back = None if axes is None else np.argsort([axis % x.ndim for axis in axes]).tolist()
+    return x.transpose(axes), lambda g: g.transpose(back)
 
 
 @op

@@ -1,0 +1,122 @@
+"""Properties of every operation, over the table in cases.py."""
+
+import numpy as np
+import pytest
+from cases import CASES
+from gradcheck import check_vjp, inner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyadv import ops, tensor
+from tinyadv.backend import array_module
+from tinyadv.tensor import Tensor, gradients, op
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+fewer = settings(max_examples=max(5, settings().max_examples // 3))
+
+
+def test_every_operation_has_a_case():
+    assert {case.operation for case in CASES} == set(ops.__all__)
+
+
+@every_case
+@given(data=st.data())
+def test_the_gradients_are_right(case, data):
+    arrays, options = data.draw(case.operands)
+    check_vjp(lambda *tensors: case.function(*tensors, **options), arrays)
+
+
+@every_case
+@given(data=st.data())
+def test_the_values_are_right_and_nothing_is_written(case, data):
+    """Neither the arguments nor the upstream gradient, and the result stays what it was: all are read-only here."""
+    arrays, options = data.draw(case.operands)
+    for x in arrays:
+        x.flags.writeable = False
+    tensors = [Tensor(x) for x in arrays]
+    result = case.function(*tensors, **options)
+    expected = case.reference(*arrays, **options)
+    assert result.shape == np.shape(expected)
+    assert result.dtype == np.float64
+    np.testing.assert_allclose(result.data, expected, rtol=1e-12, atol=1e-12)
+
+    upstream = np.linspace(1, 2, result.size).reshape(result.shape)
+    upstream.flags.writeable = False
+    before = result.data.copy()
+    gradients(against(result, upstream), tensors)
+    assert np.array_equal(result.data, before)
+
+
+@op
+def against(y, u):
+    """<y, u>, whose vjp hands out u itself."""
+    return (y * u).sum(), lambda g: u
+
+
+@every_case
+@fewer
+@given(data=st.data())
+def test_float32_stays_float32(case, data):
+    arrays, options = data.draw(case.operands)
+    tensors = [Tensor(x.astype(np.float32)) for x in arrays]
+    options = {name: single(value) for name, value in options.items()}
+    result = case.function(*tensors, **options)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result.data, case.reference(*arrays, **options), rtol=1e-4, atol=1e-4)
+    upstream = np.ones(result.shape, np.float32)
+    assert {g.dtype for g in gradients(inner(result, upstream), tensors)} == {np.dtype(np.float32)}
+
+
+def single(value):
+    return value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
+
+
+@every_case
+@fewer
+@given(data=st.data())
+def test_it_runs_where_its_arrays_are(xp, case, data):
+    arrays, options = data.draw(case.operands)
+
+    def run(library):
+        tensors = [Tensor(library.asarray(x)) for x in arrays]
+        result = case.function(*tensors, **{name: move(value, library) for name, value in options.items()})
+        loss = inner(result, library.asarray(np.linspace(1, 2, result.size).reshape(result.shape)))
+        return [result.data, *gradients(loss, tensors)]
+
+    for here, on_host in zip(run(xp), run(np), strict=True):
+        assert array_module(here) is xp
+        np.testing.assert_allclose(Tensor(here).numpy(), on_host, rtol=1e-9, atol=1e-9)
+
+
+def move(value, library):
+    if isinstance(value, tuple):
+        return tuple(move(part, library) for part in value)
+    return library.asarray(value) if isinstance(value, np.ndarray) else value
+
+
+@every_case
+@fewer
+@given(data=st.data())
+def test_a_vjp_that_nobody_asked_for_is_not_called(case, data):
+    arrays, options = data.draw(case.operands)
+    asked = data.draw(st.integers(0, len(arrays) - 1))
+    called = []
+
+    class Spy(tensor._Node):
+        def __init__(self, name, edges):
+            super().__init__(name, [(vertex, spied(vertex, vjp), shape) for vertex, vjp, shape in edges])
+
+    def spied(vertex, vjp):
+        return lambda g: called.append(vertex) or vjp(g)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensor, "_Node", Spy)
+        tensors = [Tensor(x) for x in arrays]
+        result = case.function(*tensors, **options)
+        gradients(inner(result, np.ones(result.shape)), [tensors[asked]])
+    assert [vertex for vertex in called if isinstance(vertex, Tensor)] == [tensors[asked]]
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_it_says_what_it_does(name):
+    assert getattr(ops, name).__doc__

@@ -1,0 +1,138 @@
+"""Running a model over many examples: in shards, on threads, in evaluation mode, where the model's memory is.
+
+A shard goes through the whole network, there and back, on one thread, with BLAS limited to one thread too: that
+is faster than threads inside each operation, and the same examples in the same shards give the same bits for any
+number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from tinyadv.backend import Array, array_module, is_array, move, usable_cores
+from tinyadv.nn import Module
+from tinyadv.tensor import Tensor, no_grad
+
+SHARD, GPU_SHARD = 64, 4096  # examples: a shard's activations should fit in the caches
+
+
+def shards(count: int, batch_size: int | None, on_host: bool = True) -> list[slice]:
+    """How `count` examples are split: by batch_size, or else evenly into an even number of parts of at most SHARD.
+
+    The split does not depend on the number of workers; an even number of parts keeps two or more of them busy.
+    """
+    if batch_size is None:
+        parts = 2 * -(-count // (2 * SHARD)) if on_host else -(-count // GPU_SHARD)
+        batch_size = max(1, -(-count // max(1, parts)))
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
+    return [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+
+
+def run(model: Callable, count: int, work: Callable[[slice], None], *, batch_size: int | None,
+        workers: int | None, like: Array) -> None:
+    """Call work(shard) for all shards of `count` examples on `workers` threads, with the model in evaluation mode.
+
+    like: an array that lies where the model runs. The first exception that a shard raises is raised here, once
+    all running shards have ended.
+    """
+    on_host = isinstance(like, np.ndarray)
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise ValueError(f"workers must be an integer >= 1, got {workers!r}")
+    parts = shards(count, batch_size, on_host)
+    threads = min(workers or usable_cores(), len(parts)) if on_host else 1
+    with evaluation_mode(model), _blas().limit(limits=1, user_api="blas"):
+        if threads <= 1:
+            for part in parts:
+                work(part)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            futures = [pool.submit(work, part) for part in parts]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                for future in futures:
+                    future.cancel()
+
+
+def logits(model: Callable, x: Array, *, batch_size: int | None = None, workers: int | None = None) -> Array:
+    """The logits (N, K) of the images x (N, C, H, W), without a graph, as an array where x is."""
+    like = memory_of(model, x)
+    results: dict[int, Array] = {}
+
+    def work(part: slice) -> None:
+        results[part.start] = move(forward(model, batch_last(x[part], like)).data, like=x)
+
+    if not len(x):
+        return forward(model, move(x, like)).data
+    run(model, len(x), work, batch_size=batch_size, workers=workers, like=like)
+    return array_module(x).concatenate([results[start] for start in sorted(results)])
+
+
+def forward(model: Callable, x: Array) -> Tensor:
+    """The logits of one batch, without a graph; ValueError unless they are (N, K)."""
+    with no_grad():
+        return check_logits(model(Tensor(x)), x)
+
+
+def check_logits(output: Any, x: Array) -> Tensor:
+    """The model's output, a Tensor of shape (N, K); ValueError or TypeError saying what it was instead."""
+    if not isinstance(output, Tensor):
+        raise TypeError(f"the model must return a Tensor of logits, got {type(output).__name__}")
+    if output.ndim != 2 or len(output) != len(x):
+        raise ValueError(f"the model must return logits (N, K) with N = {len(x)}, got shape {output.shape}")
+    return output
+
+
+def memory_of(model: Callable, x: Array) -> Array:
+    """An array that lies where the model runs: its first parameter, or x if it has none."""
+    parameters = model.parameters() if isinstance(model, Module) else []
+    return parameters[0].data if parameters else x
+
+
+def batch_last(x: Array, like: Array) -> Array:
+    """A copy of x (N, ...) where `like` is, with the batch last in memory, as the kernels want it."""
+    x = move(x, like)
+    xp = array_module(x)
+    return xp.moveaxis(xp.array(xp.moveaxis(x, 0, -1), order="C"), -1, 0)
+
+
+@contextmanager
+def evaluation_mode(model: Callable) -> Iterator[None]:
+    """Evaluation mode within the block for a Module; any other callable is left as it is."""
+    with model.mode(training=False) if isinstance(model, Module) else nullcontext():
+        yield
+
+
+def check_images(x: Any, bounds: tuple[float, float]) -> None:
+    """ValueError unless x is a floating-point array (N, ...) with all values inside the bounds."""
+    if not is_array(x) or x.dtype.kind != "f" or x.ndim < 2:
+        what = f"{x.dtype} of shape {x.shape}" if is_array(x) else type(x).__name__
+        raise ValueError(f"x must be a floating-point array (N, C, H, W) in {bounds}, got {what}; "
+                         "for 8-bit images, x.astype(np.float32) / 255")
+    low, high = bounds
+    if x.size and not (float(x.min()) >= low and float(x.max()) <= high):  # also False for NaN
+        raise ValueError(f"x must lie in bounds={bounds}, got values from {float(x.min())} to {float(x.max())}: "
+                         "pass the bounds of your data, and normalise inside the model (nn.Normalize)")
+
+
+def check_classes(labels: Any, name: str, x: Array) -> Array:
+    """The labels as an integer array (N,) where x is; ValueError otherwise. Their range is the loss's to check."""
+    array = labels if is_array(labels) else np.asarray(labels)
+    if array.dtype.kind not in "iu" or array.shape != (len(x),):
+        raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "
+                         f"got {array.dtype} of shape {array.shape}")
+    return move(array, like=x)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()

@@ -1,0 +1,193 @@
+"""The balls that bound a perturbation. Here, and nowhere else, do the norms differ.
+
+A ball holds the points within eps of x that also respect the bounds of the data. It projects onto itself, draws
+from itself, and knows its norm's distance and direction of steepest ascent. Its budget is exact: a point that it
+returns satisfies |point - x| <= eps, computed in float64, without a tolerance.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinyadv.backend import Array, array_module, move
+from tinyadv.random import Streams
+
+
+class Ball:
+    """What the balls share. x: (N, ...), inside the bounds; eps: the radius; bounds: (low, high) of the data."""
+
+    def __init__(self, x: Array, eps: float, bounds: tuple[float, float]):
+        self.x, self.eps = x, eps
+        self.low = _inward(bounds[0], x.dtype, math.inf)
+        self.high = _inward(bounds[1], x.dtype, -math.inf)
+
+    @staticmethod
+    def distance(perturbation: Array) -> Array:
+        """The norm of every perturbation (N, ...), in float64: (N,)."""
+        raise TypeError("a Ball is linf, l2 or l1")
+
+    @staticmethod
+    def steepest(g: Array) -> Array:
+        """Among the directions of norm 1 (N, ...) the one along which <g, .> grows the most; 0 where g is 0."""
+        raise TypeError("a Ball is linf, l2 or l1")
+
+    def project(self, points: Array) -> Array:
+        """The points inside the ball and the bounds, unchanged if they already are there."""
+        raise TypeError("a Ball is linf, l2 or l1")
+
+    def random(self, streams: Streams) -> Array:
+        """A point for each example, uniform in the ball, then clipped to the bounds."""
+        offset = move(self._sample(streams, self.x.shape[1:]), like=self.x)
+        return self.project(self.x + self.eps * offset)
+
+    @staticmethod
+    def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
+        raise TypeError("a Ball is linf, l2 or l1")
+
+
+class LinfBall(Ball):
+    """max |point - x| <= eps: with the bounds a box, computed once and rounded inwards, so projecting is one clip."""
+
+    def __init__(self, x: Array, eps: float, bounds: tuple[float, float]):
+        super().__init__(x, eps, bounds)
+        xp, wide = array_module(x), x.astype(np.float64)
+        low, high = (wide - eps).astype(x.dtype), (wide + eps).astype(x.dtype)
+        low = xp.where(wide - low > eps, xp.nextafter(low, x), low)
+        high = xp.where(high - wide > eps, xp.nextafter(high, x), high)
+        self.low, self.high = xp.maximum(low, self.low), xp.minimum(high, self.high)
+
+    @staticmethod
+    def distance(perturbation: Array) -> Array:
+        return _rows(abs(perturbation.astype(np.float64))).max(axis=1, initial=0)
+
+    @staticmethod
+    def steepest(g: Array) -> Array:
+        return array_module(g).sign(g)
+
+    def project(self, points: Array) -> Array:
+        return array_module(points).clip(points.astype(self.x.dtype), self.low, self.high)
+
+    @staticmethod
+    def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
+        return streams.uniform(shape, -1, 1)
+
+
+class RoundBall(Ball):
+    """What the l2 and l1 balls share: a projection in float64, then a shrinking until the rounded point fits."""
+
+    def project(self, points: Array) -> Array:
+        xp, x = array_module(points), self.x
+        points = xp.clip(points.astype(x.dtype), self.low, self.high)  # towards x, which is inside: no distance grows
+        # Whoever sums up the squares in another order may get another last bit: that much room is left.
+        limit = self.eps * (1 - math.prod(x.shape[1:]) * 2.0**-52)
+        perturbation = points.astype(np.float64) - x
+        distance = self.distance(perturbation)
+        outside = _column(distance > limit, x)
+        if not outside.any():
+            return points
+        perturbation = xp.where(outside, self._nearest(perturbation, distance, limit), perturbation)
+        scale = xp.ones(len(x))
+        for halvings in range(24, -1, -1):  # the last factor is 0, which leaves x itself
+            rounded = xp.clip((x + _column(scale, x) * perturbation).astype(x.dtype), self.low, self.high)
+            over = self.distance(rounded.astype(np.float64) - x) > limit
+            if not over.any():
+                break
+            scale = scale * (1 - over * 2.0**-halvings)
+        return xp.where(outside, rounded, points)
+
+    @staticmethod
+    def _nearest(perturbation: Array, distance: Array, limit: float) -> Array:
+        """The nearest perturbation of norm `limit` to one of norm `distance`, beyond it."""
+        raise TypeError("a RoundBall is l2 or l1")
+
+
+class L2Ball(RoundBall):
+    """sqrt(sum (point - x)²) <= eps."""
+
+    @staticmethod
+    def distance(perturbation: Array) -> Array:
+        return array_module(perturbation).sqrt((_rows(perturbation.astype(np.float64)) ** 2).sum(axis=1))
+
+    @staticmethod
+    def steepest(g: Array) -> Array:
+        xp, rows = array_module(g), _rows(g)
+        g = g / _column(_or_one(abs(rows).max(axis=1, initial=0)), g)  # or the squares of a tiny g would vanish
+        return g / _column(_or_one(xp.sqrt((_rows(g) ** 2).sum(axis=1))), g)
+
+    @staticmethod
+    def _nearest(perturbation: Array, distance: Array, limit: float) -> Array:
+        return perturbation * _column(limit / _or_one(distance), perturbation)
+
+    @staticmethod
+    def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
+        # A normal direction, and a radius of density proportional to r^(D - 1).
+        direction = L2Ball.steepest(streams.normal(shape))
+        return direction * _column(streams.uniform(()) ** (1 / math.prod(shape)), direction)
+
+
+class L1Ball(RoundBall):
+    """sum |point - x| <= eps."""
+
+    @staticmethod
+    def distance(perturbation: Array) -> Array:
+        return abs(_rows(perturbation.astype(np.float64))).sum(axis=1)
+
+    @staticmethod
+    def steepest(g: Array) -> Array:
+        """All on the (first) pixel of the largest |g|, which is where the l1 norm allows the largest gain."""
+        xp, rows = array_module(g), _rows(g)
+        largest = abs(rows).argmax(axis=1) if rows.size else xp.zeros(len(rows), np.int64)
+        one_hot = largest[:, None] == xp.arange(rows.shape[1])
+        return (one_hot * xp.sign(rows)).reshape(g.shape)
+
+    @staticmethod
+    def _nearest(perturbation: Array, distance: Array, limit: float) -> Array:
+        """Every |coordinate| lowered by one threshold, not below 0 (Duchi et al. 2008, figure 1)."""
+        xp, sizes = array_module(perturbation), abs(_rows(perturbation))
+        falling = -xp.sort(-sizes, axis=1)
+        excess = falling.cumsum(axis=1) - limit
+        count = xp.arange(1, sizes.shape[1] + 1)
+        last = (falling * count > excess).sum(axis=1) - 1  # the smallest coordinate that stays above 0
+        threshold = excess[xp.arange(len(last)), last] / (last + 1)
+        lowered = xp.maximum(sizes - threshold[:, None], 0) * xp.sign(_rows(perturbation))
+        return lowered.reshape(perturbation.shape)
+
+    @staticmethod
+    def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
+        # The spacings of uniform points are uniform on the simplex; the one left over makes it the solid ball.
+        size = math.prod(shape)
+        cuts = np.sort(streams.uniform((size,)), axis=1)
+        signs = np.sign(streams.uniform((size,), -1, 1))
+        return (np.diff(cuts, axis=1, prepend=0) * signs).reshape(-1, *shape)
+
+
+BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+
+
+def ball_class(norm: str) -> type[Ball]:
+    """The ball of the norm "linf", "l2" or "l1"; ValueError for another name."""
+    if norm not in BALLS:
+        raise ValueError(f'norm must be "linf", "l2" or "l1", got {norm!r}')
+    return BALLS[norm]
+
+
+def _inward(bound: float, dtype: np.dtype, inward: float) -> Array:
+    """The bound in the dtype of the data, rounded towards the inside: up for inward = inf, down for -inf."""
+    rounded = np.asarray(bound, dtype)
+    outside = rounded < bound if inward > 0 else rounded > bound
+    return np.nextafter(rounded, np.asarray(inward, dtype)) if outside else rounded
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def _column(values: Array, like: Array) -> Array:
+    """(N,) -> (N, 1, ...), to broadcast against `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _or_one(values: Array) -> Array:
+    return values + (values == 0)

@@ -1,0 +1,107 @@
+"""Training: one loop over seeded batches."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyadv import evaluation, ops
+from tinyadv.attacks import driver
+from tinyadv.backend import move
+from tinyadv.data import Dataset, batches
+from tinyadv.nn import Module
+from tinyadv.nn.optim import Optimizer, Schedule
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to: means over its batches, as they were trained on, and accuracy on held-out images."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation: float | None
+    lr: float
+    seconds: float
+
+
+class History(Sequence[Epoch]):
+    """The epochs of a training run; prints as a table."""
+
+    def __init__(self, epochs: Sequence[Epoch] = ()):
+        self.epochs = list(epochs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.epochs[index]
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __repr__(self) -> str:
+        lines = ["epoch    loss  accuracy  validation       lr  seconds"]
+        for e in self.epochs:
+            validation = "-" if e.validation is None else f"{e.validation:.2%}"
+            figures = f"{e.epoch:5}  {e.loss:6.4f}  {e.accuracy:8.2%}  {validation:>10}"
+            lines.append(f"{figures}  {e.lr:7.2g}  {e.seconds:7.1f}")
+        return "\n".join(lines)
+
+
+def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, batch_size: int = 32, seed: int = 0,
+        schedule: Schedule | None = None, validation: Dataset | None = None, progress: bool = False) -> History:
+    """Minimise the cross entropy of the model on the training set, in place; returns the history.
+
+    optimizer: of this model's parameters; schedule: progress in [0, 1] -> factor of the optimiser's rate.
+    seed: of the order of the images, which differs from epoch to epoch. validation: a set whose accuracy is measured
+    after each epoch. progress: show a bar for each epoch. The model is in training mode meanwhile, and as before after.
+    Raises ValueError for arguments that do not fit, FloatingPointError as soon as the loss is not a number.
+    """
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+        raise ValueError(f"epochs must be an integer >= 0, got {epochs!r}")
+    if not {id(p) for p in optimizer.parameters} & {id(p) for p in model.parameters()}:
+        raise ValueError(f"optimizer must hold the parameters of this model, and {optimizer} holds none of them")
+    if not len(train):
+        raise ValueError(f"training needs at least one image, and {train.name} has none")
+    base_rate, steps_per_epoch = optimizer.lr, math.ceil(len(train) / batch_size)
+    history = History()
+    for epoch in range(epochs):
+        started, loss_sum, correct = time.perf_counter(), 0.0, 0
+        with model.mode(training=True), _bar(train, f"epoch {epoch + 1}/{epochs}", progress) as bar:
+            for step, (images, labels) in enumerate(batches(train, batch_size, seed=seed, epoch=epoch)):
+                if schedule:
+                    optimizer.lr = base_rate * schedule((epoch + step / steps_per_epoch) / epochs)
+                loss, hits = _step(model, optimizer, images, labels)
+                if not math.isfinite(loss):
+                    raise FloatingPointError(f"the loss became {loss} in epoch {epoch + 1}, step {step + 1}, at "
+                                             f"learning rate {optimizer.lr:g}: try a lower one")
+                loss_sum, correct = loss_sum + loss * len(labels), correct + hits
+                bar.update(len(labels))
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        seconds = time.perf_counter() - started
+        held_out = None if validation is None else evaluation.accuracy(model, validation)
+        mean_loss, mean_accuracy = loss_sum / len(train), correct / len(train)
+        history.epochs.append(Epoch(epoch + 1, mean_loss, mean_accuracy, held_out, optimizer.lr, seconds))
+    optimizer.lr = base_rate
+    return history
+
+
+def _step(model: Module, optimizer: Optimizer, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+    """One update on one batch; the loss and the number of correct predictions before it."""
+    like = driver.memory_of(model, images)
+    labels = move(labels, like)
+    logits = model(driver.batch_last(images, like))
+    loss = ops.cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item(), int((logits.data.argmax(axis=1) == labels).sum())
+
+
+def _bar(train: Dataset, name: str, enabled: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=len(train), desc=name, unit="image", disable=not enabled)
