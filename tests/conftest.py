@@ -1,9 +1,9 @@
 """Where the tests run (`xp`), how long hypothesis searches, and the seal on global state."""
 
-import importlib.util
+import importlib.util  # noqa: I001  tinyadv comes before NumPy, as it asks
 import os
 
-from tinyadv import backend  # noqa: I001  before NumPy, as it asks
+from tinyadv import backend
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ def check_vjp(function, arrays, wrt=None, tolerance=1e-6, seed=0):
     """Assert that every vjp of function(*tensors) is the transposed derivative at the float64 `arrays`.
 
     wrt: the positions to check, all by default. tolerance: relative to the sum of the absolute terms, since the
-    sums themselves may cancel; on top comes what rounding f makes of the difference.
+    sums themselves may cancel; on top comes what the rounding of f and of x makes of the difference.
     """
     rng = np.random.default_rng(seed)
     wrt = range(len(arrays)) if wrt is None else wrt
@@ -37,11 +37,12 @@ def check_vjp(function, arrays, wrt=None, tolerance=1e-6, seed=0):
         assert gradient.shape == x.shape, f"argument {i}: gradient {gradient.shape} of an argument {x.shape}"
         assert gradient.dtype == x.dtype, f"argument {i}: {gradient.dtype} gradient of a {x.dtype} argument"
         for direction in _directions(gradient, rng):
-            moved = [np.asarray(x + h * direction) for h in (STEP, -STEP)]  # 0-d arrays stay arrays
-            ends = [function(*arrays[:i], end, *arrays[i + 1 :]).data for end in moved]
-            expected = u * (ends[0] - ends[1]) / (2 * STEP)
+            after, before = (
+                function(*tensors[:i], Tensor(x + h * direction), *tensors[i + 1 :]).data for h in (STEP, -STEP)
+            )
+            expected = u * (after - before) / (2 * STEP)
             actual = gradient * direction
-            rounding = np.finfo(x.dtype).eps / STEP * 4 * _size(u * ends[0])
+            rounding = 4 * np.finfo(x.dtype).eps * (_size(u * after) / STEP + _size(u))
             allowed = tolerance * (_size(expected) + _size(actual)) + rounding
             error = abs(expected.sum() - actual.sum())
             assert error <= allowed, (

@@ -70,7 +70,10 @@ def over_windows(x, size, stride, of_window):
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0):
-    y = over_windows(frame(x, padding), weight.shape[2:], stride, lambda patch: np.tensordot(patch, weight, ((1, 2, 3),) * 2))
+    def of_window(patch):
+        return np.tensordot(patch, weight, axes=((1, 2, 3), (1, 2, 3)))
+
+    y = over_windows(frame(x, padding), weight.shape[2:], stride, of_window)
     return y if bias is None else y + bias[:, None, None]
 
 

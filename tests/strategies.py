@@ -39,7 +39,8 @@ def quarters(shape=None):
 
 def between_quarters(shape=None):
     """float64 arrays at least 1/16 away from any multiple of 1/4."""
-    return _arrays(shape, st.builds(lambda k, part: (k + part) / 4, st.integers(-12, 11), st.sampled_from([0.25, 0.5, 0.75])))
+    parts = st.sampled_from([0.25, 0.5, 0.75])
+    return _arrays(shape, st.builds(lambda k, part: (k + part) / 4, st.integers(-12, 11), parts))
 
 
 @st.composite
@@ -68,6 +69,11 @@ def broadcastable(draw, *kinds):
 
 
 # From here on: operands of operations, as (arrays, options).
+
+
+def alone(kind):
+    """One array and no options."""
+    return st.tuples(st.tuples(kind), st.just({}))
 
 
 def together(*kinds, **options):
@@ -206,21 +212,21 @@ def _fitting(draw, kernel, padding):
 
 
 @st.composite
-def conv_cases(draw, batch=st.integers(1, 3)):
+def conv_cases(draw):
     """((x, weight, bias), {stride, padding}) that conv2d accepts: any kernel, stride and padding, any rest."""
     kernel, stride, padding = draw(sizes(1, 3)), draw(sizes(1, 3)), draw(sizes(0, 3))
     channels, filters = draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    x = draw(images((draw(batch), channels, *draw(_fitting(kernel, padding)))))
+    x = draw(images((draw(st.integers(1, 3)), channels, *draw(_fitting(kernel, padding)))))
     arrays = x, draw(images((filters, channels, *kernel))), draw(images((filters,)))
     return arrays, {"stride": _or_number(draw, stride), "padding": _or_number(draw, padding)}
 
 
 @st.composite
-def pool_cases(draw, values=images, batch=st.integers(1, 3)):
+def pool_cases(draw, values=images):
     """((x,), {size, stride, padding}) that the pooling operations accept."""
     size = draw(sizes(1, 3))
     padding = tuple(draw(st.integers(0, k // 2)) for k in size)
-    x = draw(values((draw(batch), draw(st.integers(1, 3)), *draw(_fitting(size, padding)))))
+    x = draw(values((draw(st.integers(1, 3)), draw(st.integers(1, 3)), *draw(_fitting(size, padding)))))
     stride = draw(st.none() | sizes(1, 3))
     options = {"size": _or_number(draw, size), "padding": _or_number(draw, padding)}
     return (x,), options | ({} if stride is None else {"stride": _or_number(draw, stride)})

@@ -119,7 +119,9 @@ def asarray(a, dtype=None):
 def _device(value):
     if isinstance(value, np.ndarray | np.generic):
         return ndarray(np.asarray(value))
-    return tuple(map(_device, value)) if type(value) is tuple and any(isinstance(v, np.ndarray) for v in value) else value
+    if type(value) is tuple and any(isinstance(part, np.ndarray) for part in value):
+        return tuple(map(_device, value))
+    return value
 
 
 def _host(value):

@@ -1,53 +1,41 @@
-"""The documentation is true: its code runs, prints what it says, and what it names and links to exists.
+"""The documentation is true: its code runs, prints what it says, and what it links to and names exists.
 
-A page is a Markdown file: docs/*.md and the README. Its Python blocks run in order, in one namespace, in an empty
-folder. A text block right after one holds what it prints, to the letter; a number written as ~0.97 comes from
-training, which rounds differently from machine to machine, and may be a tenth off. Blocks of other kinds are not run.
+A page is a Markdown file: docs/*.md and the README. Its Python blocks run in order, in one namespace, in an
+empty folder. A text block right after one is what it prints, to the letter; a number written as ~0.97 comes
+from training, which rounds differently on every machine, and may be a tenth off. No other blocks are run.
 """
 
 import contextlib
-import importlib
 import io
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 import tinyadv
 
 ROOT = Path(__file__).parents[1]
-PAGES = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
-FILES = ["/" + file.relative_to(ROOT).as_posix() for file in ROOT.rglob("*.*")]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+FOLDERS = ("tinyadv", "tests", "examples", "docs")
+FILES = [*ROOT.glob("*.*"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*"))]
+TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$(?:\n+```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-NAME = re.compile(rf"(?:tinyadv|{'|'.join(tinyadv.__all__)})(?:\.\w+)+")
+CODE = re.compile(r"`([^`\n]+)`")
+NAME = re.compile(rf"(?<![\w.])(?:tinyadv|{'|'.join(tinyadv.__all__)})(?:\.(?!py\b)\w+)+")
+FILE = re.compile(r"[\w/.]+\.(?:py|md|toml)\b")
+TARGET = re.compile(r"\bmake ([a-z]+)")
 ABOUT = re.compile(r"~(\d+(?:\.\d+)?)")
 
 each_page = pytest.mark.parametrize("page", PAGES)
 
 
-def run_blocks(text, name="page"):
-    """Run the Python blocks of a page; AssertionError where one prints something else than the page says."""
-    namespace = {"__name__": "__main__"}
-    for block in BLOCK.finditer(text):
-        language, code, expected = block.groups()
-        assert language != "text", f"{name}: a text block must follow the Python block that prints it"
-        if language == "python":
-            line = text.count("\n", 0, block.start()) + 1
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                exec(compile("\n" * line + code, name, "exec"), namespace)  # the page's own line numbers
-            if expected is not None:
-                assert_prints(printed.getvalue(), expected, f"{name}, line {line}")
-
-
-def assert_prints(printed, expected, where):
-    words, numbers = ABOUT.split(printed), ABOUT.split(expected)
-    assert words[::2] == numbers[::2], f"{where} prints\n{printed}"
-    actual, stated = ([float(number) for number in parts[1::2]] for parts in (words, numbers))
-    assert actual == pytest.approx(stated, rel=0.1, abs=0.05), f"{where} prints\n{printed}"
+def read(page):
+    return PAGES[page].read_text("utf-8")
 
 
 def prose(text):
@@ -55,22 +43,96 @@ def prose(text):
     return BLOCK.sub("", text)
 
 
-def exists(name):
-    """Whether a dotted name is a module, or an attribute of one, or of that."""
-    first, *rest = name.removeprefix("tinyadv.").split(".")
-    value = importlib.import_module(f"tinyadv.{first}") if first in tinyadv.__all__ or not rest else tinyadv
-    for part in rest if value is not tinyadv else [first, *rest]:
-        if not hasattr(value, part):
-            return False
-        value = getattr(value, part)
-    return True
+def run_blocks(text, name="page"):
+    """Run the Python blocks of a page; AssertionError where one prints something else than the page says."""
+    namespace = {"__name__": "__main__"}
+    for block in BLOCK.finditer(text):
+        language, code, expected = block.groups()
+        line = text.count("\n", 0, block.start()) + 1
+        assert language != "text", f"{name}, line {line}: which Python block prints this?"
+        if language == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(compile("\n" * line + code, name, "exec"), namespace)  # with the page's line numbers
+            if expected is not None:
+                assert_same(printed.getvalue(), expected, f"{name}, line {line} prints\n{printed.getvalue()}")
+
+
+def assert_same(printed, expected, message):
+    """The texts agree, up to a tenth (or 0.05) in the numbers that follow a ~."""
+    words, stated_words = (ABOUT.split(text)[::2] for text in (printed, expected))
+    numbers, stated = ([float(n) for n in ABOUT.findall(text)] for text in (printed, expected))
+    assert words == stated_words, message
+    assert numbers == pytest.approx(stated, rel=0.1, abs=0.05), message
+
+
+def missing_names(text):
+    """The names tinyadv.x, or x.y of a public x, and the files, in code quotes, that are not there."""
+    quoted = CODE.findall(prose(text))
+    for name in (name for code in quoted for name in NAME.findall(code)):
+        try:
+            pkgutil.resolve_name(name if name.startswith("tinyadv.") else f"tinyadv.{name}")
+        except (ImportError, AttributeError):
+            yield name
+    for file in (file for code in quoted for file in FILE.findall(code)):
+        if not any(path.as_posix().endswith(f"/{file}") for path in FILES):
+            yield file
+
+
+def broken_links(text, folder):
+    """The relative links to files that are not there, or to headings that their page does not have."""
+    for link in LINK.findall(prose(text)):
+        target, _, anchor = link.partition("#")
+        if "://" not in link:
+            path = folder / target
+            page = text if not target else path.read_text("utf-8") if anchor and path.exists() else ""
+            if not path.exists() or (anchor and anchor not in anchors(page)):
+                yield link
 
 
 def anchors(text):
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(prose(text))}
+    """The headings of a page as links spell them."""
+    titles = HEADING.findall(prose(text))
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def missing_targets(text):
+    """What follows `make` in shell blocks and in code quotes, and is no target of the Makefile."""
+    shell = [code for language, code, _ in BLOCK.findall(text) if language == "sh"]
+    found = TARGET.findall("\n".join([*shell, *CODE.findall(prose(text))]))
+    return [target for target in found if target not in TARGETS]
 
 
 @each_page
-def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
+def test_the_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run_blocks(PAGES[page], page)
+    with threadpool_limits(1, "blas"):  # its threads wait for each other, and crawl beside other tests
+        run_blocks(read(page), page)
+
+
+@each_page
+def test_what_the_page_names_exists(page):
+    text = read(page)
+    assert list(missing_names(text)) == []
+    assert list(broken_links(text, PAGES[page].parent)) == []
+    assert missing_targets(text) == []
+
+
+def test_every_page_is_on_the_map():
+    assert set(PAGES) - {"index.md", "README.md"} <= set(LINK.findall(read("index.md")))
+
+
+@pytest.mark.parametrize("untrue", [
+    "```python\nprint(1)\n```\n\n```text\n2\n```\n",
+    "```python\nprint('~0.5')\n```\n```text\n~0.7\n```\n",
+    "```text\n1\n```\n",
+])
+def test_an_untrue_page_is_caught(untrue):
+    with pytest.raises(AssertionError, match="page, line 1"):
+        run_blocks(untrue)
+
+
+def test_what_does_not_exist_is_caught():
+    assert list(missing_names("`ops.none`, `tinyadv.no.more`, `ops.relu`")) == ["ops.none", "tinyadv.no.more"]
+    assert list(missing_names("`nothing.py`, `training.py`")) == ["nothing.py"]
+    assert list(broken_links("[a](nothing.md) [b](#b) [c](#c)\n# C\n", ROOT)) == ["nothing.md", "#b"]
+    assert missing_targets("`make nothing` and\n```sh\nmake test\n```\n") == ["nothing"]

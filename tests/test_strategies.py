@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from tinyadv.shapes import pair, window_counts
 
 
-@pytest.mark.parametrize("kind", [some.reals, some.positive, some.away_from_zero, some.quarters, some.between_quarters, some.spaced])
+@pytest.mark.parametrize(
+    "kind", [some.reals, some.positive, some.away_from_zero, some.quarters, some.between_quarters, some.spaced]
+)
 @given(data=st.data())
 def test_arrays_are_float64_of_the_shape_asked_for(kind, data):
     shape = data.draw(some.shapes())

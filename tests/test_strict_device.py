@@ -112,8 +112,11 @@ def test_functions_refuse_host_arrays(mix):
 
 @pytest.mark.parametrize(
     "convert",
-    [np.asarray, np.array, np.exp, np.sum, np.zeros_like, np.shape, lambda x: np.add(host, x), lambda x: np.stack([x, x]),
-     lambda x: np.copyto(np.zeros((2, 3)), x), lambda x: np.zeros((2, 3)).__setitem__(0, x[0])],
+    [
+        np.asarray, np.array, np.exp, np.sum, np.zeros_like, np.shape,
+        lambda x: np.add(host, x), lambda x: np.stack([x, x]),
+        lambda x: np.copyto(np.zeros((2, 3)), x), lambda x: np.zeros((2, 3)).__setitem__(0, x[0]),
+    ],
 )
 def test_numpy_refuses_device_arrays(convert):
     with pytest.raises(TypeError):

@@ -150,7 +150,7 @@ def op(function: Callable) -> Callable[..., Tensor]:
         if any(isinstance(value, Tensor) for value in kwargs.values()):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
-        value, *vjps = function(*map(_raw, args), **kwargs)
+        value, *vjps = function(*map(_raw, args), **{name: _raw(value) for name, value in kwargs.items()})
         result = Tensor(value)
         edges = [(_vertex(x), vjp, x.shape) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
         if edges:

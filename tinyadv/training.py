@@ -16,6 +16,7 @@ from tinyadv.backend import move
 from tinyadv.data import Dataset, batches
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer, Schedule
+from tinyadv.tensor import Tensor, gradients
 
 
 @dataclass(frozen=True)
@@ -66,26 +67,28 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, bat
         raise ValueError(f"optimizer must hold the parameters of this model, and {optimizer} holds none of them")
     if not len(train):
         raise ValueError(f"training needs at least one image, and {train.name} has none")
-    base_rate, steps_per_epoch = optimizer.lr, math.ceil(len(train) / batch_size)
-    history = History()
-    for epoch in range(epochs):
-        started, loss_sum, correct = time.perf_counter(), 0.0, 0
-        with model.mode(training=True), _bar(train, f"epoch {epoch + 1}/{epochs}", progress) as bar:
-            for step, (images, labels) in enumerate(batches(train, batch_size, seed=seed, epoch=epoch)):
-                if schedule:
-                    optimizer.lr = base_rate * schedule((epoch + step / steps_per_epoch) / epochs)
-                loss, hits = _step(model, optimizer, images, labels)
-                if not math.isfinite(loss):
-                    raise FloatingPointError(f"the loss became {loss} in epoch {epoch + 1}, step {step + 1}, at "
-                                             f"learning rate {optimizer.lr:g}: try a lower one")
-                loss_sum, correct = loss_sum + loss * len(labels), correct + hits
-                bar.update(len(labels))
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        seconds = time.perf_counter() - started
-        held_out = None if validation is None else evaluation.accuracy(model, validation)
-        mean_loss, mean_accuracy = loss_sum / len(train), correct / len(train)
-        history.epochs.append(Epoch(epoch + 1, mean_loss, mean_accuracy, held_out, optimizer.lr, seconds))
-    optimizer.lr = base_rate
+    base_rate, history = optimizer.lr, History()
+    try:
+        for epoch in range(epochs):
+            started, loss_sum, correct = time.perf_counter(), 0.0, 0
+            name = f"{train.name}, epoch {epoch + 1}/{epochs}"
+            with model.mode(training=True), _bar(len(train), name, progress) as bar:
+                for step, (images, labels) in enumerate(batches(train, batch_size, seed=seed, epoch=epoch)):
+                    if schedule:
+                        optimizer.lr = base_rate * schedule((epoch + step * batch_size / len(train)) / epochs)
+                    loss, hits = _step(model, optimizer, images, labels)
+                    if not math.isfinite(loss):
+                        raise FloatingPointError(f"the loss became {loss} in epoch {epoch + 1}, step {step + 1}, at "
+                                                 f"learning rate {optimizer.lr:g}: try a lower one")
+                    loss_sum, correct = loss_sum + loss * len(labels), correct + hits
+                    bar.update(len(labels))
+                    bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            seconds = time.perf_counter() - started
+            held_out = None if validation is None else evaluation.accuracy(model, validation)
+            mean_loss, mean_accuracy = loss_sum / len(train), correct / len(train)
+            history.epochs.append(Epoch(epoch + 1, mean_loss, mean_accuracy, held_out, optimizer.lr, seconds))
+    finally:
+        optimizer.lr = base_rate
     return history
 
 
@@ -93,15 +96,16 @@ def _step(model: Module, optimizer: Optimizer, images: np.ndarray, labels: np.nd
     """One update on one batch; the loss and the number of correct predictions before it."""
     like = driver.memory_of(model, images)
     labels = move(labels, like)
-    logits = model(driver.batch_last(images, like))
+    logits = model(Tensor(driver.batch_last(images, like)))
     loss = ops.cross_entropy(logits, labels)
-    optimizer.zero_grad()
-    loss.backward()
+    found = gradients(loss, optimizer.parameters)  # backward() would compute those of the images as well
+    for parameter, gradient in zip(optimizer.parameters, found, strict=True):
+        parameter.grad = gradient
     optimizer.step()
     return loss.item(), int((logits.data.argmax(axis=1) == labels).sum())
 
 
-def _bar(train: Dataset, name: str, enabled: bool) -> Any:
+def _bar(total: int, name: str, enabled: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=len(train), desc=name, unit="image", disable=not enabled)
+    return tqdm(total=total, desc=name, unit="image", disable=not enabled)

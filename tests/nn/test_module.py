@@ -1,16 +1,14 @@
 import copy
 import itertools
 import pickle
-import re
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyadv import Tensor, ops
-from tinyadv.nn import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, Module, ReLU, Sequential, module
+from tinyadv import Tensor
+from tinyadv.nn import BatchNorm2d, Linear, Module, ReLU, Sequential, module
 
 
 class Branches(Module):
@@ -212,53 +210,6 @@ def test_train_and_eval_set_every_flag_and_return_the_module():
     for call, flag in ((model.eval, False), (model.train, True)):
         assert call() is model
         assert {part.training for _, part in model.named_modules()} == {flag}
-
-
-def test_a_move_to_where_the_arrays_are_keeps_them_and_drops_gradients():
-    model = Branches()
-    ops.sum(model(np.ones((2, 3), np.float32))).backward()
-    arrays = [parameter.data for parameter in model.parameters()]
-    assert all(parameter.grad is not None for parameter in model.parameters())
-    assert model.to("cpu") is model
-    assert all(p.data is array and p.grad is None for p, array in zip(model.parameters(), arrays, strict=True))
-
-
-@pytest.mark.parametrize(("device", "error", "message"), [
-    ("cuda", RuntimeError, "CuPy is not installed: install CuPy with"),
-    ("cuda:1", RuntimeError, "CuPy is not installed: install CuPy with"),
-    ("gpu", ValueError, "device must be"),
-])
-def test_a_device_that_is_not_there_is_an_error_that_changes_nothing(monkeypatch, device, error, message):
-    monkeypatch.setitem(sys.modules, "cupy", None)  # as if it were not installed
-    model = Branches()
-    before = model.state_dict()
-    with pytest.raises(error, match=message):
-        model.to(device)
-    assert same(model.state_dict(), before)
-
-
-def test_a_moved_model_computes_where_its_arrays_are(xp, monkeypatch):
-    model = Sequential(
-        Conv2d(1, 2, 3, padding=1, rng=0), BatchNorm2d(2), ReLU(), Dropout(), Flatten(), Linear(32, 4, rng=1),
-    )
-    images = np.random.default_rng(0).random((3, 1, 4, 4), np.float32)
-    state = model.state_dict()
-    expected = [copy.deepcopy(model)(images), copy.deepcopy(model).eval()(images)]
-
-    monkeypatch.setattr(module, "to_device", lambda array, device: xp.asarray(array))
-    moved = model.to("the device of xp")
-    assert all(isinstance(p.data, xp.ndarray) for p in moved.parameters())
-    assert same(moved.state_dict(), state)
-    moved.load_state_dict(state)
-    assert all(isinstance(p.data, xp.ndarray) for p in moved.parameters())
-    on_device = Tensor(xp.asarray(images))
-    answers = [copy.deepcopy(moved)(on_device), copy.deepcopy(moved).eval()(on_device)]
-    for answer, reference in zip(answers, expected, strict=True):
-        assert isinstance(answer.data, xp.ndarray)
-        np.testing.assert_allclose(answer.numpy(), reference.numpy(), rtol=1e-5, atol=1e-6)
-    ops.sum(moved(on_device)).backward()
-    assert all(isinstance(p.grad, xp.ndarray) for p in moved.parameters())
-    assert list(moved.state_dict()) == list(state)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

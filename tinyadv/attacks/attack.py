@@ -19,24 +19,11 @@ from typing import Any
 import numpy as np
 
 from tinyadv.attacks import driver, losses
-from tinyadv.attacks.norms import Ball, ball_class
+from tinyadv.attacks.batch import Batch, Step
+from tinyadv.attacks.norms import ball_class
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.random import Streams
-from tinyadv.tensor import Tensor, gradients, no_grad
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a callback sees of one iteration of one shard.
-
-    index: of the iteration, from 0; examples: (n,) their indices in x; points: (n, ...); losses: (n,), the
-    attacker's objective at the points.
-    """
-
-    index: int
-    examples: np.ndarray
-    points: Array
-    losses: Array
+from tinyadv.tensor import Tensor, no_grad
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +59,8 @@ class Attack:
     _: KW_ONLY
     bounds: tuple[float, float] = (0.0, 1.0)
 
-    # Fields of the attacks that have them: the budget's radius and norm, what is maximised, and how many runs there
-    # are, of which the second and later ones take on only what is not broken yet.
-    eps = math.inf
+    # Fields of the attacks that have them: the norm of the budget (its radius is `eps`), what is maximised, and how
+    # many runs there are, of which the second and later ones take on only what is not broken yet.
     norm = "linf"
     loss = "cross_entropy"
     restarts = 1
@@ -86,11 +72,12 @@ class Attack:
             count = getattr(self, name, 1)
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {count!r}")
-        if "eps" in self.__dataclass_fields__ and not (_is_number(self.eps) and 0 <= self.eps < math.inf):
-            raise ValueError(f"eps must be a number >= 0, in the units of the data, got {self.eps!r}")
-        low, high = self.bounds
-        if not (_is_number(low) and _is_number(high) and -math.inf < low < high < math.inf):
-            raise ValueError(f"bounds must be two numbers (low, high) with low < high, got {self.bounds!r}")
+        eps, bounds = getattr(self, "eps", 0), self.bounds
+        if not (_is_number(eps) and 0 <= eps < math.inf):
+            raise ValueError(f"eps must be a number >= 0, in the units of the data, got {eps!r}")
+        if not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(_is_number, bounds))
+                and -math.inf < bounds[0] < bounds[1] < math.inf):
+            raise ValueError(f"bounds must be a tuple (low, high) of numbers with low < high, got {bounds!r}")
 
     def perturb(self, batch: Batch) -> Array:
         """The last candidates for the batch, (n, ...) like batch.x: the one method that an attack defines."""
@@ -127,7 +114,8 @@ class Attack:
         driver.check_images(x, self.bounds)
         y = driver.check_classes(y, "y", x)
         if target is not None:
-            target = driver.check_classes(np.full(len(x), target) if np.ndim(target) == 0 else target, "target", x)
+            target = driver.check_classes(np.full(len(x), target) if np.isscalar(target) else target, "target", x)
+        eps = getattr(self, "eps", math.inf)  # an attack that minimises the distance has no budget
         like, streams = driver.memory_of(model, x), Streams(seed, range(len(x)))
         x_adv = array_module(x).empty_like(x)
         success, predictions, distances = np.zeros(len(x), bool), np.full(len(x), -1), np.zeros(len(x))
@@ -141,8 +129,9 @@ class Attack:
         def work(part: slice) -> None:
             goal = None if target is None else move(target[part], like)
             images, labels = driver.batch_last(x[part], like), move(y[part], like)
-            batch = Batch(self, model, images, labels, goal, streams[part], report)
-            found = _search(batch, skip_misclassified, score or progress)
+            ball = ball_class(self.norm)(images, eps, self.bounds)
+            batch = Batch(model, ball, losses.objective(self.loss), labels, goal, streams[part], report)
+            found = self._search(batch, skip_misclassified, score or progress)
             x_adv[part] = move(found, like=x)
             if batch.predictions is not None:
                 predictions[part] = to_host(batch.predictions)
@@ -157,109 +146,31 @@ class Attack:
             driver.run(model, len(x), work, batch_size=batch_size, workers=workers, like=like)
         return AttackResult(self, x_adv, success, predictions, distances, seed, time.perf_counter() - started)
 
-
-class Batch:
-    """One shard of examples under attack: what `perturb` sees, and where its best candidates are kept.
-
-    x (n, ...), y (n,), target (n,) or None, streams: of the examples; ball: the points that may be returned.
-    Of the candidates, the best is misclassified (as the target, if there is one) if any is, and then of highest loss.
-    best (n, ...), losses (n,), predictions (n,): the best candidates, the objective and the model's classes there;
-    None before the first.
-    """
-
-    def __init__(self, attack: Attack, model: Callable[[Tensor], Tensor], x: Array, y: Array, target: Array | None,
-                 streams: Streams, report: Callable[[Step], None]):
-        self.attack, self.model, self.x, self.y, self.target = attack, model, x, y, target
-        self.streams, self._report = streams, report
-        self.ball: Ball = ball_class(attack.norm)(x, attack.eps, attack.bounds)
-        self._objective = losses.objective(attack.loss)
-        self.best: Array = None
-        self.losses: Array = None
-        self.predictions: Array = None
-        self._iterations = 0
-
-    @property
-    def succeeded(self) -> Array:
-        """(n,) bool: whether the best candidate is misclassified or, with a target, classified as that."""
-        return self._succeeds(self.predictions)
-
-    def __getitem__(self, index: Array) -> Batch:
-        """A batch of some of the examples, with their best candidates so far."""
-        target = None if self.target is None else self.target[index]
-        part = Batch(self.attack, self.model, driver.batch_last(self.x[index], self.x), self.y[index], target,
-                     self.streams[to_host(index)], self._report)
-        if self.best is not None:
-            part.best, part.losses, part.predictions = self.best[index], self.losses[index], self.predictions[index]
-        return part
-
-    def __setitem__(self, index: Array, part: Batch) -> None:
-        """Take over the best candidates of a part."""
-        self.best = self.best.copy()  # it may be an array that the attack goes on with
-        self.best[index], self.losses[index], self.predictions[index] = part.best, part.losses, part.predictions
-
-    def gradient(self, points: Array, candidate: bool = True) -> Array:
-        """The gradient of the attack's objective at the points (n, ...), each example's own; the points are candidates.
-
-        A point that is not meant to be returned, such as the clean image, is no candidate.
-        """
-        x = Tensor(points)
-        logits = driver.check_logits(self.model(x), points)
-        objective = self._objective(logits, self.y, self.target)
-        (g,) = gradients(objective.sum(), [x])
-        if candidate:
-            self._keep(points, objective.data, logits.data)
-        self._report(Step(self._iterations, self.streams.examples, points, objective.data))
-        self._iterations += 1
-        return g
-
-    def consider(self, points: Array) -> None:
-        """Make the points (n, ...) candidates."""
-        with no_grad():
-            logits = driver.check_logits(self.model(Tensor(points)), points)
-            self._keep(points, self._objective(logits, self.y, self.target).data, logits.data)
-
-    def _keep(self, points: Array, losses: Array, logits: Array) -> None:
-        where = array_module(points).where
-        predictions = logits.argmax(axis=1)
-        losses = where(losses == losses, losses, -math.inf)  # a loss that is no number is the worst
-        if self.best is None:
-            self.best, self.losses, self.predictions = points, losses, predictions
-            return
-        now, before = self._succeeds(predictions), self.succeeded
-        better = (now & ~before) | ((now == before) & (losses > self.losses))
-        self.best = where(better.reshape(-1, *[1] * (points.ndim - 1)), points, self.best)
-        self.losses = where(better, losses, self.losses)
-        self.predictions = where(better, predictions, self.predictions)
-
-    def _succeeds(self, predictions: Array) -> Array:
-        return predictions != self.y if self.target is None else predictions == self.target
-
-
-def _search(batch: Batch, skip_misclassified: bool, score: bool) -> Array:
-    """The best points (n, ...) for a batch, and in it its predictions there, unless nobody needs them."""
-    attack = batch.attack
-    if skip_misclassified:
-        predictions = driver.forward(batch.model, batch.x).data.argmax(axis=1)
-        right = predictions == batch.y
-        rest = batch[right]
-        if right.any():
-            _search(rest, False, True)
-        batch.best, batch.losses, batch.predictions = batch.x.copy(), predictions * 0.0, predictions
-        if right.any():
-            batch[right] = rest
-        return batch.ball.project(batch.best)
-    last = attack.perturb(batch)
-    if batch.best is None and attack.restarts == 1 and not score:
-        return batch.ball.project(last)  # the only candidate
-    batch.consider(last)
-    for _ in range(attack.restarts - 1):
-        left = ~batch.succeeded
-        if not left.any():
-            break
-        rest = batch[left]
-        rest.consider(attack.perturb(rest))
-        batch[left] = rest
-    return batch.ball.project(batch.best)
+    def _search(self, batch: Batch, skip_misclassified: bool, score: bool) -> Array:
+        """The best points (n, ...) for a batch, and in it its predictions there, unless nobody needs them."""
+        if skip_misclassified:
+            with no_grad():
+                predictions = batch.logits(Tensor(batch.x)).data.argmax(axis=1)
+            right = predictions == batch.y
+            rest = batch[right]
+            if right.any():
+                self._search(rest, False, True)
+            batch.best, batch.losses, batch.predictions = batch.x.copy(), predictions * 0.0, predictions
+            if right.any():
+                batch[right] = rest
+            return batch.best
+        last = self.perturb(batch)
+        if batch.best is None and self.restarts == 1 and not score:
+            return batch.ball.project(last)  # the only candidate
+        batch.consider(last)
+        for _ in range(self.restarts - 1):
+            left = ~batch.succeeded
+            if not left.any():
+                break
+            rest = batch[left]
+            rest.consider(self.perturb(rest))
+            batch[left] = rest
+        return batch.best
 
 
 def _is_number(value: Any) -> bool:

@@ -24,9 +24,9 @@ SHARD, GPU_SHARD = 64, 4096  # examples: a shard's activations should fit in the
 
 
 def shards(count: int, batch_size: int | None, on_host: bool = True) -> list[slice]:
-    """How `count` examples are split: by batch_size, or else evenly into an even number of parts of at most SHARD.
+    """How `count` examples are split: by batch_size, or else evenly into two or more parts of at most SHARD.
 
-    The split does not depend on the number of workers; an even number of parts keeps two or more of them busy.
+    The split does not depend on the number of workers.
     """
     if batch_size is None:
         parts = 2 * -(-count // (2 * SHARD)) if on_host else -(-count // GPU_SHARD)
@@ -72,7 +72,8 @@ def logits(model: Callable, x: Array, *, batch_size: int | None = None, workers:
         results[part.start] = move(forward(model, batch_last(x[part], like)).data, like=x)
 
     if not len(x):
-        return forward(model, move(x, like)).data
+        with evaluation_mode(model):
+            return move(forward(model, move(x, like)).data, like=x)
     run(model, len(x), work, batch_size=batch_size, workers=workers, like=like)
     return array_module(x).concatenate([results[start] for start in sorted(results)])
 
@@ -102,7 +103,7 @@ def batch_last(x: Array, like: Array) -> Array:
     """A copy of x (N, ...) where `like` is, with the batch last in memory, as the kernels want it."""
     x = move(x, like)
     xp = array_module(x)
-    return xp.moveaxis(xp.array(xp.moveaxis(x, 0, -1), order="C"), -1, 0)
+    return xp.moveaxis(xp.moveaxis(x, 0, -1).copy(), -1, 0)
 
 
 @contextmanager
@@ -125,7 +126,7 @@ def check_images(x: Any, bounds: tuple[float, float]) -> None:
 
 
 def check_classes(labels: Any, name: str, x: Array) -> Array:
-    """The labels as an integer array (N,) where x is; ValueError otherwise. Their range is the loss's to check."""
+    """The labels as an integer array (N,) where x is; ValueError otherwise. Their range shows with the logits."""
     array = labels if is_array(labels) else np.asarray(labels)
     if array.dtype.kind not in "iu" or array.shape != (len(x),):
         raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "

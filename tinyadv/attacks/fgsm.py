@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinyadv.attacks import driver
-from tinyadv.attacks.attack import Attack, Batch
+from tinyadv.attacks.attack import Attack
+from tinyadv.attacks.batch import Batch
 from tinyadv.backend import Array
 
 

@@ -25,10 +25,10 @@ def margin(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     the attack has succeeded.
     """
     xp = array_module(logits.data)
-    of_class = (y if target is None else target)[:, None] == xp.arange(logits.shape[1])  # (N, K)
-    own = (logits * of_class.astype(logits.dtype)).sum(axis=1)
-    other = (logits + xp.where(of_class, -xp.inf, 0).astype(logits.dtype)).max(axis=1)
-    return other - own if target is None else own - other
+    rows, own, others = xp.arange(len(logits)), y if target is None else target, logits.data.copy()
+    others[rows, own] = -xp.inf
+    lead = logits[rows, others.argmax(axis=1)] - logits[rows, own]
+    return lead if target is None else -lead
 
 
 OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin}

@@ -19,9 +19,13 @@ class Ball:
     """What the balls share. x: (N, ...), inside the bounds; eps: the radius; bounds: (low, high) of the data."""
 
     def __init__(self, x: Array, eps: float, bounds: tuple[float, float]):
-        self.x, self.eps = x, eps
+        self.x, self.eps, self.bounds = x, eps, bounds
         self.low = _inward(bounds[0], x.dtype, math.inf)
         self.high = _inward(bounds[1], x.dtype, -math.inf)
+
+    def around(self, x: Array) -> Ball:
+        """The ball of the same kind around other points."""
+        return type(self)(x, self.eps, self.bounds)
 
     @staticmethod
     def distance(perturbation: Array) -> Array:
@@ -34,8 +38,11 @@ class Ball:
         raise TypeError("a Ball is linf, l2 or l1")
 
     def project(self, points: Array) -> Array:
-        """The points inside the ball and the bounds, unchanged if they already are there."""
-        raise TypeError("a Ball is linf, l2 or l1")
+        """The points (N, ...) inside the ball and the bounds, of x's dtype; unchanged if already there, x where NaN."""
+        xp = array_module(points)
+        points = xp.clip(points, self.low, self.high).astype(self.x.dtype, copy=False)
+        lost = xp.isnan(points)
+        return xp.where(lost, self.x, points) if lost.any() else points
 
     def random(self, streams: Streams) -> Array:
         """A point for each example, uniform in the ball, then clipped to the bounds."""
@@ -53,21 +60,18 @@ class LinfBall(Ball):
     def __init__(self, x: Array, eps: float, bounds: tuple[float, float]):
         super().__init__(x, eps, bounds)
         xp, wide = array_module(x), x.astype(np.float64)
-        low, high = (wide - eps).astype(x.dtype), (wide + eps).astype(x.dtype)
-        low = xp.where(wide - low > eps, xp.nextafter(low, x), low)
-        high = xp.where(high - wide > eps, xp.nextafter(high, x), high)
-        self.low, self.high = xp.maximum(low, self.low), xp.minimum(high, self.high)
+        low = xp.maximum(wide - eps, self.low).astype(x.dtype)
+        high = xp.minimum(wide + eps, self.high).astype(x.dtype)
+        self.low = xp.where(wide - low > eps, xp.nextafter(low, x), low)
+        self.high = xp.where(high - wide > eps, xp.nextafter(high, x), high)
 
     @staticmethod
     def distance(perturbation: Array) -> Array:
-        return _rows(abs(perturbation.astype(np.float64))).max(axis=1, initial=0)
+        return _rows(abs(perturbation.astype(np.float64))).max(axis=1)
 
     @staticmethod
     def steepest(g: Array) -> Array:
         return array_module(g).sign(g)
-
-    def project(self, points: Array) -> Array:
-        return array_module(points).clip(points.astype(self.x.dtype), self.low, self.high)
 
     @staticmethod
     def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
@@ -78,8 +82,8 @@ class RoundBall(Ball):
     """What the l2 and l1 balls share: a projection in float64, then a shrinking until the rounded point fits."""
 
     def project(self, points: Array) -> Array:
+        points = super().project(points)  # clipped towards x, which is inside the bounds: no distance grows
         xp, x = array_module(points), self.x
-        points = xp.clip(points.astype(x.dtype), self.low, self.high)  # towards x, which is inside: no distance grows
         # Whoever sums up the squares in another order may get another last bit: that much room is left.
         limit = self.eps * (1 - math.prod(x.shape[1:]) * 2.0**-52)
         perturbation = points.astype(np.float64) - x
@@ -89,7 +93,7 @@ class RoundBall(Ball):
             return points
         perturbation = xp.where(outside, self._nearest(perturbation, distance, limit), perturbation)
         scale = xp.ones(len(x))
-        for halvings in range(24, -1, -1):  # the last factor is 0, which leaves x itself
+        for halvings in range(np.finfo(x.dtype).nmant + 1, -2, -1):  # the last leaves x
             rounded = xp.clip((x + _column(scale, x) * perturbation).astype(x.dtype), self.low, self.high)
             over = self.distance(rounded.astype(np.float64) - x) > limit
             if not over.any():
@@ -113,7 +117,7 @@ class L2Ball(RoundBall):
     @staticmethod
     def steepest(g: Array) -> Array:
         xp, rows = array_module(g), _rows(g)
-        g = g / _column(_or_one(abs(rows).max(axis=1, initial=0)), g)  # or the squares of a tiny g would vanish
+        g = g / _column(_or_one(abs(rows).max(axis=1)), g)  # or the squares of a tiny g would vanish
         return g / _column(_or_one(xp.sqrt((_rows(g) ** 2).sum(axis=1))), g)
 
     @staticmethod
@@ -149,8 +153,8 @@ class L1Ball(RoundBall):
         falling = -xp.sort(-sizes, axis=1)
         excess = falling.cumsum(axis=1) - limit
         count = xp.arange(1, sizes.shape[1] + 1)
-        last = (falling * count > excess).sum(axis=1) - 1  # the smallest coordinate that stays above 0
-        threshold = excess[xp.arange(len(last)), last] / (last + 1)
+        kept = xp.maximum((falling * count > excess).sum(axis=1), 1)  # coordinates that stay above 0
+        threshold = excess[xp.arange(len(kept)), kept - 1] / kept
         lowered = xp.maximum(sizes - threshold[:, None], 0) * xp.sign(_rows(perturbation))
         return lowered.reshape(perturbation.shape)
 
@@ -175,8 +179,8 @@ def ball_class(norm: str) -> type[Ball]:
 
 def _inward(bound: float, dtype: np.dtype, inward: float) -> Array:
     """The bound in the dtype of the data, rounded towards the inside: up for inward = inf, down for -inf."""
-    rounded = np.asarray(bound, dtype)
-    outside = rounded < bound if inward > 0 else rounded > bound
+    rounded = np.asarray(bound, dtype)[()]  # a number: a GPU takes no array of the host
+    outside = float(rounded) < bound if inward > 0 else float(rounded) > bound
     return np.nextafter(rounded, np.asarray(inward, dtype)) if outside else rounded
 
 

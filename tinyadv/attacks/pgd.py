@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyadv.attacks.attack import Attack, Batch
+from tinyadv.attacks.attack import Attack
+from tinyadv.attacks.batch import Batch
 from tinyadv.backend import Array
 
 

@@ -39,8 +39,10 @@ def linear(x, weight, bias=None):
     The result is a transposed view of (out, N), so that the batch stays last in memory (see window.py).
     """
     check_ndim(x.shape, 2, "linear", "x of shape (N, in)")
+    check_ndim(weight.shape, 2, "linear", "a weight of shape (out, in)")
     check_equal(x.shape[1], weight.shape[1], "linear", f"the features of x {x.shape}", f"the weight's {weight.shape}")
     y = weight @ x.T  # (out, N)
     if bias is not None:
+        check_equal(bias.size, weight.shape[0], "linear", "the size of the bias", "the weight's number of outputs")
         y += bias[:, None]
     return y.T, lambda g: (weight.T @ g.T).T, lambda g: g.T @ x, lambda g: g.sum(axis=0)

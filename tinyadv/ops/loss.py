@@ -1,7 +1,7 @@
 """Losses from logits, and the softmax. `reduction` is "mean", "sum" or "none" (a loss per example)."""
 
 from tinyadv.backend import array_module
-from tinyadv.ops.reduce import stable_logsumexp
+from tinyadv.ops.reduce import logsumexp_parts
 from tinyadv.shapes import check_ndim
 from tinyadv.tensor import op
 
@@ -11,7 +11,7 @@ REDUCTIONS = ("mean", "sum", "none")
 @op
 def softmax(x, axis=-1):
     """exp(x) / sum(exp(x)) along an axis, without overflow."""
-    y = array_module(x).exp(x - stable_logsumexp(x, axis))
+    y = array_module(x).exp(_log_softmax(x, axis))
     return y, lambda g: y * (g - (g * y).sum(axis=axis, keepdims=True))
 
 
@@ -19,7 +19,7 @@ def softmax(x, axis=-1):
 def log_softmax(x, axis=-1):
     """log(softmax(x)) along an axis, accurate where the softmax is tiny."""
     xp = array_module(x)
-    y = x - stable_logsumexp(x, axis)
+    y = _log_softmax(x, axis)
     return y, lambda g: g - xp.exp(y) * g.sum(axis=axis, keepdims=True)
 
 
@@ -33,7 +33,7 @@ def cross_entropy(logits, targets, reduction="mean"):
     xp = array_module(logits)
     check_ndim(logits.shape, 2, "cross_entropy", "logits of shape (N, K)")
     n, classes = logits.shape
-    log_p = logits - stable_logsumexp(logits, 1)  # (N, K)
+    log_p = _log_softmax(logits, 1)  # (N, K)
     if targets.shape == (n,) and targets.dtype.kind in "iu":
         check_labels(targets, classes, "cross_entropy")
         rows = xp.arange(n)
@@ -74,6 +74,11 @@ def check_labels(labels, classes: int, operation: str) -> None:
             f"{operation}: labels must lie in [0, {classes}), the classes of the logits; "
             f"got labels from {int(labels.min())} to {int(labels.max())}"
         )
+
+
+def _log_softmax(x, axis):
+    top, rest = logsumexp_parts(x, axis)
+    return x - top - rest  # beside a large top, top + rest would round the digits of rest away
 
 
 def _reduce(losses, reduction: str, operation: str):

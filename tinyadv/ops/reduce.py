@@ -48,20 +48,21 @@ def _extreme(x, y, axis, keepdims):
 def logsumexp(x, axis=None, keepdims=False):
     """log(sum(exp(x))) without overflow; -inf where every element is -inf."""
     xp = array_module(x)
-    y = stable_logsumexp(x, axis)
+    top, rest = logsumexp_parts(x, axis)
+    y = top + rest
     return (
         y if keepdims else _drop(y, axis),
         lambda g: _keep(g, x, axis) * xp.exp(x - xp.where(xp.isfinite(y), y, 0).astype(x.dtype)),
     )
 
 
-def stable_logsumexp(x, axis):
-    """log(sum(exp(x))) of an array, the axes kept; the largest element is taken out first."""
+def logsumexp_parts(x, axis):
+    """(top, rest) of an array, axes kept: log(sum(exp(x))) = top + rest, where top is the largest element."""
     xp = array_module(x)
     top = x.max(axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, 0).astype(x.dtype)  # inf - inf would be NaN
     with np.errstate(divide="ignore"):  # log(0) is the right answer for a row of -inf
-        return xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True)) + top
+        return top, xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True))
 
 
 def _keep(g, x, axis):

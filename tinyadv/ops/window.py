@@ -36,6 +36,8 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
     check_ndim(x.shape, 4, "conv2d", "images of shape (N, C, H, W)")
     check_ndim(weight.shape, 4, "conv2d", "a weight of shape (F, C, kh, kw)")
     check_equal(x.shape[1], weight.shape[1], "conv2d", "the images' number of channels", "the weight's")
+    if bias is not None:
+        check_equal(bias.size, weight.shape[0], "conv2d", "the size of the bias", "the weight's number of filters")
     kernel = weight.shape[2:]
     window_counts(x.shape[2:], kernel, stride, padding, "conv2d")
 
@@ -78,7 +80,7 @@ def max_pool2d(x, size, stride=None, padding=0):
             hit = windows[:, i, j] == y
             xp.logical_and(hit, open_windows, out=hit)
             xp.logical_xor(open_windows, hit, out=open_windows)
-            return g * hit
+            return g, hit
 
         return _batch_first(_fold(share, padded, x.shape[2:], size, stride, padding))
 
@@ -101,7 +103,7 @@ def avg_pool2d(x, size, stride=None, padding=0):
 
     def vjp(g):
         share = _batch_last(g) / math.prod(size)
-        return _batch_first(_fold(lambda i, j: share, padded, x.shape[2:], size, stride, padding))
+        return _batch_first(_fold(lambda i, j: (share, 1), padded, x.shape[2:], size, stride, padding))
 
     return _batch_first(y), vjp
 
@@ -198,17 +200,21 @@ def _fold_product(weight, g, size, stride, padding):
     for rows, columns in _blocks(image, windows):
         block = windows[:, :, :, rows, columns]
         patches = (matrix @ g[:, rows, columns].reshape(len(g), -1)).reshape(block.shape)
-        for i, j in np.ndindex(kernel):  # within one (i, j) no pixel occurs twice
-            block[:, i, j] += patches[:, i, j]
+        for i, j in reversed(list(np.ndindex(kernel))):  # so a pixel sums up by output row, however these are cut
+            block[:, i, j] += patches[:, i, j]  # within one (i, j) no pixel occurs twice
     return image[:, ph : ph + h, pw : pw + w]
 
 
 def _fold(share, padded, size, kernel, stride, padding):
-    """The adjoint of _windows: the image in which every pixel sums up what share(i, j) gives it."""
+    """The adjoint of _windows: the image in which every pixel sums up the products share(i, j) of two arrays."""
     xp = array_module(padded)
     (h, w), (ph, pw) = size, padding
+    apart = stride[0] >= kernel[0] and stride[1] >= kernel[1]  # windows that share no pixel need no sum
     image = xp.zeros_like(padded)
     windows = _windows(image, kernel, stride)
     for i, j in np.ndindex(kernel):
-        windows[:, i, j] += share(i, j)
+        if apart:
+            xp.multiply(*share(i, j), out=windows[:, i, j])
+        else:
+            windows[:, i, j] += xp.multiply(*share(i, j))
     return image[:, ph : ph + h, pw : pw + w]

@@ -1,0 +1,233 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import reals, seeds
+
+from tinyadv import Tensor, gradients, nn, ops
+
+
+def images(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def windows(x, size, stride, padding, fill):
+    """(N, C, OH, OW, kh, kw) of images (N, C, H, W), written down as the definition of a window."""
+    (kh, kw), (sh, sw), (ph, pw) = size, stride, padding
+    x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), constant_values=fill)
+    oh, ow = (x.shape[2] - kh) // sh + 1, (x.shape[3] - kw) // sw + 1
+    rows = [[x[:, :, i * sh : i * sh + kh, j * sw : j * sw + kw] for j in range(ow)] for i in range(oh)]
+    return np.moveaxis(np.array(rows), (0, 1), (2, 3))
+
+
+@st.composite
+def window_layers(draw):
+    """(images, size, stride, padding) that fit each other, padding at most half of the window."""
+    size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = tuple(draw(st.integers(0, k // 2)) for k in size)
+    height, width = (draw(st.integers(k, 7)) for k in size)
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 3)), height, width)
+    return images(shape, draw(seeds)), size, stride, padding
+
+
+@given(st.integers(0, 4), st.integers(1, 5), st.integers(1, 5), st.booleans())
+def test_linear_is_a_matrix_product_and_a_shift(n, inputs, outputs, bias):
+    layer, x = nn.Linear(inputs, outputs, bias, rng=0), images((n, inputs))
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"][: 1 + bias]
+    assert layer.weight.shape == (outputs, inputs)
+    expected = np.einsum("ni,oi->no", x, layer.weight.data) + (layer.bias.data if bias else 0)
+    np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-12, atol=1e-12)
+
+
+@given(window_layers(), st.integers(1, 3), st.booleans())
+def test_conv2d_is_an_inner_product_with_every_window(case, filters, bias):
+    x, size, stride, padding = case
+    layer = nn.Conv2d(x.shape[1], filters, size, stride, padding, bias, rng=0)
+    assert [p.shape for p in layer.parameters()] == [(filters, x.shape[1], *size), (filters,)][: 1 + bias]
+    expected = np.einsum("nchwij,fcij->nfhw", windows(x, size, stride, padding, 0), layer.weight.data)
+    expected += layer.bias.data[:, None, None] if bias else 0
+    np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-12, atol=1e-12)
+
+
+@given(window_layers())
+def test_pooling_takes_the_maximum_or_the_mean_of_every_window(case):
+    x, *arguments = case
+    largest, average = nn.MaxPool2d(*arguments)(Tensor(x)).data, nn.AvgPool2d(*arguments)(Tensor(x)).data
+    np.testing.assert_array_equal(largest, windows(x, *arguments, -np.inf).max(axis=(4, 5)))
+    np.testing.assert_allclose(average, windows(x, *arguments, 0).mean(axis=(4, 5)), rtol=1e-12, atol=1e-12)
+
+
+def test_pooling_strides_by_its_size_unless_told_otherwise():
+    x = Tensor(images((2, 3, 7, 8)))
+    for pool in (nn.MaxPool2d, nn.AvgPool2d):
+        np.testing.assert_array_equal(pool(2)(x).data, pool((2, 2), (2, 2), (0, 0))(x).data)
+        np.testing.assert_array_equal(pool((2, 3))(x).data, pool((2, 3), (2, 3))(x).data)
+
+
+@given(reals(shape=(2, 3, 2, 2)))
+def test_layers_without_parameters_are_their_formulas(x):
+    for layer, expected in (
+        (nn.ReLU(), np.maximum(x, 0)),
+        (nn.LeakyReLU(), np.where(x > 0, x, 0.01 * x)),
+        (nn.LeakyReLU(0.3), np.where(x > 0, x, 0.3 * x)),
+        (nn.Tanh(), np.tanh(x)),
+        (nn.Sigmoid(), 1 / (1 + np.exp(-x))),
+        (nn.Flatten(), x.reshape(2, 12)),
+        (nn.GlobalAvgPool2d(), x.mean(axis=(2, 3))),
+    ):
+        np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-12, atol=1e-12)
+        assert layer.state_dict() == {}
+
+
+def test_sequential_applies_layers_and_functions_in_order():
+    model = nn.Sequential(nn.Linear(3, 2, rng=0), ops.abs, nn.Linear(2, 1, rng=1))
+    first, function, last = model.layers
+    x = Tensor(images((4, 3)))
+    np.testing.assert_array_equal(model(x).data, last(function(first(x))).data)
+    assert list(model.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert nn.Sequential()(x) is x
+
+
+@given(seeds)
+def test_the_generator_of_a_layer_is_given_or_comes_from_a_seed(seed):
+    def weights(rng):
+        return [nn.Linear(3, 2, rng=rng).weight.data.tolist(), nn.Conv2d(1, 2, 3, rng=rng).weight.data.tolist()]
+
+    assert weights(seed) == weights(seed)
+    rng = np.random.default_rng(seed)
+    first, second = weights(rng), weights(rng)
+    assert first[0] == weights(seed)[0]
+    assert first != second
+
+
+@pytest.mark.parametrize("layer", [
+    nn.Normalize(0.1, 0.3), nn.Conv2d(1, 2, 3), nn.BatchNorm2d(1), nn.Dropout(), nn.MaxPool2d(2), nn.AvgPool2d(2),
+    nn.GlobalAvgPool2d(), nn.Flatten(), nn.ReLU(), nn.LeakyReLU(), nn.Tanh(), nn.Sigmoid(),
+], ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_an_array_is_a_constant_input_and_dtypes_are_kept(layer, dtype):
+    x = images((2, 1, 4, 4)).astype(dtype)
+    for training in (True, False):
+        with layer.mode(training):
+            from_array = layer(x)
+        assert from_array.dtype == (dtype if not layer.state_dict() else np.result_type(dtype, np.float32))
+    assert {name: array.dtype for name, array in layer.state_dict().items() if array.dtype != np.float32} in (
+        {}, {"num_batches_tracked": np.int64},
+    )
+
+
+def test_batch_norm_normalises_each_channel_of_the_batch():
+    layer, x = nn.BatchNorm2d(3), images((4, 3, 5, 2)) * 3 + 1
+    layer.load_state_dict(layer.state_dict() | {"weight": np.array([1, 2, -3]), "bias": np.array([0, 4, 5])})
+    y = layer(Tensor(x)).data
+    np.testing.assert_allclose(y.mean(axis=(0, 2, 3)), [0, 4, 5], atol=1e-6)
+    np.testing.assert_allclose(y.std(axis=(0, 2, 3)), [1, 2, 3], rtol=1e-5)
+    z = (x - x.mean(axis=(0, 2, 3), keepdims=True)) / np.sqrt(x.var(axis=(0, 2, 3), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(y, z * [[[1]], [[2]], [[-3]]] + [[[0]], [[4]], [[5]]], rtol=1e-6, atol=1e-6)
+
+
+@given(st.integers(1, 4), st.sampled_from([0.0, 0.1, 0.5, 1.0]), seeds)
+def test_batch_norm_moves_its_running_statistics_as_pytorch_defines_them(batches, momentum, seed):
+    layer = nn.BatchNorm2d(2, momentum=momentum)
+    mean, var = np.zeros(2), np.ones(2)
+    for i in range(batches):
+        x = images((i + 1, 2, 3, 3), seed + i) * 2 + 1
+        layer(Tensor(x))
+        mean = (1 - momentum) * mean + momentum * x.mean(axis=(0, 2, 3))
+        var = (1 - momentum) * var + momentum * x.var(axis=(0, 2, 3), ddof=1)  # unbiased
+    state = layer.state_dict()
+    np.testing.assert_allclose(state["running_mean"], mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state["running_var"], var, rtol=1e-5)
+    assert state["num_batches_tracked"] == batches
+
+
+def test_batch_norm_evaluates_by_its_running_statistics_and_leaves_them():
+    layer = nn.BatchNorm2d(2, eps=0.25).eval()
+    state = layer.state_dict() | {"running_mean": np.array([1.0, -1]), "running_var": np.array([0.75, 3.75])}
+    layer.load_state_dict(state)
+    x = images((1, 2, 3, 3))
+    expected = np.stack([x[:, 0] - 1, (x[:, 1] + 1) / 2], axis=1)
+    np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_equal(layer.state_dict(), state)
+
+
+def test_batch_norm_of_a_batch_is_blind_to_its_shift_and_scale_and_so_is_its_gradient():
+    layer, x = nn.BatchNorm2d(2, eps=1e-12), images((3, 2, 4, 4))
+    np.testing.assert_allclose(layer(Tensor(5 * x - 3)).data, layer(Tensor(x)).data, rtol=1e-6, atol=1e-6)
+    leaf = Tensor(x)
+    (g,) = gradients(ops.sum(layer(leaf) * images(x.shape, 1)), [leaf])
+    assert np.abs(g).min() > 1e-6
+    np.testing.assert_allclose([g.sum(axis=(0, 2, 3)), (g * x).sum(axis=(0, 2, 3))], 0, atol=1e-9)
+
+
+def test_batch_norm_of_one_number_per_channel_is_the_bias():
+    layer = nn.BatchNorm2d(2)
+    assert layer(Tensor(np.full((1, 2, 1, 1), 7.0))).data.ravel().tolist() == [0, 0]
+    np.testing.assert_allclose(layer.running_mean, 0.7, rtol=1e-6)
+    np.testing.assert_allclose(layer.running_var, 0.9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (2, 2, 4), (2, 2)])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_refuses_other_shapes_before_it_changes(shape, channels, training):
+    layer = nn.BatchNorm2d(channels)
+    before = layer.state_dict()
+    with layer.mode(training), pytest.raises(ValueError, match=r"BatchNorm2d: .*(number of channels|\(N, C, H, W\))"):
+        layer(Tensor(np.ones(shape)))
+    np.testing.assert_equal(layer.state_dict(), before)
+
+
+@given(st.floats(0, 0.95), seeds)
+def test_dropout_keeps_the_rest_and_scales_it(p, seed):
+    x = np.ones((20, 10, 5, 10))
+    y = nn.Dropout(p, seed)(Tensor(x)).data
+    kept = y != 0
+    np.testing.assert_allclose(y[kept], 1 / (1 - p), rtol=1e-12)
+    deviation = math.sqrt(x.size * p * (1 - p))
+    assert abs(kept.sum() - x.size * (1 - p)) <= 6 * deviation + 10  # ten for the tail where few are dropped
+    assert nn.Dropout(p, seed).eval()(x) is x
+
+
+@given(seeds, st.integers(1, 3))
+def test_dropout_masks_depend_on_seed_and_call_alone(seed, n):
+    x = Tensor(images((n, 50)))
+    one, other = nn.Dropout(0.5, seed), nn.Dropout(0.5, seed)
+    calls = [one(x).data for _ in range(3)]
+    other.eval()(x)  # an evaluation is no call
+    other.train()
+    for expected in calls:
+        np.testing.assert_array_equal(other(x).data, expected)
+    assert not np.array_equal(calls[0], calls[1])
+    assert not np.array_equal(nn.Dropout(0.5, seed + 1)(x).data, calls[0])
+
+
+def test_dropouts_gradient_has_the_mask_of_its_forward_pass():
+    x = Tensor(np.ones((3, 4, 5, 5)))
+    y = nn.Dropout(0.3, seed=1)(x)
+    (g,) = gradients(ops.sum(y), [x])
+    np.testing.assert_array_equal(g, y.data)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1, 1.5, math.nan])
+def test_dropout_refuses_what_is_no_probability_below_one(p):
+    with pytest.raises(ValueError, match=rf"p must be a probability in \[0, 1\), got {p}"):
+        nn.Dropout(p)
+
+
+def test_normalize_shifts_and_scales_each_channel():
+    x = images((2, 3, 4, 4))
+    y = nn.Normalize([0.5, 0.25, 0], (1, 0.5, 4))(Tensor(x)).data
+    np.testing.assert_array_equal(y, np.stack([x[:, 0] - 0.5, (x[:, 1] - 0.25) * 2, x[:, 2] / 4], axis=1))
+    assert list(nn.Normalize(0.1307, 0.3081).state_dict()) == ["mean", "std"]
+
+
+@pytest.mark.parametrize(("mean", "std"), [
+    ([0.5], [0.0]), ([0.5], [-1.0]), ([0.5], [math.nan]), ([0.5, 0.5], [1.0]), (0.5, [1.0, 1.0]),
+])
+def test_normalize_refuses_unequal_numbers_and_a_std_that_is_not_positive(mean, std):
+    with pytest.raises(ValueError, match="mean and std must be equally many, and std positive; got"):
+        nn.Normalize(mean, std)

@@ -1,0 +1,115 @@
+"""The three networks beside the same ones in PyTorch, with the same weights: PyTorch's own."""
+
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn as torch_nn
+
+from tinyadv import Tensor, data, gradients, models, nn, ops
+
+pytestmark = pytest.mark.parity
+
+TWINS = {
+    models.SmallCNN: lambda: torch_nn.Sequential(
+        torch_nn.Conv2d(1, 32, 3, padding=1, bias=False), torch_nn.ReLU(), torch_nn.MaxPool2d(2),
+        torch_nn.Conv2d(32, 64, 3, padding=1, bias=False), torch_nn.ReLU(), torch_nn.MaxPool2d(2),
+        torch_nn.Flatten(), torch_nn.Linear(3136, 256), torch_nn.ReLU(), torch_nn.Linear(256, 10),
+    ),
+    models.LeNet: lambda: torch_nn.Sequential(
+        torch_nn.Conv2d(1, 6, 5, padding=2), torch_nn.ReLU(), torch_nn.AvgPool2d(2),
+        torch_nn.Conv2d(6, 16, 5), torch_nn.ReLU(), torch_nn.MaxPool2d(2),
+        torch_nn.Flatten(), torch_nn.Linear(400, 120), torch_nn.ReLU(), torch_nn.Dropout(0.5),
+        torch_nn.Linear(120, 84), torch_nn.ReLU(), torch_nn.Linear(84, 10),
+    ),
+    models.MadryCNN: lambda: torch_nn.Sequential(
+        torch_nn.Conv2d(1, 32, 5, padding=2), torch_nn.ReLU(), torch_nn.MaxPool2d(2),
+        torch_nn.Conv2d(32, 64, 5, padding=2), torch_nn.ReLU(), torch_nn.MaxPool2d(2),
+        torch_nn.Flatten(), torch_nn.Linear(3136, 1024), torch_nn.ReLU(), torch_nn.Linear(1024, 10),
+    ),
+}
+every_model = pytest.mark.parametrize("model", TWINS, ids=lambda model: model.__name__)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """On a busy machine the threads of the two libraries would wait for each other."""
+    with threadpool_limits(1):
+        yield
+
+
+def twins(model, dtype=np.float32):
+    """The network here and in PyTorch, with PyTorch's weights, in evaluation mode: no dropout."""
+    torch.manual_seed(0)
+    ours, theirs = model(), TWINS[model]()
+    ours.load_state_dict(theirs.state_dict())
+    for parameter in ours.parameters():
+        parameter.data = parameter.data.astype(dtype)
+    return ours.eval(), theirs.to(torch.from_numpy(np.empty(0, dtype)).dtype).eval()
+
+
+def error(ours, theirs):
+    """The largest difference, relative to the largest entry."""
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+@every_model
+def test_weights_travel_both_ways(model):
+    ours, theirs = twins(model)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    other = model(seed=1).eval()
+    theirs.load_state_dict({name: torch.from_numpy(array) for name, array in other.state_dict().items()})
+    images = np.random.default_rng(0).random((4, 1, 28, 28), np.float32)
+    with torch.no_grad():
+        assert error(other(images).data, theirs(torch.from_numpy(images)).numpy()) < 1e-4
+    ours.load_state_dict(theirs.state_dict())
+    assert all(np.array_equal(ours.state_dict()[name], array) for name, array in other.state_dict().items())
+
+
+@every_model
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-10)])
+def test_logits_and_all_gradients_agree(model, dtype, tolerance):
+    ours, theirs = twins(model, dtype)
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((64, 1, 28, 28)).astype(dtype), rng.integers(0, 10, 64)  # noise: no ties in a window
+
+    x = Tensor(images)
+    logits = ours(x)
+    loss = ops.cross_entropy(logits, labels, reduction="sum")
+    input_gradient, *parameter_gradients = gradients(loss, [x, *ours.parameters()])
+
+    x = torch.from_numpy(images).requires_grad_()
+    expected = theirs(x)
+    torch_nn.functional.cross_entropy(expected, torch.from_numpy(labels), reduction="sum").backward()
+
+    assert logits.dtype == input_gradient.dtype == dtype
+    assert error(logits.data, expected.detach().numpy()) < tolerance
+    for name, gradient, parameter in zip(ours.state_dict(), parameter_gradients, theirs.parameters(), strict=True):
+        assert error(gradient, parameter.grad.numpy()) < tolerance, name
+    errors = sorted(error(*pair) for pair in zip(input_gradient, x.grad.numpy(), strict=True))
+    near_ties = 3 if dtype == np.float32 else 0  # images in which rounding chose another maximum of a window
+    assert errors[-1 - near_ties] < tolerance
+
+
+@every_model
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}])
+def test_twenty_steps_of_training_agree_step_by_step(model, options):
+    ours, theirs = twins(model)
+    before = ours.state_dict()
+    train, _ = data.digits(train=20 * 32, test=0)
+    mine, other = nn.optim.SGD(ours, lr=0.01, **options), torch.optim.SGD(theirs.parameters(), lr=0.01, **options)
+    for i in range(20):
+        batch = train[32 * i : 32 * (i + 1)]
+        mine.zero_grad()
+        loss = ops.cross_entropy(ours(batch.images), batch.labels)
+        loss.backward()
+        mine.step()
+        other.zero_grad()
+        logits = theirs(torch.from_numpy(batch.images))
+        expected = torch_nn.functional.cross_entropy(logits, torch.from_numpy(batch.labels))
+        expected.backward()
+        other.step()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-4), f"step {i}"
+    ours, theirs = ours.state_dict(), theirs.state_dict()
+    for name, start in before.items():
+        assert error(ours[name] - start, theirs[name].numpy() - start) < 1e-2, name

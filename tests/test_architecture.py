@@ -1,0 +1,149 @@
+"""The house: which floor a file is on, what it may import, and how long it may be."""
+
+import ast
+import io
+import re
+import tokenize
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "tinyadv"
+
+FLOORS = {
+    "backend": 0, "random": 0, "shapes": 0,
+    "tensor": 1,
+    "ops": 2,
+    "nn": 3, "models": 3, "data": 3,
+    "attacks": 4, "defenses": 4, "certify": 4,
+    "training": 5, "evaluation": 5, "analysis": 5,
+    "plots": 6,
+    "__init__": 7, "__main__": 7,
+}
+APART = {  # in these folders no file imports another, but for what they all share
+    "attacks": {"attack", "batch", "driver", "losses", "norms"},
+    "defenses": set(),
+}
+LONGEST_FILE, LARGEST_CORE = 250, 700  # lines, and lines of code
+
+FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(LIBRARY.rglob("*.py"))}
+MODULES = {name.removesuffix(".__init__"): path for name, path in FILES.items()}
+
+each_module = pytest.mark.parametrize("module", MODULES)
+
+
+def imports(module):
+    """The modules, of the library and others, that a module of the library imports anywhere in its code."""
+    path = MODULES[module]
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            base = [*above, node.module] if node.module else above
+            for alias in node.names:
+                submodule = ".".join([*base, alias.name])
+                yield submodule if submodule in MODULES else ".".join(base)
+
+
+def part(module):
+    """backend, ops, attacks ...: the name below tinyadv, which stands in FLOORS."""
+    return [*module.split("."), "__init__"][1]
+
+
+def code_lines(text):
+    """The number of lines that hold code: not blank, no comment, no docstring."""
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in layout:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            lines.difference_update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(lines)
+
+
+@each_module
+def test_every_module_has_its_floor(module):
+    assert part(module) in FLOORS, "put it into the table of the design, and of this test"
+
+
+@each_module
+def test_nothing_is_imported_from_a_higher_floor(module):
+    above = [name for name in imports(module) if name in MODULES and FLOORS[part(name)] > FLOORS[part(module)]]
+    assert above == []
+
+
+@each_module
+def test_attacks_do_not_import_each_other(module):
+    folder, _, name = module.removeprefix("tinyadv.").partition(".")
+    if folder in APART and name:
+        others = {other for other in imports(module) if other.startswith(f"tinyadv.{folder}")}
+        assert others <= {f"tinyadv.{folder}.{shared}" for shared in APART[folder]}
+
+
+def test_no_imports_go_round_in_a_circle():
+    graph = {module: {name for name in imports(module) if name in MODULES} - {module} for module in MODULES}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle: {error.args[1]}")
+    assert set(order) == set(MODULES)
+
+
+@each_module
+def test_cupy_is_named_in_the_backend_alone(module):
+    named = re.search(r"\bcupy\b", MODULES[module].read_text(encoding="utf-8")) is not None
+    assert named == (module == "tinyadv.backend")
+
+
+@each_module
+def test_matplotlib_is_imported_by_plots_alone(module):
+    roots = {name.partition(".")[0] for name in imports(module)}
+    assert "matplotlib" not in roots or module == "tinyadv.plots"
+    assert not roots & {"torch", "scipy", "sklearn"}
+
+
+@each_module
+def test_no_file_is_too_long(module):
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+def test_the_core_can_be_read_in_one_sitting():
+    core = [LIBRARY / "tensor.py", *(LIBRARY / "ops").glob("*.py")]
+    assert sum(code_lines(path.read_text(encoding="utf-8")) for path in core) <= LARGEST_CORE
+
+
+# The tools above
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ('"""Text."""\n', 0),
+        ("# a comment\n\nx = 1  # and another\n", 1),
+        ('def f():\n    """Text\n\n    of some lines."""\n    return 1\n', 2),
+        ('class C:\n    """Text."""\n\n    x = """code\n    of three\n    lines"""\n', 4),
+        ("x = [\n    1,\n\n    # a comment\n    2,\n]\n", 4),
+    ],
+)
+def test_lines_of_code_are_counted(text, count):
+    assert code_lines(text) == count
+
+
+def test_imports_of_every_form_are_seen(tmp_path, monkeypatch):
+    (tmp_path / "probe.py").write_text(
+        "import os.path, tinyadv.shapes\nfrom tinyadv import tensor, Tensor\nfrom . import backend\n"
+        "from .ops import add, reduce\n\ndef f():\n    from tinyadv.backend import to_host\n"
+    )
+    monkeypatch.setitem(MODULES, "tinyadv.probe", tmp_path / "probe.py")
+    assert list(imports("tinyadv.probe")) == [
+        "os.path", "tinyadv.shapes", "tinyadv.tensor", "tinyadv", "tinyadv.backend", "tinyadv.ops",
+        "tinyadv.ops.reduce", "tinyadv.backend",
+    ]

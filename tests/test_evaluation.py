@@ -1,0 +1,168 @@
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyadv import evaluation, nn
+from tinyadv.attacks import FGSM, Attack
+from tinyadv.data import Dataset
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def pixels(x):
+    """A model whose logits are the four pixels of an image."""
+    return x.flatten()
+
+
+def dataset(n, seed=0):
+    """Images of four pixels; about half of the labels are the brightest one."""
+    rng = np.random.default_rng(seed)
+    images = rng.random((n, 4, 1, 1), dtype=np.float32)
+    brightest = images.reshape(n, 4).argmax(axis=1)
+    return Dataset(images, np.where(rng.random(n) < 0.4, rng.integers(0, 4, n), brightest), "pixels-test", CLASSES)
+
+
+def network(seed=0):
+    """With dropout, whose mode must be off, and enough rounding to tell batch sizes apart."""
+    rng = np.random.default_rng(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 50, rng=rng), nn.Tanh(), nn.Dropout(0.9), nn.Linear(50, 4, rng=rng))
+
+
+@dataclass(frozen=True)
+class Random(Attack):
+    eps: float
+
+    def perturb(self, batch):
+        return batch.ball.random(batch.streams)
+
+
+@dataclass(frozen=True)
+class Helpful(Attack):
+    """An attack that lets the model classify everything correctly."""
+
+    def perturb(self, batch):
+        return np.eye(4, dtype=np.float32)[batch.y].reshape(batch.x.shape)
+
+
+data_sets = st.builds(dataset, st.integers(1, 30), st.integers(0, 1000))
+budgets = st.integers(0, 16).map(lambda k: k / 16)
+attacks = st.builds(FGSM, eps=budgets, norm=st.sampled_from(["linf", "l2", "l1"])) | st.builds(Random, eps=budgets)
+
+
+@given(test=data_sets)
+def test_accuracy_is_the_fraction_of_right_answers(test):
+    hits = 0
+    for image, label in zip(test.images, test.labels, strict=True):
+        hits += max(range(4), key=lambda k, image=image: image[k, 0, 0]) == label
+    assert evaluation.accuracy(pixels, test) == hits / len(test)
+
+
+@given(test=data_sets)
+def test_predictions_are_the_classes_of_the_highest_logits_as_integers(test):
+    predictions = evaluation.predict(pixels, test.images)
+    assert predictions.tolist() == test.images.reshape(-1, 4).argmax(axis=1).tolist()
+    assert predictions.dtype == np.int64
+
+
+@given(test=data_sets, attack=attacks, batch_size=st.integers(1, 40), workers=st.integers(1, 3), seed=st.integers(0, 99))
+def test_no_accuracy_depends_on_batch_size_or_workers(test, attack, batch_size, workers, seed):
+    model, options = network(seed), {"batch_size": batch_size, "workers": workers}
+    assert evaluation.accuracy(model, test, **options) == evaluation.accuracy(model, test)
+    assert (evaluation.robust_accuracy(model, attack, test, seed=seed, **options)
+            == evaluation.robust_accuracy(model, attack, test, seed=seed))
+
+
+@given(test=data_sets, attack=attacks, seed=st.integers(0, 99))
+def test_robust_accuracy_is_the_fraction_that_is_right_before_and_after_the_attack(test, attack, seed):
+    for model in (pixels, network(seed)):
+        robust = evaluation.robust_accuracy(model, attack, test, seed=seed)
+        x_adv = attack(model, test.images, test.labels, seed=seed)
+        before, after = (evaluation.predict(model, x) == test.labels for x in (test.images, x_adv))
+        assert robust == (before & after).mean()
+        assert robust <= evaluation.accuracy(model, test)
+
+
+@given(test=data_sets)
+def test_an_attack_cannot_mend_what_is_wrong_without_it(test):
+    assert (evaluation.predict(pixels, Helpful()(pixels, test.images, test.labels)) == test.labels).all()
+    assert evaluation.robust_accuracy(pixels, Helpful(), test) == evaluation.accuracy(pixels, test)
+
+
+def test_robust_accuracy_depends_on_the_seed_of_a_random_attack():
+    test = dataset(200)
+    found = [evaluation.robust_accuracy(pixels, Random(eps=0.3), test, seed=seed) for seed in (0, 0, 1, 2, 3)]
+    assert found[0] == found[1]
+    assert len(set(found)) > 1
+
+
+def test_the_target_of_an_attack_is_passed_on():
+    test = dataset(50)
+    options = {"target": (test.labels + 1) % 4}
+    x_adv = FGSM(eps=0.2)(pixels, test.images, test.labels, **options)
+    right = (evaluation.predict(pixels, test.images) == test.labels) & (evaluation.predict(pixels, x_adv) == test.labels)
+    assert evaluation.robust_accuracy(pixels, FGSM(eps=0.2), test, **options) == right.mean()
+    assert right.mean() > evaluation.robust_accuracy(pixels, FGSM(eps=0.2), test)
+
+
+@settings(max_examples=15)
+@given(test=data_sets, epsilons=st.lists(budgets, max_size=4), seed=st.integers(0, 99), attack=attacks)
+def test_an_epsilon_curve_holds_the_robust_accuracy_for_each_eps_in_order(test, epsilons, seed, attack):
+    curve = evaluation.epsilon_curve(pixels, attack, test, epsilons, seed=seed)
+    assert list(curve) == list(dict.fromkeys(epsilons))
+    for eps, accuracy in curve.items():
+        options = {"norm": attack.norm} if isinstance(attack, FGSM) else {}
+        assert accuracy == evaluation.robust_accuracy(pixels, type(attack)(eps=eps, **options), test, seed=seed)
+
+
+@given(test=data_sets, attack=attacks)
+def test_an_epsilon_curve_starts_from_the_clean_accuracy_at_0(test, attack):
+    assert evaluation.epsilon_curve(pixels, attack, test, [0]) == {0.0: evaluation.accuracy(pixels, test)}
+
+
+def test_the_model_is_in_evaluation_mode_and_its_flags_stay():
+    model, test = network(), dataset(50)
+    model.layers[2].training = False
+    flags = [module.training for _, module in model.named_modules()]
+    first, second = ((evaluation.accuracy(model, test), evaluation.epsilon_curve(model, FGSM(eps=0.1), test, [0, 0.1]))
+                     for _ in range(2))
+    assert first == second  # dropout would draw another mask
+    assert first[1][0] == first[0]
+    assert [module.training for _, module in model.named_modules()] == flags
+    assert True in flags
+
+
+def test_the_model_may_lie_on_a_device(xp, monkeypatch):
+    monkeypatch.setattr(nn.module, "to_device", lambda array, device: xp.asarray(array))
+    model, moved, test = network(), network().to("the device of xp"), dataset(40)
+    assert isinstance(evaluation.predict(moved, test.images), np.ndarray)
+    assert evaluation.accuracy(moved, test) == evaluation.accuracy(model, test)
+    curves = [evaluation.epsilon_curve(each, FGSM(eps=0.1), test, [0, 0.1, 0.3]) for each in (model, moved)]
+    assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("measure", [
+    evaluation.accuracy,
+    lambda model, test: evaluation.robust_accuracy(model, FGSM(eps=0.1), test),
+    lambda model, test: evaluation.epsilon_curve(model, FGSM(eps=0.1), test, [0.1]),
+])
+def test_an_empty_data_set_has_no_accuracy(measure):
+    with pytest.raises(ValueError, match="an accuracy needs at least one image, and pixels-test has none"):
+        measure(pixels, dataset(0))
+
+
+def never(x):
+    raise AssertionError("the model was asked before the arguments were checked")
+
+
+def test_an_attack_without_eps_has_no_epsilon_curve():
+    with pytest.raises(ValueError, match=re.escape("attack must have an eps to vary, got Helpful(")):
+        evaluation.epsilon_curve(never, Helpful(), dataset(3), [0.1])
+
+
+def test_every_eps_is_checked_before_the_first_attack_runs():
+    with pytest.raises(ValueError, match="eps must be a number >= 0, in the units of the data, got -1.0"):
+        evaluation.epsilon_curve(never, FGSM(eps=0.1), dataset(3), [0.1, -1])

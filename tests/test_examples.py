@@ -1,0 +1,85 @@
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+from matplotlib.image import imread
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = {"fgsm_mnist.py": ("--limit", "100", "--epochs", "1", "--eps", "0", "0.3")}
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+def run(script, folder, *options):
+    """Run an example in an empty folder, with no data set on the machine, no network and no GPU."""
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment |= {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    environment |= {"TINYADV_DATA": str(folder), "XDG_CACHE_HOME": str(folder), "HOME": str(folder)}
+    environment |= {"MPLCONFIGDIR": matplotlib.get_cachedir(), "CUDA_VISIBLE_DEVICES": ""}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-W", "error", EXAMPLES / script, *options]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module", params=SCRIPTS)
+def offline(request, tmp_path_factory):
+    """What became of an example with tiny settings, and the figure that it drew."""
+    folder = tmp_path_factory.mktemp("example")
+    done = run(request.param, folder, *TINY[request.param], "--out", "figure.png")
+    assert done.returncode == 0, done.stderr
+    return done, folder / "figure.png"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_example_fits_on_a_screen_tells_its_idea_and_has_its_place_in_the_readme(script):
+    text = (EXAMPLES / script).read_text()
+    assert len(text.splitlines()) <= 80
+    assert ast.get_docstring(ast.parse(text)).splitlines()[0].endswith(".")
+    assert f"[{script}]({script})" in (EXAMPLES / "README.md").read_text()
+
+
+def test_an_example_runs_offline_and_draws_its_figure(offline):
+    height, width, _ = imread(offline[1]).shape
+    assert 400 < height < 2000
+    assert 400 < width < 2000
+
+
+def test_without_mnist_it_says_so_and_labels_every_result_as_one_on_the_digits(offline):
+    done, _ = offline
+    notice = "\nMNIST is not to be had here: going on with the built-in digits instead.\n"
+    tried, _, said = done.stdout.partition(notice)
+    assert "TINYADV_DATA" in tried
+    assert "mnist" not in said.lower()
+    results = [line for line in said.splitlines() if re.search("%|loss|accuracy|images|figure", line)]
+    assert len(results) > 5
+    assert [line for line in results if not re.match("(Dataset )?digits-(train|test)", line)] == []
+    assert "digits-train, epoch 1/1: 100%" in done.stderr
+
+
+def test_fgsm_mnist_starts_its_table_from_the_clean_accuracy_and_judges_its_claim(tmp_path):
+    said = run("fgsm_mnist.py", tmp_path, *TINY["fgsm_mnist.py"]).stdout
+    clean = re.search("accuracy on 100 images: (.*)\n", said)[1]
+    table = dict(re.findall(r"^digits-test +([0-9.]+)  (.*%)$", said, re.MULTILINE))
+    assert list(table) == ["0", "0.3"]
+    assert table["0"] == clean
+    assert said.splitlines()[-1].startswith(f"digits-test  accuracy {clean}, with eps 0.3 {table['0.3']}: the claim ")
+    assert (tmp_path / "fgsm_mnist.png").exists()
+
+
+def test_fgsm_mnist_without_a_gpu_refuses_cuda_with_a_remedy_and_no_traceback(tmp_path):
+    done = run("fgsm_mnist.py", tmp_path, "--device", "cuda")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("CUDA was asked for, but ")
+    assert 'pip install "tinyadv[cuda12]"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", [("--limit", "0"), ("--eps", "0.1", "nan"), ("--seed", "-1")])
+def test_fgsm_mnist_refuses_a_senseless_option_by_name(option, tmp_path):
+    done = run("fgsm_mnist.py", tmp_path, *option)
+    assert done.returncode == 2
+    assert f"argument {option[0]}: must be a number >= {int(option[0] == '--limit')}, got {option[-1]}" in done.stderr

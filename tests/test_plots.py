@@ -1,0 +1,176 @@
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from matplotlib.image import imread
+
+from tinyadv import ops, plots
+from tinyadv.data import Dataset
+
+CLASSES = ("cat", "dog", "ship")
+
+
+def dataset(n, channels, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.random((n, channels, 4, 5), dtype=np.float32)
+    return Dataset(images, rng.integers(0, 3, n), "pets-test", CLASSES)
+
+
+def model(x):
+    """Three logits from (N, C, 4, 5): the sums of the first three rows of the first channel."""
+    return 4 * x[:, 0, :3].sum(axis=2)
+
+
+def attacked(clean, size=0.25, seed=1):
+    signs = np.random.default_rng(seed).choice(np.float32([-1, 1]), clean.images.shape)
+    return np.clip(clean.images + np.float32(size) * signs, 0, 1)
+
+
+def pixels(axes):
+    return np.asarray(axes.images[0].get_array())
+
+
+def layout(image):
+    return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
+
+
+@settings(max_examples=10)
+@given(n=st.integers(1, 4), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99))
+def test_a_row_of_triples_is_clean_plus_scale_times_noise_is_adversarial(n, channels, seed):
+    clean = dataset(n, channels, seed)
+    adversarial = attacked(clean, seed=seed + 1)
+    figure = plots.adversarial_triples(model, clean, adversarial)
+    rows = np.reshape(figure.axes, (n, 3))
+    scale = abs(adversarial.astype(np.float64) - clean.images).max()
+    for (left, middle, right), x, x_adv in zip(rows, clean.images, adversarial, strict=True):
+        assert np.array_equal(pixels(left), layout(x))
+        assert np.array_equal(pixels(right), layout(x_adv))
+        noise = pixels(middle) if channels == 1 else 2 * pixels(middle) - 1
+        assert abs(noise).max() <= 1
+        assert np.allclose(layout(x) + scale * noise, layout(x_adv), atol=1e-6)
+        assert middle.get_ylabel() == f"+ {scale:.3g} ×"
+        assert right.get_ylabel() == "="
+        for axes, low in ((left, 0), (middle, 0 if channels == 3 else -1), (right, 0)):
+            assert axes.images[0].get_clim() == (low, 1)
+
+
+@settings(max_examples=10)
+@given(n=st.integers(1, 4), channels=st.sampled_from([1, 3]), seed=st.integers(0, 99))
+def test_below_an_image_stand_class_and_confidence_in_blue_if_right_and_vermilion_if_wrong(n, channels, seed):
+    clean = dataset(n, channels, seed)
+    adversarial = attacked(clean, seed=seed + 1)
+    rows = np.reshape(plots.adversarial_triples(model, clean, adversarial).axes, (n, 3))
+    for column, images in ((0, clean.images), (2, adversarial)):
+        probabilities = ops.softmax(model(images)).numpy()
+        for axes, p, label in zip(rows[:, column], probabilities, clean.labels, strict=True):
+            (caption,) = axes.texts
+            assert caption.get_text() == f"“{CLASSES[p.argmax()]}”  {p.max():.1%}"
+            assert to_hex(caption.get_color()).upper() == ("#0072B2" if p.argmax() == label else "#D55E00")
+    assert not [axes for axes in rows[:, 1] if axes.texts]
+
+
+def test_triples_are_titled_with_the_data_set_and_the_budget_or_as_told():
+    clean = dataset(2, 1)
+    assert plots.adversarial_triples(model, clean, attacked(clean)).get_suptitle() == (
+        "pets-test: pixels change by at most 0.25")
+    assert plots.adversarial_triples(model, clean, attacked(clean), title="told").get_suptitle() == "told"
+
+
+def test_an_attack_that_changes_nothing_has_zero_noise():
+    clean = dataset(2, 1)
+    figure = plots.adversarial_triples(model, clean, clean.images)
+    assert not pixels(figure.axes[1]).any()
+    assert figure.axes[1].get_ylabel() == "+ 0 ×"
+
+
+def test_adversarial_images_may_lie_on_a_device(xp):
+    clean = dataset(2, 3)
+    on_host = plots.adversarial_triples(model, clean, attacked(clean))
+    anywhere = plots.adversarial_triples(model, clean, xp.asarray(attacked(clean)))
+    for axes, expected in zip(anywhere.axes, on_host.axes, strict=True):
+        assert np.array_equal(pixels(axes), pixels(expected))
+
+
+@pytest.mark.parametrize(("n", "channels", "cut", "message"), [
+    (2, 1, np.s_[:1], "adversarial must have the shape of the clean images, (2, 1, 4, 5), got (1, 1, 4, 5)"),
+    (2, 3, np.s_[:, :1], "adversarial must have the shape of the clean images, (2, 3, 4, 5), got (2, 1, 4, 5)"),
+    (0, 1, np.s_[:], "N >= 1 and C = 1 or 3, got shape (0, 1, 4, 5)"),
+    (1, 2, np.s_[:], "N >= 1 and C = 1 or 3, got shape (1, 2, 4, 5)"),
+])
+def test_triples_of_images_that_do_not_fit_are_refused(n, channels, cut, message):
+    clean = dataset(n, channels)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        plots.adversarial_triples(model, clean, clean.images[cut])
+
+
+curves = st.dictionaries(st.sampled_from("abcdefg"), st.dictionaries(st.floats(0, 1), st.floats(0, 1), min_size=1),
+                         min_size=1)
+
+
+@settings(max_examples=15)
+@given(curves=curves)
+def test_an_epsilon_curve_is_a_line_for_each_name_in_percent(curves):
+    (axes,) = plots.epsilon_curve(curves, title="pets").axes
+    assert [line.get_label() for line in axes.lines] == list(curves)
+    for line, curve in zip(axes.lines, curves.values(), strict=True):
+        epsilons, percents = line.get_data()
+        assert epsilons.tolist() == sorted(curve)
+        assert percents.tolist() == [100 * curve[eps] for eps in sorted(curve)]
+    looks = [(line.get_color(), line.get_marker()) for line in axes.lines[:5]]
+    assert len(set(looks)) == len(looks)
+    assert axes.get_ylim() == (0, 100)
+    assert axes.get_title() == "pets"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("budget ε", "accuracy (%)")
+    assert (axes.get_legend() is not None) == (len(curves) > 1)
+
+
+@pytest.mark.parametrize("curves", [{}, {"a": {}}, {"a": {0.0: 1.0}, "b": {}}])
+def test_an_epsilon_curve_of_nothing_is_refused(curves):
+    with pytest.raises(ValueError, match="curves must hold at least one name, and an accuracy for each"):
+        plots.epsilon_curve(curves)
+
+
+@pytest.mark.parametrize("accuracy", [-0.01, 97.8, float("nan")])
+def test_an_accuracy_that_is_no_fraction_is_refused(accuracy):
+    with pytest.raises(ValueError, match=r"curves must hold accuracies in \[0, 1\], got .* for 'FGSM'"):
+        plots.epsilon_curve({"FGSM": {0.0: 0.9, 0.1: accuracy}})
+
+
+def test_figures_side_by_side_are_one_figure_in_which_no_text_is_cut_off_or_overlaps():
+    clean = dataset(3, 3)
+    both = plots.blank(9, 5)
+    left, right = both.subfigures(1, 2)
+    assert plots.adversarial_triples(model, clean, attacked(clean), figure=left) is both
+    assert plots.epsilon_curve({"a": {0: 1, 0.3: 0}, "b": {0: 1, 0.3: 0.5}}, figure=right) is both
+    both.draw_without_rendering()
+    texts = [left._suptitle]
+    for axes in both.axes:
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    assert len(boxes) == 1 + 3 + 3 * (2 + 2) + 2
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= both.bbox.x1 and box.y1 <= both.bbox.y1 for box in boxes)
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+
+
+def test_threads_draw_the_same_figure_at_a_time(tmp_path):
+    clean = dataset(2, 1)
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        figures = list(pool.map(lambda _: plots.adversarial_triples(model, clean, attacked(clean)), paths))
+        list(pool.map(lambda figure, path: figure.savefig(path), figures, paths))
+    first, *others = [imread(path) for path in paths]
+    assert first.shape == (540, 750, 4)
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_drawing_and_saving_leave_pyplot_alone(tmp_path):
+    code = ("import sys; from tinyadv import plots; plots.epsilon_curve({'a': {0: 1}}).savefig(sys.argv[1]); "
+            "sys.exit('matplotlib.pyplot' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "curve.pdf"]).returncode == 0
+    assert (tmp_path / "curve.pdf").read_bytes().startswith(b"%PDF")

@@ -1,0 +1,112 @@
+"""One stream per example: what an example draws depends on the seed and on the example alone."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import seeds, shapes
+
+from tinyadv.random import Streams, check_seed
+
+examples = st.lists(st.integers(0, 10**6), min_size=1, max_size=8, unique=True)
+draws = pytest.mark.parametrize("draw", [Streams.uniform, Streams.normal], ids=["uniform", "normal"])
+
+
+@draws
+@given(seed=seeds, indices=examples, shape=shapes(), data=st.data())
+def test_batching_and_order_do_not_matter(draw, seed, indices, shape, data):
+    """Together, one by one, and in any order: the same numbers."""
+    together = draw(Streams(seed, indices), shape)
+    assert together.shape == (len(indices), *shape)
+    assert together.dtype == np.float64
+    for row, i in zip(together, indices, strict=True):
+        assert np.array_equal(draw(Streams(seed, [i]), shape)[0], row)
+    order = data.draw(st.permutations(range(len(indices))))
+    shuffled = draw(Streams(seed, [indices[k] for k in order]), shape)
+    assert np.array_equal(shuffled, together[order])
+
+
+@draws
+@given(seed=seeds, indices=examples, data=st.data())
+def test_a_part_shares_its_streams_with_the_whole(draw, seed, indices, data):
+    """What the part draws, the whole goes on from, wherever the part comes from."""
+    whole, split = Streams(seed, indices), Streams(seed, indices)
+    first, second = draw(whole, (2,)), draw(whole, (2,))
+    chosen = np.array(data.draw(st.lists(st.booleans(), min_size=len(indices), max_size=len(indices))), bool)
+    assert np.array_equal(draw(split[chosen], (2,)), first[chosen])
+    rest = draw(split, (2,))
+    assert np.array_equal(rest[chosen], second[chosen])
+    assert np.array_equal(rest[~chosen], first[~chosen])
+
+
+@given(seeds, examples)
+def test_parts_by_slice_mask_and_index_are_the_same(seed, indices):
+    streams = Streams(seed, indices)
+    mask = np.arange(len(indices)) < 2
+    for index in (slice(0, 2), mask, np.flatnonzero(mask)):
+        part = streams[index]
+        assert len(part) == mask.sum()
+        assert part.examples.tolist() == indices[:2]
+
+
+def test_threads_may_share_streams():
+    alone, shared = Streams(7, range(64)), Streams(7, range(64))
+    found = {}
+    workers = [
+        threading.Thread(target=lambda part=part: found.update({part.start: shared[part].normal((50,))}))
+        for part in (slice(k, k + 8) for k in range(0, 64, 8))
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert np.array_equal(np.concatenate([found[k] for k in sorted(found)]), alone.normal((50,)))
+
+
+@draws
+def test_seeds_examples_and_draws_differ(draw):
+    first = {seed: Streams(seed, range(5)) for seed in (0, 1, 2**32, 2**64 - 1)}
+    values = np.concatenate([draw(streams, (3,)).ravel() for streams in first.values() for _ in range(2)])
+    assert len(np.unique(values)) == values.size
+
+
+def test_uniform_and_normal_are_what_they_say():
+    streams = Streams(0, range(100))
+    u = streams.uniform((1000,), -1, 3)
+    assert ((u >= -1) & (u < 3)).all()
+    assert abs(u.mean() - 1) < 0.02
+    assert abs(u.var() - 16 / 12) < 0.02
+    z = streams.normal((1000,))
+    assert abs(z.mean()) < 0.02
+    assert abs(z.var() - 1) < 0.02
+    assert abs(np.corrcoef(u[0], u[1])[0, 1]) < 0.1  # neighbours are no echoes
+    assert streams.uniform(()).shape == (100,)
+
+
+def test_no_examples_draw_nothing():
+    assert Streams(0, []).uniform((2, 3)).shape == (0, 2, 3)
+
+
+def test_the_global_generator_is_left_alone():
+    before = np.random.get_state()[1].tobytes()  # noqa: NPY002  that is the question
+    Streams(0, range(3)).normal((4,))
+    assert np.random.get_state()[1].tobytes() == before  # noqa: NPY002
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.0, None, "1", True, np.float64(1)])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(ValueError, match=r"seed must be an integer in \[0, 2\*\*64\), got"):
+        Streams(seed, [0])
+
+
+@pytest.mark.parametrize("seed", [0, 42, 2**64 - 1, np.int64(5), np.uint64(2**63)])
+def test_a_seed_may_be_any_unsigned_integer_of_64_bits(seed):
+    assert check_seed(seed) == seed
+    assert type(check_seed(seed)) is int
+    assert Streams(seed, [0]).uniform(()).shape == (1,)
+
+
+def test_its_repr():
+    assert repr(Streams(3, range(10))) == "Streams(seed=3, 10 examples)"

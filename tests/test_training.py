@@ -1,0 +1,254 @@
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyadv import Tensor, data, evaluation, nn, ops, training
+from tinyadv.data import Dataset
+from tinyadv.nn.optim import SGD, Adam
+from tinyadv.training import Epoch, History
+
+CLASSES = ("left", "middle", "right")
+
+
+def stripes(n, seed=0):
+    """Images whose label is the brightest of three columns: a linear model learns them."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.random((n, 1, 4, 3), dtype=np.float32) / 2, rng.integers(0, 3, n)
+    images[np.arange(n), :, :, labels] += 0.5
+    return Dataset(images, labels, "stripes-train", CLASSES)
+
+
+def linear(seed=0):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 3, rng=np.random.default_rng(seed)))
+
+
+def with_modes(seed=0):
+    """A model whose layers behave differently in training, and whose flags are neither all on nor all off."""
+    rng = np.random.default_rng(seed)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, rng=rng), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+                          nn.Dropout(0.3, seed=seed), nn.Linear(48, 3, rng=rng)).eval()
+    model.layers[1].training = True
+    return model
+
+
+class Probe(nn.Module):
+    """Passes its input on and notes the training flag; fails at the call of that number."""
+
+    def __init__(self, fails_at=math.inf):
+        self.flags, self.fails_at = [], fails_at
+
+    def forward(self, x):
+        self.flags.append(self.training)
+        if len(self.flags) == self.fails_at:
+            raise OSError("the probe fails")
+        return x
+
+
+def fit(model, train, *, lr=0.5, epochs=2, **options):
+    return training.fit(model, train, epochs=epochs, optimizer=SGD(model, lr=lr), **options)
+
+
+def weights(model):
+    return b"".join(array.tobytes() for array in model.state_dict().values())
+
+
+def flags(model):
+    return [module.training for _, module in model.named_modules()]
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 1000), batch_size=st.integers(1, 70))
+def test_the_loss_falls_and_the_accuracy_rises(seed, batch_size):
+    model, train = linear(seed), stripes(60, seed)
+    before = evaluation.accuracy(model, train)
+    history = fit(model, train, epochs=20, batch_size=batch_size, seed=seed)
+    assert history[-1].loss < history[0].loss
+    assert evaluation.accuracy(model, train) >= max(before, 0.9)
+
+
+@pytest.mark.parametrize("make", [linear, with_modes])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make):
+    def trained(seed):
+        model = make()
+        history = fit(model, stripes(40), batch_size=8, seed=seed)
+        return weights(model), [replace(epoch, seconds=0) for epoch in history]
+
+    assert trained(3) == trained(3)
+    assert trained(3)[0] != trained(4)[0]
+    assert trained(3)[0] != weights(make())
+
+
+@settings(max_examples=15)
+@given(n=st.integers(1, 20), lr=st.floats(0.01, 2), seed=st.integers(0, 1000))
+def test_a_step_subtracts_lr_times_the_gradient_of_the_mean_cross_entropy(n, lr, seed):
+    train, model = stripes(n, seed), linear(seed)
+    x, onehot = train.images.reshape(n, 12).astype(np.float64), np.eye(3)[train.labels]
+    weight, bias = (parameter.data.astype(np.float64) for parameter in model.parameters())
+    scores = np.exp(x @ weight.T + bias)
+    errors = (scores / scores.sum(axis=1, keepdims=True) - onehot) / n  # (n, 3)
+    history = fit(model, train, lr=lr, epochs=1, batch_size=n)
+    expected = {"1.weight": weight - lr * errors.T @ x, "1.bias": bias - lr * errors.sum(axis=0)}
+    for name, parameter in model.state_dict().items():
+        np.testing.assert_allclose(parameter, expected[name], rtol=1e-5, atol=1e-6)
+    assert history[0].loss == pytest.approx(-(onehot * np.log(scores / scores.sum(axis=1, keepdims=True))).sum() / n)
+
+
+@settings(max_examples=15)
+@given(n=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 1000))
+def test_an_epoch_sees_every_image_once_and_reports_means_over_them(n, batch_size, seed):
+    """With a rate of 0 the means are those of the data set, whatever the batches."""
+    train, model = stripes(n, seed), linear(seed)
+    loss = ops.cross_entropy(model(Tensor(train.images)), train.labels).item()
+    for epoch in fit(model, train, lr=0, batch_size=batch_size, seed=seed):
+        assert epoch.loss == pytest.approx(loss, rel=1e-5)
+        assert epoch.accuracy == evaluation.accuracy(model, train)
+
+
+def test_the_images_come_in_the_order_of_the_seed_another_one_each_epoch():
+    train, seen = stripes(10), []
+    model = linear()
+    model.layers[0].forward = lambda x: seen.append(x.numpy()) or x.flatten()
+    fit(model, train, batch_size=4, seed=5)
+    expected = [images for epoch in (0, 1) for images, _ in data.batches(train, 4, seed=5, epoch=epoch)]
+    assert [images.tolist() for images in seen] == [images.tolist() for images in expected]
+    assert seen[0].tolist() != seen[3].tolist()
+
+
+def test_the_model_is_in_training_mode_meanwhile_evaluated_in_evaluation_mode_and_as_before_after():
+    probe = Probe()
+    model = nn.Sequential(probe, with_modes())
+    as_it_was = flags(model)
+    assert set(as_it_was) == {True, False}
+    fit(model, stripes(8), batch_size=4, validation=stripes(2, seed=1))
+    assert probe.flags == 2 * [True, True, False, False]  # the two validation images are two shards
+    assert flags(model) == as_it_was
+
+
+def test_after_an_exception_flags_and_rate_are_as_before():
+    model = nn.Sequential(Probe(fails_at=2), with_modes())
+    optimizer, as_it_was = SGD(model, lr=0.5), flags(model)
+    with pytest.raises(OSError, match="the probe fails"):
+        training.fit(model, stripes(8), epochs=1, optimizer=optimizer, batch_size=4, schedule=lambda progress: 0.1)
+    assert flags(model) == as_it_was
+    assert optimizer.lr == 0.5
+
+
+@settings(max_examples=15)
+@given(n=st.integers(1, 20), batch_size=st.integers(1, 25), epochs=st.integers(1, 4))
+def test_a_schedule_sees_the_progress_of_training_and_scales_the_rate_of_every_step(n, batch_size, epochs):
+    class Recorder(SGD):
+        def step(self):
+            rates.append(self.lr)
+            super().step()
+
+    def schedule(progress):
+        seen.append(progress)
+        return 1 / (1 + progress)
+
+    seen, rates, model = [], [], linear()
+    optimizer = Recorder(model, lr=0.5)
+    history = training.fit(model, stripes(n), epochs=epochs, optimizer=optimizer, batch_size=batch_size,
+                           schedule=schedule)
+    steps = math.ceil(n / batch_size)
+    assert rates == [0.5 / (1 + progress) for progress in seen]
+    assert len(seen) == epochs * steps
+    assert seen == sorted(set(seen))
+    assert seen[::steps] == [epoch / epochs for epoch in range(epochs)]
+    assert seen[-1] < 1
+    assert [epoch.lr for epoch in history] == rates[steps - 1::steps]
+    assert optimizer.lr == 0.5
+
+
+def test_validation_is_the_accuracy_on_the_held_out_images():
+    model, held_out = linear(), stripes(30, seed=1)
+    history = fit(model, stripes(30), validation=held_out)
+    assert history[-1].validation == evaluation.accuracy(model, held_out)
+    assert fit(model, stripes(30))[0].validation is None
+
+
+def test_no_epochs_change_nothing():
+    model = with_modes()
+    before = weights(model)
+    assert len(fit(model, stripes(4), epochs=0)) == 0
+    assert weights(model) == before
+
+
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_a_model_with_batch_norm_and_dropout_learns(optimizer):
+    model, train = with_modes(), stripes(60)
+    statistics = model.state_dict()["1.running_mean"]
+    training.fit(model, train, epochs=20, optimizer=optimizer(model, lr=0.02), batch_size=16)
+    assert evaluation.accuracy(model, stripes(60, seed=1)) > 0.9
+    assert not np.array_equal(model.state_dict()["1.running_mean"], statistics)
+
+
+def test_training_leaves_the_data_alone():
+    train = stripes(9)
+    images, labels = train.images.copy(), train.labels.copy()
+    fit(with_modes(), train, batch_size=4)
+    assert np.array_equal(train.images, images)
+    assert np.array_equal(train.labels, labels)
+
+
+def test_a_model_on_a_device_learns_the_same(xp, monkeypatch):
+    monkeypatch.setattr(nn.module, "to_device", lambda array, device: xp.asarray(array))
+    on_host, moved = with_modes(), with_modes().to("the device of xp")
+    histories = [fit(model, stripes(20), lr=0.1, batch_size=8, validation=stripes(9)) for model in (on_host, moved)]
+    assert all(isinstance(parameter.data, xp.ndarray) for parameter in moved.parameters())
+    for name, expected in on_host.state_dict().items():
+        np.testing.assert_allclose(moved.state_dict()[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
+    for host, device in zip(*histories, strict=True):
+        assert (device.loss, device.accuracy) == pytest.approx((host.loss, host.accuracy), rel=1e-3)
+
+
+def test_a_history_prints_as_a_table():
+    history = History([Epoch(1, 0.48811, 0.8621, None, 0.01, 7.04), Epoch(12, 0.1, 1.0, 0.9781, 0.00125, 123.4)])
+    assert repr(history).splitlines() == [
+        "epoch    loss  accuracy  validation       lr  seconds",
+        "    1  0.4881    86.21%           -     0.01      7.0",
+        "   12  0.1000   100.00%      97.81%   0.0013    123.4",
+    ]
+    assert (len(history), history[1].epoch, [epoch.lr for epoch in history]) == (2, 12, [0.01, 0.00125])
+
+
+def test_progress_is_a_bar_on_stderr_that_names_data_set_and_epoch(capsys):
+    fit(linear(), stripes(6), progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "stripes-train, epoch 1/2: 100%" in err
+    assert "stripes-train, epoch 2/2: 100%" in err
+    assert "6/6" in err
+    assert "loss=" in err
+    fit(linear(), stripes(6))
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"epochs": -1}, "epochs must be an integer >= 0, got -1"),
+    ({"epochs": 1.0}, "epochs must be an integer >= 0, got 1.0"),
+    ({"epochs": True}, "epochs must be an integer >= 0, got True"),
+    ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+    ({"train": stripes(0)}, "training needs at least one image, and stripes-train has none"),
+    ({"optimizer": SGD(linear(), lr=0.1)}, "optimizer must hold the parameters of this model, and SGD(39 parameters"),
+])
+def test_arguments_that_do_not_fit_are_refused(options, message):
+    model = linear()
+    before = weights(model)
+    options = {"train": stripes(4), "epochs": 1, "optimizer": SGD(model, lr=0.1)} | options
+    with pytest.raises(ValueError, match=re.escape(message)):
+        training.fit(model, **options)
+    assert weights(model) == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_training_and_says_where_and_at_which_rate(value):
+    model, calls = linear(), []
+    model.layers[0].forward = lambda x: calls.append(x) or x.flatten() * (value if len(calls) == 7 else 1)
+    message = "the loss became nan in epoch 2, step 2, at learning rate 0.25: try a lower one"
+    with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match=message):
+        fit(model, stripes(40), lr=0.25, batch_size=8)

@@ -1,0 +1,36 @@
+"""A convolutional network for CIFAR-10. Images are (N, 3, 32, 32) in [0, 1], logits (N, 10)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyadv.nn import BatchNorm2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, Module, ReLU, Sequential
+
+
+class CifarCNN(Sequential):
+    """Three stages of two convolutions, each with batch normalisation, and two dense layers.
+
+    551,466 parameters and 896 running statistics. The order within a stage is convolution, ReLU, normalisation, and the
+    dropout rates grow from 0.3 to 0.5, as in the network that the source document takes over (Sayah 2020).
+    """
+
+    input_shape = (3, 32, 32)
+
+    def __init__(self, seed: int = 0):
+        rng = np.random.default_rng(seed)
+
+        def stage(channels: int, filters: int, drop: float) -> list[Module]:
+            return [
+                Conv2d(channels, filters, 3, padding=1, init="keras", rng=rng), ReLU(), BatchNorm2d(filters),
+                Conv2d(filters, filters, 3, padding=1, init="keras", rng=rng), ReLU(), BatchNorm2d(filters),
+                MaxPool2d(2), Dropout(drop, seed=int(rng.integers(2**32))),
+            ]
+
+        super().__init__(
+            *stage(3, 32, 0.3),                                 # (N, 32, 16, 16)
+            *stage(32, 64, 0.5),                                # (N, 64, 8, 8)
+            *stage(64, 128, 0.5),                               # (N, 128, 4, 4)
+            Flatten(),                                          # (N, 2048)
+            Linear(2048, 128, init="keras", rng=rng), ReLU(), Dropout(0.5, seed=int(rng.integers(2**32))),
+            Linear(128, 10, init="keras", rng=rng),
+        )
