@@ -120,3 +120,51 @@ def test_a_vjp_that_nobody_asked_for_is_not_called(case, data):
 @pytest.mark.parametrize("name", ops.__all__)
 def test_it_says_what_it_does(name):
     assert getattr(ops, name).__doc__
+
+
+# What the docstrings promise where the table does not go: at kinks, ties, infinities and NaN.
+
+
+@pytest.mark.parametrize(
+    ("function", "arrays", "expected"),
+    [
+        (ops.relu, [[0.0, -0.0, 1.0]], [[0, 0, 1]]),
+        (ops.leaky_relu, [[0.0, 1.0]], [[0.01, 1]]),
+        (ops.abs, [[0.0, -2.0]], [[0, -1]]),
+        (lambda x: ops.clip(x, -1, 1), [[-1.0, 1.0, -1.5, 1.5]], [[1, 1, 0, 0]]),
+        (ops.maximum, [[1.0, 2.0], [1.0, 3.0]], [[1, 0], [0, 1]]),
+        (ops.minimum, [[1.0, 2.0], [1.0, 3.0]], [[1, 1], [0, 0]]),
+        (ops.max, [[2.0, 1.0, 2.0]], [[0.5, 0, 0.5]]),
+        (ops.min, [[2.0, 1.0, 1.0]], [[0, 0.5, 0.5]]),
+        (ops.power, [[0.0], [0.0]], [[0], [0]]),
+        (lambda x: x**0, [[0.0]], [[0]]),
+        (lambda x: x**2, [[0.0, -3.0]], [[0, -6]]),
+        (ops.logsumexp, [[-np.inf, 0.0]], [[0, 1]]),
+        (ops.sigmoid, [[-np.inf, np.inf, 0.0]], [[0, 0, 0.25]]),
+    ],
+)
+def test_the_gradient_at_a_kink_is_the_one_promised(function, arrays, expected):
+    tensors = [Tensor(np.array(x)) for x in arrays]
+    found = gradients(ops.sum(function(*tensors)), tensors)
+    assert [g.tolist() for g in found] == expected
+
+
+@pytest.mark.parametrize(
+    "function",
+    [ops.relu, ops.leaky_relu, ops.abs, ops.tanh, ops.sigmoid, ops.max, ops.min, ops.logsumexp, ops.softmax,
+     lambda x: ops.maximum(x, 1.0), lambda x: ops.minimum(1.0, x), lambda x: ops.clip(x, -1, 1)],
+)
+def test_nan_is_not_hidden(function):
+    assert np.isnan(function(np.array([np.nan])).data).all()
+
+
+@pytest.mark.parametrize("x", [-1e4, -800.0, -90.0, 90.0, 800.0, 1e4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_saturating_functions_do_not_overflow(x, dtype):
+    """Warnings are errors here, so the values alone need a look."""
+    t = Tensor(np.array(x, dtype))
+    for function, low, high in ((ops.sigmoid, 0, 1), (ops.tanh, -1, 1)):
+        y = function(t)
+        assert low <= y.item() <= high
+        assert np.isfinite(gradients(y, [t])[0])
+    assert ops.sigmoid(np.array(-700.0)).item() == np.exp(-700.0)

@@ -2,6 +2,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,8 +144,8 @@ def test_an_accuracy_that_is_no_fraction_is_refused(accuracy):
 
 
 def test_figures_side_by_side_are_one_figure_in_which_no_text_is_cut_off_or_overlaps():
-    clean = dataset(3, 3)
-    both = plots.blank(9, 5)
+    clean = replace(dataset(4, 3), classes=("airplane", "automobile", "horse"))
+    both = plots.blank(8, 4)
     left, right = both.subfigures(1, 2)
     assert plots.adversarial_triples(model, clean, attacked(clean), figure=left) is both
     assert plots.epsilon_curve({"a": {0: 1, 0.3: 0}, "b": {0: 1, 0.3: 0.5}}, figure=right) is both
@@ -153,7 +154,7 @@ def test_figures_side_by_side_are_one_figure_in_which_no_text_is_cut_off_or_over
     for axes in both.axes:
         texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
     boxes = [text.get_window_extent() for text in texts if text.get_text()]
-    assert len(boxes) == 1 + 3 + 3 * (2 + 2) + 2
+    assert len(boxes) == 1 + 3 + 4 * (2 + 2) + 2
     assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= both.bbox.x1 and box.y1 <= both.bbox.y1 for box in boxes)
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
 

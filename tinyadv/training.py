@@ -73,12 +73,12 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, bat
             started, loss_sum, correct = time.perf_counter(), 0.0, 0
             name = f"{train.name}, epoch {epoch + 1}/{epochs}"
             with model.mode(training=True), _bar(len(train), name, progress) as bar:
-                for step, (images, labels) in enumerate(batches(train, batch_size, seed=seed, epoch=epoch)):
+                for index, (images, labels) in enumerate(batches(train, batch_size, seed=seed, epoch=epoch)):
                     if schedule:
-                        optimizer.lr = base_rate * schedule((epoch + step * batch_size / len(train)) / epochs)
-                    loss, hits = _step(model, optimizer, images, labels)
+                        optimizer.lr = base_rate * schedule((epoch + index * batch_size / len(train)) / epochs)
+                    loss, hits = step(model, optimizer, images, labels)
                     if not math.isfinite(loss):
-                        raise FloatingPointError(f"the loss became {loss} in epoch {epoch + 1}, step {step + 1}, at "
+                        raise FloatingPointError(f"the loss became {loss} in epoch {epoch + 1}, step {index + 1}, at "
                                                  f"learning rate {optimizer.lr:g}: try a lower one")
                     loss_sum, correct = loss_sum + loss * len(labels), correct + hits
                     bar.update(len(labels))
@@ -92,7 +92,7 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, bat
     return history
 
 
-def _step(model: Module, optimizer: Optimizer, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+def step(model: Module, optimizer: Optimizer, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
     """One update on one batch; the loss and the number of correct predictions before it."""
     like = driver.memory_of(model, images)
     labels = move(labels, like)

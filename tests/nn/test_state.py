@@ -106,9 +106,12 @@ def test_a_damaged_byte_is_refused_or_changes_nothing(folder, content, data, mas
         assert identical(model, Tiny(seed=1))
 
 
-def test_a_damaged_type_of_an_array_is_not_taken_at_its_word(folder, content):
-    assert content.count(b"'<f4'") == 6
-    refused(folder / "type.npz", content.replace(b"'<f4'", b"'<f2'", 1), "is damaged|CRC")
+def test_a_large_array_of_a_damaged_type_is_not_half_read(tmp_path):
+    path, model = tmp_path / "model.npz", nn.Linear(100, 100, bias=False, rng=1)
+    nn.save(model, path)
+    path.write_bytes(path.read_bytes().replace(b"'<f4'", b"'<f2'"))
+    with pytest.raises(StateError, match=r"its entry weight\.npy is damaged"):
+        nn.load(path)
 
 
 @given(st.binary(max_size=100))
@@ -239,12 +242,7 @@ def test_an_interrupted_save_leaves_the_old_file_and_no_other(tmp_path, monkeypa
     assert identical(nn.load(path), Tiny(seed=1))
 
 
-def test_a_saved_file_has_the_permissions_of_any_new_file(tmp_path):
-    nn.save(Tiny(), tmp_path / "model.npz")
-    (tmp_path / "plain").touch()
-    assert stat.S_IMODE((tmp_path / "model.npz").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
-
-
-def test_the_name_of_the_file_is_the_one_given(tmp_path):
+def test_a_saved_file_has_the_given_name_and_the_permissions_of_any_new_file(tmp_path):
     nn.save(Tiny(), tmp_path / "weights")
-    assert os.listdir(tmp_path) == ["weights"]
+    (tmp_path / "plain").touch()
+    assert stat.S_IMODE((tmp_path / "weights").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)

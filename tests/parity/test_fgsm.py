@@ -9,8 +9,8 @@ brightness, rounding decides which one the gradient goes to. The judge is PyTorc
 import numpy as np
 import pytest
 
-from tinyadv import data, models, nn, training
-from tinyadv.attacks import FGSM
+from tinyadv import data, models
+from tinyadv.attacks import FGSM, driver
 
 torch = pytest.importorskip("torch")
 torchattacks = pytest.importorskip("torchattacks")
@@ -21,38 +21,41 @@ torch.set_num_threads(1)
 ULP = 2.0**-23
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """The weights of a SmallCNN after a little training on the built-in digits, and a hundred others with labels."""
-    train, test = data.digits(600, 100, seed=1)
-    model = models.SmallCNN(seed=0)
-    training.fit(model, train, epochs=2, optimizer=nn.optim.SGD(model, lr=0.05, momentum=0.9), seed=0)
-    return model.state_dict(), test.images, test.labels
-
-
-def networks(state, sharpness):
-    """The network here, in PyTorch, and in PyTorch with float64; its logits are multiplied by the sharpness."""
-    state = {name: array * sharpness if name.startswith("9.") else array for name, array in state.items()}
-    ours = models.SmallCNN()
-    ours.load_state_dict(state)
+def networks(sharpness):
+    """A network with random weights here, in PyTorch, and in PyTorch with float64. Its logits are of that size."""
+    ours = models.SmallCNN(seed=0)
+    last = ours.parameters()[-2]
+    last.data = last.data * sharpness
     theirs, judge = (torch.nn.Sequential(
         torch.nn.Conv2d(1, 32, 3, padding=1, bias=False), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
         torch.nn.Conv2d(32, 64, 3, padding=1, bias=False), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
         torch.nn.Flatten(), torch.nn.Linear(3136, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10),
     ).eval() for _ in range(2))
     for network in (theirs, judge):
-        network.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in ours.state_dict().items()})
     return ours, theirs, judge.double()
 
 
-def judged(judge, x, classes, noise=0.0):
-    """In float64: the gradient of the cross entropy at x, and 1 - p, the sum of the other probabilities, (N, 1, 1, 1)."""
-    leaf = torch.from_numpy(x + np.random.default_rng(0).normal(0, noise, x.shape)).requires_grad_()
-    logits, classes = judge(leaf), torch.from_numpy(classes)
-    (g,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, classes, reduction="sum"), leaf)
-    p = logits.detach().softmax(1)
-    p[range(len(x)), classes] = 0
-    return g.numpy(), p.sum(1).numpy().reshape(-1, 1, 1, 1)
+def images(noise):
+    """A hundred of the built-in digits."""
+    x = data.digits(0, 100, seed=1)[1].images
+    return np.clip(x + np.random.default_rng(1).normal(0, noise, x.shape), 0, 1).astype(np.float32)
+
+
+def judged(judge, x, classes, seed=None):
+    """In float64: the gradient of the cross entropy, (N, 1, 28, 28), and 1 - p, the probability of the other classes.
+
+    With a seed, not at x but at a point that float32 can hardly tell from it.
+    """
+    noise = np.zeros(x.shape) if seed is None else np.random.default_rng(seed).normal(0, ULP, x.shape)
+    leaf = torch.from_numpy(x * (1 + noise)).requires_grad_()
+    logits = judge(leaf)
+    slope = logits.detach().softmax(1)
+    slope[range(len(x)), classes] = 0
+    others = slope.sum(1)  # 1 - p would be 0 long before
+    slope[range(len(x)), classes] = -others
+    (g,) = torch.autograd.grad(logits, leaf, slope)
+    return g.numpy(), others.numpy().reshape(-1, 1, 1, 1)
 
 
 def by_torchattacks(network, x, classes, eps, targeted):
@@ -69,51 +72,46 @@ def by_foolbox(network, x, classes, eps, targeted, attack=foolbox.attacks.LinfFa
 
 
 @pytest.mark.parametrize("noise", [0, 0.05], ids=["digits", "noisy digits"])
-@pytest.mark.parametrize("sharpness", [1, 4], ids=["hesitant", "certain"])
-@pytest.mark.parametrize("eps", [0.3, 0.1, 8 / 255])
+@pytest.mark.parametrize("sharpness", [20, 300], ids=["hesitant", "certain"])
 @pytest.mark.parametrize(("peer", "targeted"), [(by_torchattacks, False), (by_torchattacks, True), (by_foolbox, False)])
-def test_every_pixel_is_the_same_or_explained(trained, peer, targeted, eps, sharpness, noise):
-    state, x, y = trained
-    x = np.clip(x + np.random.default_rng(1).normal(0, noise, x.shape), 0, 1).astype(np.float32)
+def test_every_pixel_is_the_same_or_explained(peer, targeted, sharpness, noise):
+    (ours_net, their_net, judge), x = networks(sharpness), images(noise)
+    y = driver.logits(ours_net, x).argmax(axis=1)
     classes = (y + 1) % 10 if targeted else y
-    ours_net, their_net, judge = networks(state, sharpness)
-    ours = FGSM(eps)(ours_net, x, y, target=classes if targeted else None)
-    theirs = peer(their_net, x, classes, eps, targeted)
-
-    outside = abs(theirs.astype(np.float64) - x) > eps
-    assert outside.any()
-    assert not (abs(ours.astype(np.float64) - x) > eps).any()
-    rounding = ULP * np.maximum(np.maximum(x, theirs), eps)
-    differ = ours != theirs
-    box = differ & (abs(ours - theirs) <= rounding)
-    assert outside[box].all()  # they are wrong at every such pixel
-
-    sign = differ & ~box
     g, others = judged(judge, x, classes)
+    nearby = np.stack([g, *(judged(judge, x, classes, seed)[0] for seed in range(4))])
     largest = abs(g).max(axis=(1, 2, 3), keepdims=True)
-    nearby = np.stack([g, *(judged(judge, x, classes, scale * 1e-10)[0] for scale in (1, 2, 3, 4))])
-    tie = (nearby.max(axis=0) > 0) & (nearby.min(axis=0) < 0)  # the gradient jumps
-    zero = abs(g) <= largest * ULP * (100 + 4 / others)
-    assert (tie | zero)[sign].all()
-    assert tie[sign].mean() < 1e-3
-    if noise:
-        assert not tie[sign & ~zero].any()
-    expected = np.clip(x + (-1 if targeted else 1) * eps * np.sign(g), 0, 1)
-    ours_right, theirs_right = ((abs(found - expected) <= rounding)[sign & ~tie].sum() for found in (ours, theirs))
-    assert ours_right >= theirs_right
-    if sharpness == 4 and not targeted:
-        assert ours_right > 10 * theirs_right
+    tie = nearby.max(axis=0) - nearby.min(axis=0) > 1e-4 * largest  # it jumps
+    zero = abs(g) <= ULP * (100 + 4 / others) * largest
+
+    for eps in (0.3, 0.1, 8 / 255):
+        ours = FGSM(eps)(ours_net, x, y, target=classes if targeted else None)
+        theirs = peer(their_net, x, classes, eps, targeted)
+        outside = abs(theirs.astype(np.float64) - x) > eps
+        assert outside.any()
+        assert not (abs(ours.astype(np.float64) - x) > eps).any()
+
+        differ, rounding = ours != theirs, ULP * np.maximum(np.maximum(x, theirs), eps)
+        box = differ & (abs(ours - theirs) <= rounding)
+        assert outside[box].all()  # they are wrong at every such pixel
+        sign = differ & ~box
+        assert (tie | zero)[sign].all()
+        assert (sign & ~zero).mean() < 2e-4
+        right = np.clip(x + (-1 if targeted else 1) * eps * np.sign(g), 0, 1)
+        ours_right, theirs_right = ((abs(found - right) <= rounding)[sign & ~tie].sum() for found in (ours, theirs))
+        assert ours_right >= theirs_right
+        if sharpness == 300 and not targeted:
+            assert ours_right > 100 * theirs_right
 
 
-@pytest.mark.parametrize("sharpness", [1, 4], ids=["hesitant", "certain"])
-def test_the_l2_step_is_that_of_foolbox(trained, sharpness):
-    """As closely as float32 holds 1 - p there, and that of float64 in any case. The noise leaves no ties."""
-    state, x, y = trained
-    x = np.clip(x + np.random.default_rng(1).normal(0, 0.05, x.shape), 0, 1).astype(np.float32)
-    ours_net, their_net, judge = networks(state, sharpness)
+@pytest.mark.parametrize("sharpness", [20, 300], ids=["hesitant", "certain"])
+def test_the_l2_step_is_that_of_foolbox(sharpness):
+    """Of float64 to 1e-6, and of foolbox as closely as float32 holds 1 - p there; but for an image with a tie."""
+    (ours_net, their_net, judge), x = networks(sharpness), images(0.05)
+    y = driver.logits(ours_net, x).argmax(axis=1)
     ours = FGSM(1.0, norm="l2")(ours_net, x, y)
     theirs = by_foolbox(their_net, x, y, 1.0, False, foolbox.attacks.L2FastGradientAttack)
     g, others = judged(judge, x, y)
     expected = np.clip(x + g / np.sqrt((g * g).sum(axis=(1, 2, 3), keepdims=True)), 0, 1)
-    assert abs(ours - expected).max() < 1e-6
-    assert (abs(ours - theirs) * np.minimum(1, others)).max() < 1e-6
+    for error in (abs(ours - expected), abs(ours - theirs) * np.minimum(1, others)):
+        assert np.quantile(error.max(axis=(1, 2, 3)), 0.95) < 1e-6

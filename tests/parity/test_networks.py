@@ -45,7 +45,7 @@ def twins(model, dtype=np.float32):
     ours.load_state_dict(theirs.state_dict())
     for parameter in ours.parameters():
         parameter.data = parameter.data.astype(dtype)
-    return ours.eval(), theirs.to(torch.from_numpy(np.empty(0, dtype)).dtype).eval()
+    return ours.eval(), (theirs.double() if dtype == np.float64 else theirs).eval()
 
 
 def error(ours, theirs):

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,11 @@ class Attack:
                 and -math.inf < bounds[0] < bounds[1] < math.inf):
             raise ValueError(f"bounds must be a tuple (low, high) of numbers with low < high, got {bounds!r}")
 
+    def __str__(self) -> str:
+        """As its repr, but without the fields that have their default values."""
+        settings = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(settings)})"
+
     def perturb(self, batch: Batch) -> Array:
         """The last candidates for the batch, (n, ...) like batch.x: the one method that an attack defines."""
         raise TypeError(f"{type(self).__name__} defines no perturb(batch)")
@@ -119,7 +124,7 @@ class Attack:
         like, streams = driver.memory_of(model, x), Streams(seed, range(len(x)))
         x_adv = array_module(x).empty_like(x)
         success, predictions, distances = np.zeros(len(x), bool), np.full(len(x), -1), np.zeros(len(x))
-        lock, bar = threading.Lock(), _progress_bar(len(x), repr(self), progress)
+        lock, bar = threading.Lock(), _progress_bar(len(x), str(self), progress)
 
         def report(step: Step) -> None:
             if callback:

@@ -9,8 +9,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pooch
-
 ROUNDS = 3  # all mirrors are tried in turn this often, so that a retry asks another server first
 TIMEOUT = (10, 30)  # seconds to connect, and between two packets
 
@@ -31,6 +29,8 @@ def fetch(name: str, files: Mapping[str, str], mirrors: Sequence[str],
     Raises ValueError for a damaged file in the local folder, and DataUnavailable where every source failed.
     A damaged file in the cache is downloaded again.
     """
+    import pooch  # only now: it takes longer than all of tinyadv
+
     root = os.environ.get("TINYADV_DATA")
     if path is None and root:
         path = Path(root).expanduser() / name
@@ -93,6 +93,8 @@ def _verified(raw: bytes, sha256: str) -> bytes:
 
 
 def _download(url: str) -> bytes:
+    import pooch
+
     buffer = io.BytesIO()
     pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)(url, buffer, None)
     return buffer.getvalue()

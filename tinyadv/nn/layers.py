@@ -122,18 +122,20 @@ class Dropout(Module):
         return ops.multiply(x, move(mask, like=array_of(x)))
 
 
-class MaxPool2d(Module):
-    """The maximum of each window; the stride is the size unless given."""
-
+class _Pool2d(Module):
     def __init__(self, size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
                  padding: int | tuple[int, int] = 0):
         self.size, self.stride, self.padding = size, size if stride is None else stride, padding
+
+
+class MaxPool2d(_Pool2d):
+    """The maximum of each window; the stride is the size unless given."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.max_pool2d(x, self.size, self.stride, self.padding)
 
 
-class AvgPool2d(MaxPool2d):
+class AvgPool2d(_Pool2d):
     """The mean of each window, padding included; the stride is the size unless given."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ def matmul(x, y):
 
     (..., n, k) @ (..., k, m) -> (..., n, m).
     """
-    if x.ndim == 0 or y.ndim == 0:
-        raise ValueError(f"matmul: a number is no matrix (shapes {x.shape} and {y.shape}): multiply with * instead")
+    if not (getattr(x, "ndim", 0) and getattr(y, "ndim", 0)):
+        raise ValueError("matmul: a number is no matrix: multiply with * instead")
     inner = y.shape[-2] if y.ndim > 1 else y.shape[0]
     check_equal(x.shape[-1], inner, "matmul", f"the last axis of x {x.shape}", f"the inner axis of y {y.shape}")
 

@@ -32,7 +32,7 @@ def cross_entropy(logits, targets, reduction="mean"):
     """
     xp = array_module(logits)
     check_ndim(logits.shape, 2, "cross_entropy", "logits of shape (N, K)")
-    n, classes = logits.shape
+    targets, (n, classes) = xp.asarray(targets), logits.shape
     log_p = _log_softmax(logits, 1)  # (N, K)
     if targets.shape == (n,) and targets.dtype.kind in "iu":
         check_labels(targets, classes, "cross_entropy")

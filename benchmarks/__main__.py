@@ -1,0 +1,85 @@
+"""Measure attacks and training beside the peers: interleaved rounds on the same machine, medians and ratios.
+
+    python -m benchmarks                       # all networks, batch 200
+    python -m benchmarks --networks LeNet --batches 25 50 100 200
+"""
+
+from __future__ import annotations
+
+import tinyadv  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_info
+
+from benchmarks.contenders import attackers, task, trainers
+from benchmarks.networks import NETWORKS, build
+from tinyadv.backend import usable_cores
+
+
+def measure(runs: dict[str, Callable[[], object]], images: int, rounds: int) -> dict[str, list[float]]:
+    """{name: images a second in each round}; every round times everybody once, so a slow moment hits all."""
+    speeds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()  # warm
+    for _ in range(rounds):
+        for name, run in runs.items():
+            time.sleep(0.05)  # until the last one's threads have stopped spinning
+            started = time.perf_counter()
+            run()
+            speeds[name].append(images / (time.perf_counter() - started))
+    return speeds
+
+
+def table(title: str, speeds: dict[str, list[float]]) -> str:
+    """Median, spread, and tinyadv's ratio to each peer, round by round."""
+    ours = np.array(speeds["tinyadv"])
+    lines = [title, f"  {'':14}{'median':>9}{'min':>9}{'max':>9}   tinyadv is faster by"]
+    for name, values in speeds.items():
+        ratio = "" if name == "tinyadv" else f"{np.median(ours / values):19.2f}"
+        lines.append(f"  {name:14}{np.median(values):9.0f}{min(values):9.0f}{max(values):9.0f}   {ratio}")
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, object]:
+    """What the numbers depend on."""
+    blas = [f"{i['internal_api']} {i.get('architecture', '')}" for i in threadpool_info() if i["user_api"] == "blas"]
+    return {"platform": platform.platform(), "cores": usable_cores(), "blas": blas, "numpy": np.__version__,
+            "torch": torch.__version__, "tinyadv": tinyadv.__version__}
+
+
+def main() -> None:
+    """Parse the command line, measure, print, and write the JSON file and the figure."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--batches", nargs="+", type=int, default=[200], help="images in a batch")
+    parser.add_argument("--steps", type=int, default=10, help="of PGD")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="+", help="contenders, such as tinyadv PyTorch torchattacks")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(usable_cores())
+    result: dict[str, object] = {"machine": machine(), "attack": {}, "training": {}}
+    print(json.dumps(result["machine"], indent=1))
+    for name in args.networks:
+        for batch in args.batches:
+            t = task(build(name), batch, args.steps)
+            for kind, runs, unit in (("attack", attackers(t), batch * args.steps), ("training", trainers(t), batch)):
+                if args.only:
+                    runs = {who: run for who, run in runs.items() if who in {*args.only, "tinyadv"}}
+                speeds = measure(runs, unit, args.rounds)
+                what = "img-step/s of PGD" if kind == "attack" else "img/s of training"
+                print(table(f"{name}, batch {batch}, {what}", speeds), flush=True)
+                result[kind][f"{name}/{batch}"] = speeds
+    args.out.write_text(json.dumps(result, indent=1))
+    print(args.out)
+
+
+if __name__ == "__main__":
+    main()
