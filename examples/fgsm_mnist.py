@@ -38,7 +38,7 @@ def main(options):
 
     eps = max(options.eps)
     attack = attacks.FGSM(eps=eps)
-    examples = test[:4]
+    examples = test[:3]
     adversarial = attack(model, examples.images, examples.labels)
     curve = evaluation.epsilon_curve(model, attack, test, options.eps)
     print(f"\n{test.name}     eps  accuracy under FGSM")

@@ -90,12 +90,14 @@ def test_a_step_subtracts_lr_times_the_gradient_of_the_mean_cross_entropy(n, lr,
     x, onehot = train.images.reshape(n, 12).astype(np.float64), np.eye(3)[train.labels]
     weight, bias = (parameter.data.astype(np.float64) for parameter in model.parameters())
     scores = np.exp(x @ weight.T + bias)
-    errors = (scores / scores.sum(axis=1, keepdims=True) - onehot) / n  # (n, 3)
-    history = fit(model, train, lr=lr, epochs=1, batch_size=n)
+    p = scores / scores.sum(axis=1, keepdims=True)  # (n, 3)
+    errors = (p - onehot) / n
+    loss, hits = training.step(model, SGD(model, lr=lr), train.images, train.labels)
     expected = {"1.weight": weight - lr * errors.T @ x, "1.bias": bias - lr * errors.sum(axis=0)}
     for name, parameter in model.state_dict().items():
         np.testing.assert_allclose(parameter, expected[name], rtol=1e-5, atol=1e-6)
-    assert history[0].loss == pytest.approx(-(onehot * np.log(scores / scores.sum(axis=1, keepdims=True))).sum() / n)
+    assert loss == pytest.approx(-(onehot * np.log(p)).sum() / n)
+    assert hits == (p.argmax(axis=1) == train.labels).sum()
 
 
 @settings(max_examples=15)
@@ -133,7 +135,7 @@ def test_after_an_exception_flags_and_rate_are_as_before():
     model = nn.Sequential(Probe(fails_at=2), with_modes())
     optimizer, as_it_was = SGD(model, lr=0.5), flags(model)
     with pytest.raises(OSError, match="the probe fails"):
-        training.fit(model, stripes(8), epochs=1, optimizer=optimizer, batch_size=4, schedule=lambda progress: 0.1)
+        training.fit(model, stripes(8), epochs=1, optimizer=optimizer, batch_size=4, schedule=lambda _: 0.1)
     assert flags(model) == as_it_was
     assert optimizer.lr == 0.5
 
@@ -156,8 +158,8 @@ def test_a_schedule_sees_the_progress_of_training_and_scales_the_rate_of_every_s
                            schedule=schedule)
     steps = math.ceil(n / batch_size)
     assert rates == [0.5 / (1 + progress) for progress in seen]
-    done = [epoch * n + step * batch_size for epoch in range(epochs) for step in range(steps)]  # images before a step
-    assert seen == pytest.approx([images / (epochs * n) for images in done])
+    before = [epoch * n + step * batch_size for epoch in range(epochs) for step in range(steps)]  # images
+    assert seen == pytest.approx([images / (epochs * n) for images in before])
     assert [epoch.lr for epoch in history] == rates[steps - 1::steps]
     assert optimizer.lr == 0.5
 
@@ -196,7 +198,8 @@ def test_training_leaves_the_data_alone():
 def test_a_model_on_a_device_learns_the_same(xp, monkeypatch):
     monkeypatch.setattr(nn.module, "to_device", lambda array, device: xp.asarray(array))
     on_host, moved = with_modes(), with_modes().to("the device of xp")
-    histories = [fit(model, stripes(20), lr=0.1, batch_size=8, validation=stripes(9)) for model in (on_host, moved)]
+    train, held_out = stripes(20), stripes(9, seed=1)
+    histories = [fit(model, train, lr=0.1, batch_size=8, validation=held_out) for model in (on_host, moved)]
     assert all(isinstance(parameter.data, xp.ndarray) for parameter in moved.parameters())
     for name, expected in on_host.state_dict().items():
         np.testing.assert_allclose(moved.state_dict()[name], expected, rtol=1e-3, atol=1e-4, err_msg=name)
@@ -205,13 +208,15 @@ def test_a_model_on_a_device_learns_the_same(xp, monkeypatch):
 
 
 def test_a_history_prints_as_a_table():
-    history = History([Epoch(1, 0.48811, 0.8621, None, 0.01, 7.04), Epoch(12, 0.1, 1.0, 0.9781, 0.00125, 123.4)])
+    epochs = Epoch(1, 0.48811, 0.8621, None, 0.01, 7.04), Epoch(12, 0.1, 1.0, 0.9781, 0.00125, 123.4)
+    history = History(epochs)
     assert repr(history).splitlines() == [
         "epoch    loss  accuracy  validation       lr  seconds",
         "    1  0.4881    86.21%           -     0.01      7.0",
         "   12  0.1000   100.00%      97.81%   0.0013    123.4",
     ]
-    assert (len(history), history[1].epoch, [epoch.lr for epoch in history]) == (2, 12, [0.01, 0.00125])
+    assert tuple(history) == epochs
+    assert history[-1] is epochs[1]
 
 
 def test_progress_is_a_bar_on_stderr_that_names_data_set_and_epoch(capsys):
@@ -232,7 +237,7 @@ def test_progress_is_a_bar_on_stderr_that_names_data_set_and_epoch(capsys):
     ({"epochs": True}, "epochs must be an integer >= 0, got True"),
     ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
     ({"train": stripes(0)}, "training needs at least one image, and stripes-train has none"),
-    ({"optimizer": SGD(linear(), lr=0.1)}, "optimizer must hold the parameters of this model, and SGD(39 parameters"),
+    ({"optimizer": SGD(linear(), lr=0.1)}, "optimizer must hold the parameters of this model, and SGD(39 param"),
 ])
 def test_arguments_that_do_not_fit_are_refused(options, message):
     model = linear()

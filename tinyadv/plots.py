@@ -50,7 +50,7 @@ def adversarial_triples(model: Callable, clean: Dataset, adversarial: Array, *, 
     scale = abs(noise).max()
     noise /= scale or 1
 
-    figure = figure or blank(5, 0.6 + 1.5 * len(x))
+    figure = figure or blank(5, 0.6 + 1.7 * len(x))
     figure.suptitle(title or f"{clean.name}: pixels change by at most {scale:.3g}")
     rows = figure.subplots(len(x), 3, squeeze=False)
     for axes, heading in zip(rows[0], ("clean", "noise", "adversarial"), strict=True):
@@ -64,7 +64,7 @@ def adversarial_triples(model: Callable, clean: Dataset, adversarial: Array, *, 
         probabilities = ops.softmax(driver.logits(model, images)).numpy()  # (N, K)
         for axes, image, p, label in zip(rows[:, column], images, probabilities, clean.labels, strict=True):
             _show(axes, image)
-            caption = f"“{clean.classes[p.argmax()]}”  {p.max():.1%}"
+            caption = f"“{clean.classes[p.argmax()]}”\n{p.max():.1%}"
             axes.text(0.5, -0.05, caption, color=BLUE if p.argmax() == label else VERMILION,
                       ha="center", va="top", transform=axes.transAxes)
     for column, sign in ((1, f"+ {scale:.3g} ×"), (2, "=")):

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from attack_cases import on_device
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,17 +20,6 @@ def small_model(seed=0):
     model = nn.Sequential(nn.Conv2d(1, 3, 3, rng=rng), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5),
                           nn.Linear(27, 4, rng=rng)).train()
     model.layers[2].training = False
-    return model
-
-
-def on_device(model, library):
-    """The model with its parameters and buffers in the memory of an array library."""
-    for _, module in model.named_modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, Tensor):
-                value.data = library.asarray(value.data)
-            elif isinstance(value, np.ndarray):
-                setattr(module, name, library.asarray(value))
     return model
 
 

@@ -47,7 +47,7 @@ def test_of_two_classes_it_moves_the_margin_by_all_that_the_budget_allows(norm, 
 @every_norm
 @given(seed=seeds)
 def test_no_corner_of_the_box_or_random_point_is_worse_for_two_classes(norm, seed):
-    weight, model, x, y = problem(seed, classes=2, count=1)
+    _, model, x, y = problem(seed, classes=2, count=1)
     reached = loss(model, FGSM(0.1, norm)(model, x, y), y)
     others = np.random.default_rng(seed).choice([-1.0, 0.0, 1.0], (500, *SHAPE))
     sizes = np.linalg.norm(others.reshape(500, -1), ord={"linf": math.inf, "l2": 2, "l1": 1}[norm], axis=1)

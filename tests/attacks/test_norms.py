@@ -199,7 +199,8 @@ def test_a_wider_point_becomes_as_narrow_as_x(xp, norm):
     """A float64 step from a float32 image is rounded before it is measured."""
     rng = np.random.default_rng(3)
     x = rng.random((4, 1, 9, 9), np.float32)
-    found = to_host(ball_class(norm)(xp.asarray(x), 0.3, (0, 1)).project(xp.asarray(x + 0.3 * rng.normal(size=x.shape))))
+    points = x + 0.3 * rng.normal(size=x.shape)
+    found = to_host(ball_class(norm)(xp.asarray(x), 0.3, (0, 1)).project(xp.asarray(points)))
     assert found.dtype == np.float32
     assert all(length(norm, row) <= 0.3 for row in found.astype(np.float64) - x)
 

@@ -20,9 +20,9 @@ from tinyadv.ops.reduce import mean
 from tinyadv.shapes import check_equal, check_ndim, pair, window_counts
 from tinyadv.tensor import Tensor, op
 
-# A patch matrix is made and used up in blocks of at most this many bytes, to stay in the second-level cache.
+# A patch matrix is made and used up in blocks of about this many bytes, to stay in the caches.
 # A GPU wants few and large products instead, and only its memory is a limit.
-BLOCK_BYTES, GPU_BLOCK_BYTES = 1 << 20, 1 << 28
+BLOCK_BYTES, GPU_BLOCK_BYTES = 1 << 21, 1 << 28
 
 
 @op

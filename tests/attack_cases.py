@@ -1,0 +1,126 @@
+"""What the tests of attacks share: the table of attacks, models and images that are hard for them, the exact budget.
+
+A new attack is one line of ATTACKS.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from tinyadv import Tensor, nn, ops
+from tinyadv.attacks import FGSM, PGD, driver
+
+ATTACKS = [
+    FGSM(0.1),
+    FGSM(0.5, norm="l2"),
+    FGSM(1.0, norm="l1"),
+    PGD(0.1, steps=3),
+    PGD(0.5, steps=3, norm="l2", loss="margin"),
+    PGD(1.0, steps=3, norm="l1", restarts=2),
+]
+NORMS = {
+    "linf": lambda x: abs(x).max(axis=1),
+    "l2": lambda x: np.linalg.norm(x, axis=1),
+    "l1": lambda x: abs(x).sum(axis=1),
+}
+every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{type(attack).__name__}-{attack.norm}")
+targeted_or_not = pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+
+
+def dense(shape, classes, dtype=np.float32, scale=2.0, seed=0):
+    """A small smooth network for images of any shape."""
+    rng, size = np.random.default_rng(seed), math.prod(shape)
+    w1 = Tensor((scale * rng.normal(size=(8, size)) / np.sqrt(size)).astype(dtype))
+    w2 = Tensor((scale * rng.normal(size=(classes, 8)) / np.sqrt(8)).astype(dtype))
+    return lambda x: ops.linear(ops.tanh(ops.linear(ops.flatten(x), w1)), w2)
+
+
+def cnn(seed=0):
+    """With every kind of layer that has a mode or a state, and flags that are neither all on nor all off."""
+    rng = np.random.default_rng(seed)
+    model = nn.Sequential(
+        nn.Normalize([0.4], [0.3]), nn.Conv2d(1, 4, 3, padding=1, rng=rng), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 5, rng=rng),
+    ).train()
+    model.layers[3].training = False
+    for parameter in model.parameters():
+        parameter.grad = np.full(parameter.shape, 7.0, np.float32)
+    return model
+
+
+def images(count, shape=(1, 8, 8), dtype=np.float32, seed=1):
+    return np.random.default_rng(seed).random((count, *shape)).astype(dtype)
+
+
+def labels(count, classes=5, seed=2):
+    return np.random.default_rng(seed).integers(0, classes, count)
+
+
+def constant(x):
+    """Logits that do not depend on x, though the graph does not show it: all gradients are zero."""
+    return ops.linear(ops.flatten(x), np.zeros((3, x.size // max(1, len(x))), x.dtype)) + np.eye(3, dtype=x.dtype)[1]
+
+
+def with_nans(x):
+    """No number for every image whose first pixel is above one half."""
+    bad = np.where(x.data.reshape(len(x), -1)[:, :1] > 0.5, np.nan, 1).astype(x.dtype)
+    return dense(x.shape[1:], 3)(x) * bad
+
+
+SCENES = {  # name: (model, x, number of classes)
+    "cnn": (cnn(), images(9), 5),
+    "float64": (dense((1, 3, 3), 3, np.float64), images(9, (1, 3, 3), np.float64), 3),
+    "float16": (dense((1, 3, 3), 3, np.float16), images(9, (1, 3, 3), np.float16), 3),
+    "float32 images, float64 model": (dense((1, 3, 3), 3, np.float64), images(9, (1, 3, 3)), 3),
+    "float64 images, float32 model": (dense((1, 3, 3), 3), images(9, (1, 3, 3), np.float64), 3),
+    "two classes": (dense((1, 4, 4), 2), images(9, (1, 4, 4)), 2),
+    "one pixel": (dense((1, 1, 1), 3), images(9, (1, 1, 1)), 3),
+    "not square": (dense((3, 2, 5), 3), images(9, (3, 2, 5)), 3),
+    "no images but vectors": (dense((6,), 3), images(9, (6,)), 3),
+    "black": (dense((1, 4, 4), 3), np.zeros((9, 1, 4, 4), np.float32), 3),
+    "white": (dense((1, 4, 4), 3), np.ones((9, 1, 4, 4), np.float32), 3),
+    "constant logits": (constant, images(9, (1, 4, 4)), 3),
+    "logits from nowhere": (lambda x: Tensor(np.ones((len(x), 3))), images(9, (1, 4, 4)), 3),
+    "some logits are NaN": (with_nans, images(9, (1, 4, 4)), 3),
+    "all logits are NaN": (lambda x: dense((1, 4, 4), 3)(x) * np.nan, images(9, (1, 4, 4)), 3),
+    "one image": (cnn(), images(1), 5),
+    "no image": (cnn(), images(0), 5),
+}
+every_scene = pytest.mark.parametrize("scene", SCENES)
+
+
+def stage(scene, targeted):
+    """(model, x, y, target) of a scene; about one label in three is wrong, or was the target all along."""
+    model, x, classes = SCENES[scene]
+    predicted = predictions(model, x)
+    y = np.where(np.arange(len(x)) % 3 == 1, labels(len(x), classes), predicted)
+    return model, x, y, labels(len(x), classes, seed=3) if targeted else None
+
+
+def rows(x):
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def predictions(model, x):
+    return driver.logits(model, x).argmax(axis=1)
+
+
+def check_budget(attack, x, x_adv):
+    """Guarantee 1, in float64 arithmetic and without a tolerance."""
+    difference = x_adv.astype(np.float64) - x.astype(np.float64)
+    if difference.size:
+        assert NORMS[attack.norm](rows(difference)).max() <= attack.eps
+        assert x_adv.astype(np.float64).min() >= attack.bounds[0]
+        assert x_adv.astype(np.float64).max() <= attack.bounds[1]
+
+
+def on_device(model, library):
+    """The model with its parameters and buffers in the memory of an array library."""
+    for _, module in model.named_modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor):
+                value.data, value.grad = library.asarray(value.data), None
+            elif isinstance(value, np.ndarray):
+                setattr(module, name, library.asarray(value))
+    return model

@@ -1,0 +1,161 @@
+"""What goes into an attack and comes out of it: wrong arguments, hyper-parameters, callbacks, progress, results."""
+
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
+
+import numpy as np
+import pytest
+from attack_cases import check_budget, cnn, every_attack, images, labels, stage, targeted_or_not
+
+from tinyadv import Tensor, ops
+from tinyadv.attacks import FGSM, Attack
+
+
+def with_pixel(value):
+    x = images(4)
+    x[1, 0, 2, 3] = value
+    return x
+
+
+@every_attack
+@pytest.mark.parametrize(("message", "change"), [
+    (r"x must lie in bounds=\(0.0, 1.0\), got values from .* to 1.5", {"x": with_pixel(1.5)}),
+    ("x must lie in bounds=.*, got values from -1.0", {"x": with_pixel(-1)}),
+    ("x must lie in bounds=.*nan", {"x": with_pixel(np.nan)}),
+    ("x must lie in bounds=.*inf", {"x": with_pixel(np.inf)}),
+    ("x must be a floating-point array.*got uint8.*astype", {"x": np.zeros((4, 1, 8, 8), np.uint8)}),
+    ("x must be a floating-point array.*got list", {"x": [[0.5]]}),
+    ("x must be a floating-point array.*got Tensor", {"x": Tensor(images(4))}),
+    ("x must be a floating-point array.*got float32 of shape", {"x": np.zeros(4, np.float32)}),
+    (r"y must be integer classes of shape \(4,\).*got int64 of shape \(3,\)", {"y": labels(3)}),
+    (r"y must be integer classes.*got int64 of shape \(4, 1\)", {"y": labels(4)[:, None]}),
+    (r"y must be integer classes.*got int64 of shape \(\)", {"y": 3}),
+    ("y must be integer classes.*got float64", {"y": labels(4) * 1.0}),
+    ("y must be integer classes.*got bool", {"y": labels(4) > 2}),
+    (r"y: labels must lie in \[0, 5\).*from 5 to 5", {"y": np.full(4, 5)}),
+    (r"y: labels must lie in \[0, 5\).*from -1", {"y": np.full(4, -1), "skip_misclassified": True}),
+    (r"y: labels must lie in \[0, 5\).*from 5 to 5", {"y": np.full(4, 5), "target": 1}),
+    (r"target must be integer classes of shape \(4,\).*got int64 of shape \(5,\)", {"target": labels(5)}),
+    ("target must be integer classes.*got float64", {"target": 1.0}),
+    ("target must be integer classes.*got bool", {"target": True}),
+    ("target must be integer classes.*got <U3", {"target": "cat"}),
+    (r"target: labels must lie in \[0, 5\).*from 7 to 7", {"target": 7}),
+    (r"target: labels must lie in \[0, 5\).*from -1", {"target": -1}),
+    ("seed must be an integer.*got -1", {"seed": -1}),
+    ("seed must be an integer.*got 1.0", {"seed": 1.0}),
+    ("seed must be an integer.*got None", {"seed": None}),
+    ("workers must be an integer >= 1, got 0", {"workers": 0}),
+    ("batch_size must be an integer >= 1, got 0", {"batch_size": 0}),
+    (r"the model must return logits \(N, K\)", {"model": lambda x: x}),
+    (r"the model must return logits \(N, K\) with N = ", {"model": lambda x: ops.flatten(x)[:1]}),
+])
+def test_a_wrong_argument_is_refused_by_name(attack, message, change):
+    arguments = {"model": cnn(), "x": images(4), "y": labels(4), **change}
+    for call in (attack, attack.run):
+        with pytest.raises(ValueError, match=message):
+            call(**arguments)
+
+
+@every_attack
+def test_a_model_that_returns_an_array_is_refused(attack):
+    with pytest.raises(TypeError, match="the model must return a Tensor of logits, got ndarray"):
+        attack(lambda x: ops.flatten(x).data, images(4), labels(4))
+
+
+@every_attack
+@pytest.mark.parametrize(("name", "value"), [
+    *(("eps", value) for value in (-0.1, np.nan, np.inf, "0.3", None, True, (0.3,))),
+    *(("norm", value) for value in ("l3", "Linf", 2, None)),
+    *(("bounds", value) for value in ((1, 0), (0, 0), (0, np.inf), (np.nan, 1), ("0", "1"), (0, 1, 2), [0, 1], 1)),
+])
+def test_a_wrong_hyper_parameter_is_refused_by_name(attack, name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be .*got "):
+        replace(attack, **{name: value})
+
+
+# A frozen dataclass
+
+
+@every_attack
+def test_an_attack_is_a_value(attack):
+    again = pickle.loads(pickle.dumps(attack))
+    for other in (again, replace(attack), eval(repr(attack), {type(attack).__name__: type(attack)})):
+        assert other == attack
+        assert hash(other) == hash(attack)
+        assert repr(other) == repr(attack)
+    for change in ({"eps": attack.eps / 2}, {"bounds": (-1.0, 1.0)}):
+        assert replace(attack, **change) != attack
+    for field in fields(attack):
+        with pytest.raises(FrozenInstanceError):
+            setattr(attack, field.name, getattr(attack, field.name))
+
+
+@every_attack
+def test_a_required_hyper_parameter_has_no_default(attack):
+    with pytest.raises(TypeError, match="eps"):
+        type(attack)()
+
+
+# Callbacks, progress and the result
+
+
+@targeted_or_not
+@every_attack
+def test_a_callback_sees_every_iteration_of_every_shard(attack, targeted):
+    model, x, y, target = stage("cnn", targeted)
+    steps = []
+    result = attack.run(model, x, y, target=target, callback=steps.append, workers=2, batch_size=4, seed=10)
+    by_shard = {}
+    for step in steps:
+        by_shard.setdefault(int(step.examples[0]) // 4, []).append(step)
+        assert step.points.shape == (len(step.examples), 1, 8, 8)
+        assert step.losses.shape == (len(step.examples),)
+        check_budget(attack, x[step.examples], step.points)
+    assert sorted(by_shard) == [0, 1, 2]
+    for shard, own in by_shard.items():
+        first = own[0]
+        assert first.examples.tolist() == list(range(9))[4 * shard : 4 * shard + 4]
+        assert first.index == 0
+        indices = [step.index for step in own[: getattr(attack, "steps", 1)]]
+        assert indices == list(range(getattr(attack, "steps", 1)))
+    assert attack(model, x, y, target=target, workers=2, batch_size=4, seed=10).tobytes() == result.x_adv.tobytes()
+
+
+def test_the_losses_that_a_callback_sees_are_the_objective():
+    model, x, y, target = stage("float64", True)
+    steps = []
+    FGSM(0.1).run(model, x, y, callback=steps.append, batch_size=9)
+    FGSM(0.1).run(model, x, y, target=target, callback=steps.append, batch_size=9)
+    log_p = ops.log_softmax(model(Tensor(x))).data
+    np.testing.assert_allclose(steps[0].losses, -log_p[range(9), y])
+    np.testing.assert_allclose(steps[1].losses, log_p[range(9), target])
+    assert all((step.points == x).all() for step in steps)
+
+
+def test_progress_is_a_bar_on_standard_error_that_ends(capsys):
+    model, x, y, _ = stage("cnn", False)
+    FGSM(0.1)(model, x, y, progress=True)
+    out, err = capsys.readouterr()
+    assert not out
+    assert "9/9" in err
+    assert "succeeded" in err
+    FGSM(0.1)(model, x, y)
+    assert capsys.readouterr() == ("", "")
+
+
+@every_attack
+def test_the_result_prints_and_pickles(attack):
+    model, x, y, _ = stage("cnn", False)
+    result = attack.run(model, x, y, seed=11)
+    again = pickle.loads(pickle.dumps(result))
+    assert again.x_adv.tobytes() == result.x_adv.tobytes()
+    assert again.attack == attack
+    for text in (str(attack), f"{result.success.sum()} of 9 succeeded", "seed 11"):
+        assert text in result.summary()
+    assert repr(attack) in repr(result)
+    assert "0 of 0" in attack.run(model, x[:0], y[:0]).summary()
+
+
+def test_an_attack_without_perturb_says_so():
+    with pytest.raises(TypeError, match=r"Attack defines no perturb\(batch\)"):
+        Attack()(cnn(), images(2), labels(2))
