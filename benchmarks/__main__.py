@@ -70,10 +70,10 @@ def main() -> None:
     for name in args.networks:
         for batch in args.batches:
             t = task(build(name), batch, args.steps)
-            for kind, runs, unit in (("attack", attackers(t), batch * args.steps), ("training", trainers(t), batch)):
+            for kind, runs in (("attack", attackers(t)), ("training", trainers(t))):
                 if args.only:
                     runs = {who: run for who, run in runs.items() if who in {*args.only, "tinyadv"}}
-                speeds = measure(runs, unit, args.rounds)
+                speeds = measure(runs, batch * args.steps, args.rounds)
                 what = "img-step/s of PGD" if kind == "attack" else "img/s of training"
                 print(table(f"{name}, batch {batch}, {what}", speeds), flush=True)
                 result[kind][f"{name}/{batch}"] = speeds

@@ -80,19 +80,21 @@ def attackers(t: Task) -> dict[str, Callable[[], object]]:
 
 
 def trainers(t: Task) -> dict[str, Callable[[], object]]:
-    """{name: one training step with SGD on the batch}; the rate is 0, so that all rounds see the same weights."""
+    """{name: steps of training with SGD on the batch}; the rate is 0, so that all rounds see the same weights."""
     x, y = torch.tensor(t.images), torch.tensor(t.labels)
     ours, theirs = nn.optim.SGD(t.model, lr=0.0), torch.optim.SGD(t.twin.parameters(), lr=0.0)
 
     def tinyadv_step() -> None:
-        with t.model.mode(training=True):
-            training.step(t.model, ours, t.images, t.labels)
+        with t.model.mode(training=True), training.updates(t.model, ours) as update:
+            for _ in range(t.steps):
+                update(t.images, t.labels)
 
     def torch_step() -> None:
         t.twin.train()
-        theirs.zero_grad()
-        functional.cross_entropy(t.twin(x), y).backward()
-        theirs.step()
+        for _ in range(t.steps):
+            theirs.zero_grad()
+            functional.cross_entropy(t.twin(x), y).backward()
+            theirs.step()
         t.twin.eval()
 
     return {"tinyadv": tinyadv_step, "PyTorch": torch_step}

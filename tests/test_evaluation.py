@@ -167,5 +167,5 @@ def test_an_attack_without_eps_has_no_epsilon_curve():
 
 
 def test_every_eps_is_checked_before_the_first_attack_runs():
-    with pytest.raises(ValueError, match=re.escape("eps must be a number >= 0, in the units of the data, got -1.0")):
+    with pytest.raises(ValueError, match=r"eps must be a number >= 0, in the units of the data, got -1\.0"):
         evaluation.epsilon_curve(never, FGSM(eps=0.1), dataset(3), [0.1, -1])

@@ -36,10 +36,10 @@ def offline(request, tmp_path_factory):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_an_example_fits_on_a_screen_tells_its_idea_and_has_its_place_in_the_readme(script):
-    text = (EXAMPLES / script).read_text()
+    text = (EXAMPLES / script).read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 80
     assert ast.get_docstring(ast.parse(text)).splitlines()[0].endswith(".")
-    assert f"[{script}]({script})" in (EXAMPLES / "README.md").read_text()
+    assert f"[{script}]({script})" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_example_runs_offline_and_draws_its_figure(offline):

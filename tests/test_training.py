@@ -92,7 +92,8 @@ def test_a_step_subtracts_lr_times_the_gradient_of_the_mean_cross_entropy(n, lr,
     scores = np.exp(x @ weight.T + bias)
     p = scores / scores.sum(axis=1, keepdims=True)  # (n, 3)
     errors = (p - onehot) / n
-    loss, hits = training.step(model, SGD(model, lr=lr), train.images, train.labels)
+    with training.updates(model, SGD(model, lr=lr)) as update:
+        loss, hits = update(train.images, train.labels)
     expected = {"1.weight": weight - lr * errors.T @ x, "1.bias": bias - lr * errors.sum(axis=0)}
     for name, parameter in model.state_dict().items():
         np.testing.assert_allclose(parameter, expected[name], rtol=1e-5, atol=1e-6)
@@ -237,7 +238,7 @@ def test_progress_is_a_bar_on_stderr_that_names_data_set_and_epoch(capsys):
     ({"epochs": True}, "epochs must be an integer >= 0, got True"),
     ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
     ({"train": stripes(0)}, "training needs at least one image, and stripes-train has none"),
-    ({"optimizer": SGD(linear(), lr=0.1)}, "optimizer must hold the parameters of this model, and SGD(39 param"),
+    ({"optimizer": SGD(linear(), lr=0.1)}, "optimizer must hold the parameters of this model, and SGD(39"),
 ])
 def test_arguments_that_do_not_fit_are_refused(options, message):
     model = linear()

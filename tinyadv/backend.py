@@ -55,7 +55,7 @@ def keep_freed_memory(environment: dict[str, str]) -> bool:
     user's (MALLOC_..., GLIBC_TUNABLES) is never touched, and no other allocator.
     """
     set_by_user = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in environment)
-    if set_by_user or platform.system() != "Linux" or not (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc"):
+    if set_by_user or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     trim_threshold, mmap_threshold = -1, -3  # malloc.h

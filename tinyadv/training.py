@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +16,7 @@ import numpy as np
 
 from tinyadv import evaluation, ops
 from tinyadv.attacks import driver
-from tinyadv.backend import move
+from tinyadv.backend import Array, move, usable_cores
 from tinyadv.data import Dataset, batches
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer, Schedule
@@ -72,11 +76,12 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, bat
         for epoch in range(epochs):
             started, loss_sum, correct = time.perf_counter(), 0.0, 0
             name = f"{train.name}, epoch {epoch + 1}/{epochs}"
-            with model.mode(training=True), _bar(len(train), name, progress) as bar:
+            bar = _bar(len(train), name, progress)
+            with model.mode(training=True), updates(model, optimizer) as update, bar:
                 for index, (images, labels) in enumerate(batches(train, batch_size, seed=seed, epoch=epoch)):
                     if schedule:
                         optimizer.lr = base_rate * schedule((epoch + index * batch_size / len(train)) / epochs)
-                    loss, hits = step(model, optimizer, images, labels)
+                    loss, hits = update(images, labels)
                     if not math.isfinite(loss):
                         raise FloatingPointError(f"the loss became {loss} in epoch {epoch + 1}, step {index + 1}, at "
                                                  f"learning rate {optimizer.lr:g}: try a lower one")
@@ -92,17 +97,41 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, bat
     return history
 
 
-def step(model: Module, optimizer: Optimizer, images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """One update on one batch; the loss and the number of correct predictions before it."""
-    like = driver.memory_of(model, images)
-    labels = move(labels, like)
-    logits = model(Tensor(driver.batch_last(images, like)))
-    loss = ops.cross_entropy(logits, labels)
-    found = gradients(loss, optimizer.parameters)  # backward() would compute those of the images as well
-    for parameter, gradient in zip(optimizer.parameters, found, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
-    return loss.item(), int((logits.data.argmax(axis=1) == labels).sum())
+@contextmanager
+def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarray, np.ndarray], tuple[float, int]]]:
+    """A function (images, labels) -> (loss, hits): one update on one batch, its loss and correct predictions before it.
+
+    A batch is split into up to four parts, whose gradients are computed on threads and summed in order, so that the
+    result does not depend on the number of cores. A model whose layers couple the examples of a batch, such as batch
+    normalisation, takes it whole, and BLAS has the cores.
+    """
+    parameters = optimizer.parameters
+    whole = not all(isinstance(p.data, np.ndarray) for p in parameters)
+    whole = whole or any(module.couples_examples for _, module in model.named_modules())
+
+    def update(images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+        like, count = driver.memory_of(model, images), len(labels)
+        labels = move(labels, like)
+
+        def gradient(part: slice) -> tuple[float, int, list[Array]]:
+            logits = model(Tensor(driver.batch_last(images[part], like)))
+            loss = ops.cross_entropy(logits, labels[part], reduction="sum") * (1 / count)
+            hits = int((logits.data.argmax(axis=1) == labels[part]).sum())
+            return loss.item(), hits, gradients(loss, parameters)
+
+        if whole:
+            results = [gradient(slice(0, count))]
+        else:
+            parts = driver.shards(count, -(-count // max(1, min(4, count // 16))))
+            results = [future.result() for future in driver.submit(pool, gradient, parts)]
+        for parameter, shares in zip(parameters, zip(*(grads for _, _, grads in results), strict=True), strict=True):
+            parameter.grad = functools.reduce(operator.add, shares)
+        optimizer.step()
+        optimizer.zero_grad()
+        return sum(loss for loss, _, _ in results), sum(hits for _, hits, _ in results)
+
+    with ThreadPoolExecutor(usable_cores()) as pool, nullcontext() if whole else driver.single_threaded_blas():
+        yield update
 
 
 def _bar(total: int, name: str, enabled: bool) -> Any:

@@ -8,7 +8,7 @@ import pytest
 from attack_cases import check_budget, cnn, every_attack, images, labels, stage, targeted_or_not
 
 from tinyadv import Tensor, ops
-from tinyadv.attacks import FGSM, Attack
+from tinyadv.attacks import FGSM, PGD, Attack
 
 
 def with_pixel(value):
@@ -123,13 +123,21 @@ def test_a_callback_sees_every_iteration_of_every_shard(attack, targeted):
 
 def test_the_losses_that_a_callback_sees_are_the_objective():
     model, x, y, target = stage("float64", True)
-    steps = []
-    FGSM(0.1).run(model, x, y, callback=steps.append, batch_size=9)
-    FGSM(0.1).run(model, x, y, target=target, callback=steps.append, batch_size=9)
-    log_p = ops.log_softmax(model(Tensor(x))).data
-    np.testing.assert_allclose(steps[0].losses, -log_p[range(9), y])
-    np.testing.assert_allclose(steps[1].losses, log_p[range(9), target])
-    assert all((step.points == x).all() for step in steps)
+    logits = model(Tensor(x)).data
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    others = np.where(np.arange(3) == y[:, None], -np.inf, logits).max(axis=1)
+    others_than_target = np.where(np.arange(3) == target[:, None], -np.inf, logits).max(axis=1)
+    for loss, goal, expected in [
+        ("cross_entropy", None, -log_p[range(9), y]),
+        ("cross_entropy", target, log_p[range(9), target]),
+        ("margin", None, others - logits[range(9), y]),
+        ("margin", target, logits[range(9), target] - others_than_target),
+    ]:
+        steps = []
+        attack = PGD(0.1, steps=1, random_start=False, loss=loss)
+        attack.run(model, x, y, target=goal, callback=steps.append, batch_size=9)
+        np.testing.assert_allclose(steps[0].losses, expected, atol=1e-12)
+        assert (steps[0].points == x).all()
 
 
 def test_progress_is_a_bar_on_standard_error_that_ends(capsys):

@@ -8,6 +8,7 @@ import pytest
 from attack_cases import on_device
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info
 
 from tinyadv import Tensor, nn, ops
 from tinyadv.attacks import driver
@@ -93,6 +94,18 @@ def test_the_model_is_in_evaluation_mode_meanwhile_and_as_before_after(count, wo
     assert modes
     assert not np.any(modes)
     assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_blas_has_one_thread_meanwhile_and_as_many_as_before_after(workers):
+    """Threads inside matrix products would get in the way of those of the shards."""
+    def threads():
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    before, meanwhile = threads(), []
+    driver.logits(lambda x: meanwhile.extend(threads()) or ops.flatten(x), images(9), batch_size=2, workers=workers)
+    assert set(meanwhile) == {1}
+    assert threads() == before
 
 
 def test_no_graph_is_recorded():

@@ -106,7 +106,6 @@ class Batch:
         predictions = logits.argmax(axis=1)
         losses = where(losses == losses, losses, -math.inf)  # a loss that is no number is the worst
         if self.best is None:
-            points = points.copy()  # the attack may go on with the array itself
             self.best, self.losses, self.predictions = points, losses, predictions
             return
         now, before = self._succeeds(predictions), self.succeeded

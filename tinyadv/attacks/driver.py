@@ -7,11 +7,12 @@ number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import copy_context
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -19,6 +20,8 @@ from threadpoolctl import ThreadpoolController
 from tinyadv.backend import Array, array_module, is_array, move, usable_cores
 from tinyadv.nn import Module
 from tinyadv.tensor import Tensor, no_grad
+
+T = TypeVar("T")
 
 SHARD, GPU_SHARD = 64, 4096  # examples: a shard's activations should fit in the caches
 
@@ -48,19 +51,24 @@ def run(model: Callable, count: int, work: Callable[[slice], None], *, batch_siz
         raise ValueError(f"workers must be an integer >= 1, got {workers!r}")
     parts = shards(count, batch_size, on_host)
     threads = min(workers or usable_cores(), len(parts)) if on_host else 1
-    with evaluation_mode(model), _blas().limit(limits=1, user_api="blas"):
+    with evaluation_mode(model), single_threaded_blas():
         if threads <= 1:
             for part in parts:
                 work(part)
             return
         with ThreadPoolExecutor(threads) as pool:
-            futures = [pool.submit(work, part) for part in parts]
+            futures = submit(pool, work, parts)
             try:
                 for future in futures:
                     future.result()
             finally:
                 for future in futures:
                     future.cancel()
+
+
+def submit(pool: ThreadPoolExecutor, work: Callable[[slice], T], parts: Sequence[slice]) -> list[Future[T]]:
+    """Start work(part) for all parts, each in a copy of the caller's context, np.errstate included."""
+    return [pool.submit(copy_context().run, work, part) for part in parts]
 
 
 def logits(model: Callable, x: Array, *, batch_size: int | None = None, workers: int | None = None) -> Array:
@@ -132,6 +140,11 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
         raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "
                          f"got {array.dtype} of shape {array.shape}")
     return move(array, like=x)
+
+
+def single_threaded_blas() -> AbstractContextManager:
+    """BLAS on one thread within the block: several that take turns with ours would mostly wait for each other."""
+    return _blas().limit(limits=1, user_api="blas")
 
 
 @cache

@@ -12,13 +12,14 @@ from tinyadv.nn import AvgPool2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, R
 class SmallCNN(Sequential):
     """The lecture's "slide CNN": two 3x3 convolutions without bias, two dense layers; 824,362 parameters.
 
-    Initialised as Keras does, with which SGD of rate 0.01 reaches about 97.8% in 3 epochs.
+    With He's initial weights SGD of rate 0.01 and batches of 32 reaches about 98% in 3 epochs; with Keras's default,
+    "glorot_uniform", which the lecture used, about 97.5%.
     """
 
     input_shape = (1, 28, 28)
 
     def __init__(self, seed: int = 0):
-        options: Any = {"init": "keras", "rng": np.random.default_rng(seed)}
+        options: Any = {"init": "he_uniform", "rng": np.random.default_rng(seed)}
         super().__init__(
             Conv2d(1, 32, 3, padding=1, bias=False, **options), ReLU(), MaxPool2d(2),   # (N, 32, 14, 14)
             Conv2d(32, 64, 3, padding=1, bias=False, **options), ReLU(), MaxPool2d(2),  # (N, 64, 7, 7)

@@ -79,6 +79,8 @@ class BatchNorm2d(Module):
     In evaluation mode by the running statistics.
     """
 
+    couples_examples = True
+
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight = Tensor(np.ones(num_features, np.float32))
@@ -106,6 +108,8 @@ class Dropout(Module):
 
     Srivastava et al. 2014. The mask of the n-th call depends on (seed, n) alone.
     """
+
+    couples_examples = True
 
     def __init__(self, p: float = 0.5, seed: int = 0):
         if not 0 <= p < 1:
