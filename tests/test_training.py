@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make):
 
 
 @settings(max_examples=15)
-@given(n=st.integers(1, 20), lr=st.floats(0.01, 2), seed=st.integers(0, 1000))
+@given(n=st.integers(1, 90), lr=st.floats(0.01, 2), seed=st.integers(0, 1000))
 def test_a_step_subtracts_lr_times_the_gradient_of_the_mean_cross_entropy(n, lr, seed):
     train, model = stripes(n, seed), linear(seed)
     x, onehot = train.images.reshape(n, 12).astype(np.float64), np.eye(3)[train.labels]
@@ -99,6 +99,27 @@ def test_a_step_subtracts_lr_times_the_gradient_of_the_mean_cross_entropy(n, lr,
         np.testing.assert_allclose(parameter, expected[name], rtol=1e-5, atol=1e-6)
     assert loss == pytest.approx(-(onehot * np.log(p)).sum() / n)
     assert hits == (p.argmax(axis=1) == train.labels).sum()
+
+
+def test_layers_that_couple_the_examples_of_a_batch_see_all_of_it():
+    train, model, by_hand = stripes(100), with_modes(), with_modes().train()
+    fit(model, train, lr=0.1, epochs=1, batch_size=100)
+    ((images, labels),) = data.batches(train, 100, seed=0)
+    optimizer = SGD(by_hand, lr=0.1)
+    ops.cross_entropy(by_hand(Tensor(images)), labels).backward()
+    optimizer.step()
+    for name, expected in by_hand.state_dict().items():
+        np.testing.assert_allclose(model.state_dict()[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_the_weights_do_not_depend_on_the_number_of_cores(monkeypatch):
+    def trained(cores):
+        monkeypatch.setattr(training, "usable_cores", lambda: cores)
+        model = linear()
+        fit(model, stripes(150), batch_size=70)
+        return weights(model)
+
+    assert trained(1) == trained(2) == trained(4)
 
 
 @settings(max_examples=15)

@@ -73,9 +73,9 @@ class Attack:
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {count!r}")
         eps, bounds = getattr(self, "eps", 0), self.bounds
-        if not (_is_number(eps) and 0 <= eps < math.inf):
+        if not (is_number(eps) and 0 <= eps < math.inf):
             raise ValueError(f"eps must be a number >= 0, in the units of the data, got {eps!r}")
-        if not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(_is_number, bounds))
+        if not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))
                 and -math.inf < bounds[0] < bounds[1] < math.inf):
             raise ValueError(f"bounds must be a tuple (low, high) of numbers with low < high, got {bounds!r}")
 
@@ -178,7 +178,8 @@ class Attack:
         return batch.best
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether the value is a real number, not a truth value."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 

@@ -47,7 +47,7 @@ def run(model: Callable, count: int, work: Callable[[slice], None], *, batch_siz
     all running shards have ended.
     """
     on_host = isinstance(like, np.ndarray)
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1):
         raise ValueError(f"workers must be an integer >= 1, got {workers!r}")
     parts = shards(count, batch_size, on_host)
     threads = min(workers or usable_cores(), len(parts)) if on_host else 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyadv.attacks.attack import Attack
+from tinyadv.attacks.attack import Attack, is_number
 from tinyadv.attacks.batch import Batch
 from tinyadv.backend import Array
 
@@ -32,7 +32,7 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.step_size is not None and not self.step_size > 0:
+        if self.step_size is not None and not (is_number(self.step_size) and self.step_size > 0):
             raise ValueError(f"step_size must be a number above 0, or None (2.5 * eps / steps); got {self.step_size!r}")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts need random_start=True: from the same point every run is the same")

@@ -39,7 +39,8 @@ def min(x, axis=None, keepdims=False):
 def _extreme(x, y, axis, keepdims):
     def vjp(g):
         hit = x == y
-        return hit * (_keep(g, x, axis) / hit.sum(axis=axis, keepdims=True, dtype=x.dtype))
+        sharers = hit.sum(axis=axis, keepdims=True, dtype=x.dtype)
+        return hit * (_keep(g, x, axis) / (sharers + (sharers == 0)))  # nobody hits a maximum that is NaN
 
     return y if keepdims else _drop(y, axis), vjp
 
