@@ -72,7 +72,12 @@ Array = Any  # a NumPy or a CuPy array
 
 def array_module(*arrays: Array) -> ModuleType:
     """The library (`numpy` or `cupy`) of the first argument that is an array; NumPy if none is."""
-    return next((_library(array) for array in arrays if is_array(array)), np)
+    for array in arrays:
+        if type(array) is np.ndarray:  # the usual case first: this is called several times in every operation
+            return np
+        if is_array(array):
+            return _library(array)
+    return np
 
 
 def is_array(value: Any) -> bool:

@@ -23,7 +23,7 @@ from tinyadv.tensor import Tensor, no_grad
 
 T = TypeVar("T")
 
-SHARD, GPU_SHARD = 64, 4096  # examples: a shard's activations should fit in the caches
+SHARD, GPU_SHARD = 100, 4096  # examples: enough to make the interpreter's share small
 
 
 def shards(count: int, batch_size: int | None, on_host: bool = True) -> list[slice]:

@@ -10,6 +10,7 @@ Everything rests on one view, the windows (C, kh, kw, OH, OW, N) of an image: it
 matrix of a convolution, and its slices windows[:, i, j] are the shifted images that pooling compares.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -23,6 +24,8 @@ from tinyadv.tensor import Tensor, op
 # A patch matrix is made and used up in blocks of about this many bytes, to stay in the caches.
 # A GPU wants few and large products instead, and only its memory is a limit.
 BLOCK_BYTES, GPU_BLOCK_BYTES = 1 << 21, 1 << 28
+
+TIE = 64  # units in the last place: within them two values of a pooling window are equal but for rounding
 
 
 @op
@@ -62,22 +65,24 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
 def max_pool2d(x, size, stride=None, padding=0):
     """The maximum of each window: (N, C, H, W) -> (N, C, OH, OW). `stride` is `size` unless given.
 
-    Padding never wins. The gradient goes to the first maximum of a window, row by row.
+    Padding never wins. The gradient goes to the first maximum of a window, row by row, where values that agree up to
+    rounding count as equal: flat parts of an image tie exactly, and a matrix product may round the tied apart.
     """
     size, stride, padding = _pool_arguments("max_pool2d", x, size, stride, padding)
     xp = array_module(x)
     padded = _padded(_batch_last(x), padding, -xp.inf)
     windows = _windows(padded, size, stride)
     y = windows[:, 0, 0].copy()
-    for i, j in list(np.ndindex(size))[1:]:
+    for i, j in _taps(size)[1:]:
         xp.maximum(y, windows[:, i, j], out=y)
 
     def vjp(g):
         g = _batch_last(g)
+        nearly = y * (1 - TIE * float(np.finfo(y.dtype).eps) * xp.sign(y))
         open_windows = xp.ones(y.shape, bool)  # those whose maximum has not been met yet
 
         def share(i, j):
-            hit = windows[:, i, j] == y
+            hit = windows[:, i, j] >= nearly
             xp.logical_and(hit, open_windows, out=hit)
             xp.logical_xor(open_windows, hit, out=open_windows)
             return g, hit
@@ -97,7 +102,7 @@ def avg_pool2d(x, size, stride=None, padding=0):
     padded = _padded(_batch_last(x), padding)
     windows = _windows(padded, size, stride)
     y = windows[:, 0, 0].copy()
-    for i, j in list(np.ndindex(size))[1:]:
+    for i, j in _taps(size)[1:]:
         y += windows[:, i, j]
     y /= math.prod(size)
 
@@ -153,6 +158,11 @@ def _windows(x, kernel, stride):
     return as_strided(x, (c, *kernel, oh, ow, n), (sc, sh, sw, sh * stride[0], sw * stride[1], sn))
 
 
+def _taps(kernel) -> list[tuple[int, int]]:
+    """The (i, j) of a window, row by row."""
+    return list(itertools.product(*map(range, kernel)))
+
+
 def _blocks(x, windows) -> Iterator[tuple[slice, slice]]:
     """(rows, columns) of the output whose patches fit in a block: whole rows if one fits, else parts of one."""
     limit = BLOCK_BYTES if isinstance(x, np.ndarray) else GPU_BLOCK_BYTES
@@ -200,7 +210,7 @@ def _fold_product(weight, g, size, stride, padding):
     for rows, columns in _blocks(image, windows):
         block = windows[:, :, :, rows, columns]
         patches = (matrix @ g[:, rows, columns].reshape(len(g), -1)).reshape(block.shape)
-        for i, j in reversed(list(np.ndindex(kernel))):  # so a pixel sums up by output row, however these are cut
+        for i, j in reversed(_taps(kernel)):  # so a pixel sums up by output row, however these are cut
             block[:, i, j] += patches[:, i, j]  # within one (i, j) no pixel occurs twice
     return image[:, ph : ph + h, pw : pw + w]
 
@@ -212,7 +222,7 @@ def _fold(share, padded, size, kernel, stride, padding):
     apart = stride[0] >= kernel[0] and stride[1] >= kernel[1]  # windows that share no pixel need no sum
     image = xp.zeros_like(padded)
     windows = _windows(image, kernel, stride)
-    for i, j in np.ndindex(kernel):
+    for i, j in _taps(kernel):
         if apart:
             xp.multiply(*share(i, j), out=windows[:, i, j])
         else:
