@@ -25,7 +25,7 @@ from tinyadv.tensor import Tensor, op
 # A GPU wants few and large products instead, and only its memory is a limit.
 BLOCK_BYTES, GPU_BLOCK_BYTES = 1 << 21, 1 << 28
 
-TIE = 64  # units in the last place: within them two values of a pooling window are equal but for rounding
+TIE = 8  # units in the last place: within them two values of a pooling window are equal but for rounding
 
 
 @op
