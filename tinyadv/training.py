@@ -127,7 +127,6 @@ def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarra
         for parameter, shares in zip(parameters, zip(*(grads for _, _, grads in results), strict=True), strict=True):
             parameter.grad = functools.reduce(operator.add, shares)
         optimizer.step()
-        optimizer.zero_grad()
         return sum(loss for loss, _, _ in results), sum(hits for _, hits, _ in results)
 
     with ThreadPoolExecutor(usable_cores()) as pool, nullcontext() if whole else driver.single_threaded_blas():
