@@ -10,7 +10,6 @@ Everything rests on one view, the windows (C, kh, kw, OH, OW, N) of an image: it
 matrix of a convolution, and its slices windows[:, i, j] are the shifted images that pooling compares.
 """
 
-import itertools
 import math
 from collections.abc import Iterator
 
@@ -160,7 +159,7 @@ def _windows(x, kernel, stride):
 
 def _taps(kernel) -> list[tuple[int, int]]:
     """The (i, j) of a window, row by row."""
-    return list(itertools.product(*map(range, kernel)))
+    return [(i, j) for i in range(kernel[0]) for j in range(kernel[1])]
 
 
 def _blocks(x, windows) -> Iterator[tuple[slice, slice]]:
