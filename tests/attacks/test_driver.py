@@ -34,13 +34,15 @@ def snapshot(model):
     return {name: array.tobytes() for name, array in model.state_dict().items()}, flags, model.layers[4].calls
 
 
-@given(count=st.integers(0, 5000), batch_size=st.none() | st.integers(1, 6000), on_host=st.booleans())
-def test_the_shards_cover_every_example_once_and_in_order(count, batch_size, on_host):
-    parts = driver.shards(count, batch_size, on_host)
+@given(count=st.integers(0, 5000), batch_size=st.none() | st.integers(1, 6000), size=st.integers(1, 200_000),
+       on_host=st.booleans())
+def test_the_shards_cover_every_example_once_and_in_order(count, batch_size, size, on_host):
+    parts = driver.shards(count, batch_size, size, on_host)
     assert [i for part in parts for i in range(count)[part]] == list(range(count))
     sizes = [part.stop - part.start for part in parts]
-    assert all(size == sizes[0] for size in sizes[:-1])
-    assert all(0 < size <= (batch_size or (driver.SHARD if on_host else driver.GPU_SHARD)) for size in sizes)
+    assert all(each == sizes[0] for each in sizes[:-1])
+    most = batch_size or max(1, (driver.SHARD if on_host else driver.GPU_SHARD) // size)
+    assert all(0 < each <= most for each in sizes)
     if batch_size is None and on_host and count > 1:
         assert len(parts) > 1  # so that there is work for two
         assert min(sizes) > max(sizes) - len(parts)
@@ -54,7 +56,7 @@ def test_all_shards_are_run_once_on_at_most_so_many_threads(count, batch_size, w
         seen.append(part)
         threads.add(threading.get_ident())
 
-    driver.run(lambda x: x, count, work, batch_size=batch_size, workers=workers, like=np.zeros(1))
+    driver.run(lambda x: x, np.zeros((count, 1)), work, batch_size=batch_size, workers=workers, like=np.zeros(1))
     assert sorted(seen, key=lambda part: part.start) == driver.shards(count, batch_size)
     assert len(threads) <= workers
     assert workers > 1 or threads <= {threading.get_ident()}
@@ -140,7 +142,7 @@ def test_an_exception_in_a_shard_is_raised_once_the_running_ones_have_ended(work
                 running[0] -= 1
 
     with pytest.raises(ZeroDivisionError, match="shard 2"):
-        driver.run(model, 100, work, batch_size=1, workers=workers, like=np.zeros(1))
+        driver.run(model, np.zeros((100, 1)), work, batch_size=1, workers=workers, like=np.zeros(1))
     assert running[0] == 0
     assert running[1] < 100  # those that had not begun never do
     assert snapshot(model) == before

@@ -148,7 +148,7 @@ class Attack:
                     bar.set_postfix_str(f"{success.sum() / bar.n:.1%} succeeded")
 
         with bar:
-            driver.run(model, len(x), work, batch_size=batch_size, workers=workers, like=like)
+            driver.run(model, x, work, batch_size=batch_size, workers=workers, like=like)
         return AttackResult(self, x_adv, success, predictions, distances, seed, time.perf_counter() - started)
 
     def _search(self, batch: Batch, skip_misclassified: bool, score: bool) -> Array:
