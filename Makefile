@@ -26,7 +26,7 @@ docs: .venv/.installed-test  ## run every code block of docs/ and the README
 parity: .venv/.installed-test .venv/.installed-parity  ## compare with PyTorch, torchattacks and foolbox
 	$(RUN) -m pytest -m parity
 
-bench: .venv/.installed-parity  ## speed beside the peers: python -m benchmarks, the next part to come
+bench: .venv/.installed-parity  ## speed beside the peers: python -m benchmarks
 	$(RUN) -m benchmarks
 
 gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## the tests and the demo on CuPy (CUDA=12 or 13)

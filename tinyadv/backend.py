@@ -142,8 +142,9 @@ def describe() -> str:
 
     from threadpoolctl import threadpool_info
 
-    lines = [f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
-    for package in ("tinyadv", "numpy", "matplotlib"):
+    own = (pathlib.Path(__file__).parent / "VERSION").read_text().strip()
+    lines = [f"tinyadv {own}", f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    for package in ("numpy", "matplotlib"):
         try:
             lines.append(f"{package} {version(package)}")
         except PackageNotFoundError:

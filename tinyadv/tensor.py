@@ -1,17 +1,15 @@
 """A Tensor remembers how it was computed; `gradients` walks that memory back. No operation is known here.
 
-An operation is one function on raw arrays, marked `@op`, which returns its value and, for each of its array
-arguments, a vjp: a function from the gradient `g` of the final scalar with respect to the value to the
-gradient with respect to that argument.
+An operation is one function on raw arrays, marked `@op`, which returns its value and, for each of its array arguments,
+a vjp: a function from the gradient `g` with respect to the value to the gradient with respect to that argument.
 
     @op
     def multiply(x, y):
         return x * y, lambda g: g * y, lambda g: g * x
 
-The rules for a vjp: it never writes into `g` or into an argument, it captures arrays and not Tensors, and it
-need not mention broadcasting, which is undone here, once, for every operation.
-
-A Tensor is what one can differentiate with respect to; a plain array is a constant.
+The rules for a vjp: it never writes into `g` or into an argument, it captures arrays and not Tensors, and it need not
+mention broadcasting, which is undone here, once, for all. A Tensor is what one can differentiate with respect to; a
+plain array is a constant.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,7 +50,6 @@ class Tensor:
         self._node: _Node | None = None
 
     if TYPE_CHECKING:  # what ops/__init__.py binds
-
         def _operator(self, other: Any = None) -> Tensor: ...
         def _method(self, *args: Any, **kwargs: Any) -> Tensor: ...
 
@@ -106,8 +103,7 @@ class Tensor:
 class _Node:
     """One recorded operation, and for each argument that is a Tensor an edge: (vertex, vjp, argument's shape).
 
-    A vertex is the _Node that computed the argument, or the Tensor itself if that is a leaf. So the graph keeps
-    no value alive that no vjp has captured.
+    A vertex is the _Node that computed the argument, or the leaf itself: no value stays alive that no vjp captured.
     """
 
     __slots__ = ("edges", "name")
@@ -127,10 +123,15 @@ class _Switch(threading.local):
 _switch = _Switch()
 
 
-@contextmanager
-def no_grad() -> Iterator[None]:
+def no_grad() -> AbstractContextManager[None]:
     """Record nothing in this block (or decorated function), in this thread: for evaluation and updates."""
-    before, _switch.recording = _switch.recording, False
+    return recording(False)
+
+
+@contextmanager
+def recording(on: bool) -> Iterator[None]:
+    """Record the operations of this block, in this thread, or do not."""
+    before, _switch.recording = _switch.recording, on
     try:
         yield
     finally:
@@ -138,10 +139,10 @@ def no_grad() -> Iterator[None]:
 
 
 def op(function: Callable) -> Callable[..., Tensor]:
-    """Turn a function on arrays that returns (value, vjp, ...) into a function on Tensors that is recorded.
+    """Turn a function on arrays that returns (value, vjp, ...) into one on Tensors that is recorded.
 
-    Array arguments come first, one vjp each; they may be Tensors, arrays or numbers. A NumPy scalar counts as
-    a plain number, which takes the dtype of the array beside it, so that float32 stays float32.
+    Array arguments come first, one vjp each; they may be Tensors, arrays or numbers. A NumPy scalar counts as a number,
+    which takes the dtype of the array beside it, so that float32 stays float32.
     """
     signature = inspect.signature(function)
 
@@ -151,6 +152,8 @@ def op(function: Callable) -> Callable[..., Tensor]:
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
         value, *vjps = function(*map(_raw, args), **{name: _raw(value) for name, value in kwargs.items()})
+        if any(isinstance(x, Tensor) for x in args[len(vjps):]):
+            raise TypeError(f"{function.__name__} is differentiated in its first {len(vjps)} arguments only: use .data")
         result = Tensor(value)
         edges = [(_vertex(x), vjp, x.shape) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
         if edges:
@@ -167,6 +170,8 @@ def gradients(output: Tensor, wrt: Sequence[Tensor]) -> list[Array]:
     weight gradient. A Tensor that the output does not depend on has gradient zero.
     Raises ValueError if the output is not a scalar, RuntimeError if its graph was not recorded or is freed.
     """
+    if not isinstance(wrt, Sequence):
+        raise TypeError("wrt must be a list of Tensors, as in gradients(loss, [x])")
     found = _walk_back(output, {_vertex(x) for x in wrt})
     return [found[_vertex(x)] if _vertex(x) in found else array_module(x.data).zeros_like(x.data) for x in wrt]
 
@@ -208,7 +213,7 @@ def _walk_back(output: Tensor, wanted: set | None = None) -> dict:
                 if parent in upstream:
                     contribution = upstream[parent] + contribution
                 elif parent in wanted and (contribution is g or contribution.base is not None):
-                    contribution = contribution.copy()  # g itself or a view: what a caller gets must be his own
+                    contribution = contribution.copy("K")  # g itself or a view: what a caller gets is his own
                 upstream[parent] = contribution
         if isinstance(vertex, _Node):
             vertex.edges = None  # frees what the vjps have captured
@@ -219,10 +224,8 @@ def _edges(vertex: _Node | Tensor) -> list:
     if isinstance(vertex, Tensor):
         return []
     if vertex.edges is None:
-        raise RuntimeError(
-            f"the graph below {vertex.name} was freed by an earlier gradients() or backward(): "
-            "run the forward pass again"
-        )
+        raise RuntimeError(f"the graph below {vertex.name} was freed by an earlier gradients() or backward(): "
+                           "run the forward pass again")
     return vertex.edges
 
 

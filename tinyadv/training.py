@@ -20,7 +20,7 @@ from tinyadv.backend import Array, move, usable_cores
 from tinyadv.data import Dataset, batches
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer, Schedule
-from tinyadv.tensor import Tensor, gradients
+from tinyadv.tensor import Tensor, gradients, recording
 
 
 @dataclass(frozen=True)
@@ -114,22 +114,25 @@ def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarra
         labels = move(labels, like)
 
         def gradient(part: slice) -> tuple[float, int, list[Array]]:
-            logits = model(Tensor(driver.batch_last(images[part], like)))
-            loss = ops.cross_entropy(logits, labels[part], reduction="sum") * (1 / count)
-            hits = int((logits.data.argmax(axis=1) == labels[part]).sum())
-            return loss.item(), hits, gradients(loss, parameters)
+            with recording(True):  # whatever the caller's no_grad()
+                logits = model(Tensor(driver.batch_last(images[part], like)))
+                loss = ops.cross_entropy(logits, labels[part], reduction="sum") * (1 / count)
+                hits = int((logits.data.argmax(axis=1) == labels[part]).sum())
+                return loss.item(), hits, gradients(loss, parameters)
 
         if whole:
             results = [gradient(slice(0, count))]
         else:
             parts = driver.shards(count, -(-count // max(1, min(4, count // 16))))
             results = [future.result() for future in driver.submit(pool, gradient, parts)]
-        for parameter, shares in zip(parameters, zip(*(grads for _, _, grads in results), strict=True), strict=True):
-            parameter.grad = functools.reduce(operator.add, shares)
-        optimizer.step()
-        return sum(loss for loss, _, _ in results), sum(hits for _, hits, _ in results)
+        loss = sum(part_loss for part_loss, _, _ in results)
+        if math.isfinite(loss):  # else the weights stay as they are
+            for parameter, *shares in zip(parameters, *(grads for _, _, grads in results), strict=True):
+                parameter.grad = functools.reduce(operator.add, shares)
+            optimizer.step()
+        return loss, sum(hits for _, hits, _ in results)
 
-    with ThreadPoolExecutor(usable_cores()) as pool, nullcontext() if whole else driver.single_threaded_blas():
+    with ThreadPoolExecutor(usable_cores()) as pool, nullcontext() if whole else driver.single_threaded_blas:
         yield update
 
 

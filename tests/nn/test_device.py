@@ -10,7 +10,7 @@ from tinyadv.backend import move
 def network():
     return nn.Sequential(
         nn.Normalize(0.5, 0.25), nn.Conv2d(1, 2, 3, padding=1, bias=False, rng=0), nn.BatchNorm2d(2), nn.ReLU(),
-        nn.Dropout(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 4, rng=1), nn.Tanh(),
+        nn.Dropout(seed=0), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 4, rng=1), nn.Tanh(),
     )
 
 

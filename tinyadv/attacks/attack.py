@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ class Attack:
         workers: threads (default: all usable cores); batch_size: examples in a shard. The first changes no bit of
             the result, the second none beyond the rounding of matrix products.
         skip_misclassified: return the images that the model gets wrong as they are, without spending a step.
-        callback: is called with a Step after every iteration of a shard. progress: show a bar.
+        callback: is called with a Step after every iteration of a shard, by one thread at a time. progress: show a bar.
         Raises ValueError for arguments that do not fit; an attack that fails on an example is no exception.
         """
         return self._run(model, x, y, score=True, target=target, seed=seed, workers=workers, batch_size=batch_size,
@@ -129,7 +129,7 @@ class Attack:
         def report(step: Step) -> None:
             if callback:
                 with lock:
-                    callback(step)
+                    callback(replace(step, points=step.points.copy()))  # a copy: the points may yet be returned
 
         def work(part: slice) -> None:
             goal = None if target is None else move(target[part], like)

@@ -14,7 +14,7 @@ from tinyadv.attacks.norms import Ball
 from tinyadv.backend import Array, array_module, to_host
 from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
-from tinyadv.tensor import Tensor, gradients, no_grad
+from tinyadv.tensor import Tensor, gradients, no_grad, recording
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ class Batch:
         if candidate:
             points = self.ball.project(points)
         x = Tensor(points)
-        logits = self.logits(x)
-        objective = self._objective(logits, self.y, self.target)
-        (g,) = gradients(objective.sum(), [x])
+        with recording(True):  # whatever the caller's no_grad()
+            logits = self.logits(x)
+            objective = self._objective(logits, self.y, self.target)
+            (g,) = gradients(objective.sum(), [x])
         if candidate:
             self._keep(points, objective.data, logits.data)
         self._report(Step(self._iterations, self.streams.examples, points, objective.data))

@@ -8,9 +8,10 @@ number of workers.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
@@ -55,7 +56,7 @@ def run(model: Callable, x: Array, work: Callable[[slice], None], *, batch_size:
         raise ValueError(f"workers must be an integer >= 1, got {workers!r}")
     parts = shards(len(x), batch_size, math.prod(x.shape[1:]), on_host)
     threads = min(workers or usable_cores(), len(parts)) if on_host else 1
-    with evaluation_mode(model), single_threaded_blas():
+    with evaluation_mode(model), single_threaded_blas:
         if threads <= 1:
             for part in parts:
                 work(part)
@@ -146,9 +147,27 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
     return move(array, like=x)
 
 
-def single_threaded_blas() -> AbstractContextManager:
-    """BLAS on one thread within the block: several that take turns with ours would mostly wait for each other."""
-    return _blas().limit(limits=1, user_api="blas")
+class _SingleThreadedBlas:
+    """The setting is the whole process's: the first who enters makes it, the last who leaves undoes it."""
+
+    def __init__(self) -> None:
+        self._lock, self._users = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._limit = _blas().limit(limits=1, user_api="blas")
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.restore_original_limits()
+
+
+# BLAS on one thread within the block: several that take turns with ours would mostly wait for each other.
+single_threaded_blas = _SingleThreadedBlas()
 
 
 @cache

@@ -106,15 +106,15 @@ class BatchNorm2d(Module):
 class Dropout(Module):
     """In training mode zeroes each element with probability p and scales the others by 1 / (1 - p).
 
-    Srivastava et al. 2014. The mask of the n-th call depends on (seed, n) alone.
+    Srivastava et al. 2014. The mask of the n-th call depends on (seed, n) alone; without a seed a fresh one is drawn.
     """
 
     couples_examples = True
 
-    def __init__(self, p: float = 0.5, seed: int = 0):
+    def __init__(self, p: float = 0.5, seed: int | None = None):
         if not 0 <= p < 1:
             raise ValueError(f"p must be a probability in [0, 1), got {p!r}")
-        self.p, self.seed, self.calls = p, seed, 0
+        self.p, self.seed, self.calls = p, int(np.random.default_rng().integers(2**32)) if seed is None else seed, 0
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:

@@ -70,7 +70,7 @@ def _build(name: str, header: dict, path: str | Path) -> Module:
     (build,) = found.values()
     try:
         return build(*header["args"], **header["kwargs"])
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever the class makes of a foreign file's arguments
         raise StateError(f"{path}: {name} cannot be built from this file: {error}") from error
 
 
@@ -80,7 +80,10 @@ def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            with zipfile.ZipFile(file, "w") as archive:  # not np.savez, which cannot write an array named "file"
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, array, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -24,7 +24,10 @@ from tinyadv.tensor import Tensor, op
 # A GPU wants few and large products instead, and only its memory is a limit.
 BLOCK_BYTES, GPU_BLOCK_BYTES = 1 << 21, 1 << 28
 
-TIE = 8  # units in the last place: within them two values of a pooling window are equal but for rounding
+# Sums of at most this many terms are made in float64 on a CPU, and rounded once. Flat parts of an image, of which the
+# first layer sees many, then give exactly equal results, whatever their place in a matrix product: which maximum of a
+# pooling window is the first, and so the gradient, does not depend on how the images are batched.
+FEW_TERMS = 32
 
 
 @op
@@ -64,8 +67,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
 def max_pool2d(x, size, stride=None, padding=0):
     """The maximum of each window: (N, C, H, W) -> (N, C, OH, OW). `stride` is `size` unless given.
 
-    Padding never wins. The gradient goes to the first maximum of a window, row by row, where values that agree up to
-    rounding count as equal: flat parts of an image tie exactly, and a matrix product may round the tied apart.
+    Padding never wins. The gradient goes to the first maximum of a window, row by row.
     """
     size, stride, padding = _pool_arguments("max_pool2d", x, size, stride, padding)
     xp = array_module(x)
@@ -77,11 +79,10 @@ def max_pool2d(x, size, stride=None, padding=0):
 
     def vjp(g):
         g = _batch_last(g)
-        nearly = y * (1 - TIE * float(np.finfo(y.dtype).eps) * xp.sign(y))
         open_windows = xp.ones(y.shape, bool)  # those whose maximum has not been met yet
 
         def share(i, j):
-            hit = windows[:, i, j] >= nearly
+            hit = windows[:, i, j] == y
             xp.logical_and(hit, open_windows, out=hit)
             xp.logical_xor(open_windows, hit, out=open_windows)
             return g, hit
@@ -177,12 +178,16 @@ def _correlate(x, weight, bias, stride):
     """x (C, H, W, N), already padded, with weight (F, C, kh, kw) -> (F, OH, OW, N): patches gathered, one product."""
     xp = array_module(x)
     windows = _windows(x, weight.shape[2:], stride)
-    matrix = weight.reshape(len(weight), -1)  # (F, C·kh·kw)
     y = xp.empty((len(weight), *windows.shape[3:]), xp.result_type(x, weight))
+    few = xp is np and math.prod(weight.shape[1:]) <= FEW_TERMS
+    matrix = weight.reshape(len(weight), -1).astype(np.float64 if few else y.dtype, copy=False)  # (F, C·kh·kw)
     for rows, columns in _blocks(x, windows):
-        patches = windows[:, :, :, rows, columns].reshape(matrix.shape[1], -1)  # a copy
+        patches = windows[:, :, :, rows, columns].astype(matrix.dtype, order="C").reshape(matrix.shape[1], -1)
         block = y[:, rows, columns].reshape(len(y), -1)  # a view: whole rows, or part of one, are one run
-        xp.matmul(matrix, patches, out=block)
+        if matrix.dtype == y.dtype:
+            xp.matmul(matrix, patches, out=block)
+        else:
+            block[...] = matrix @ patches
         if bias is not None:
             block += bias[:, None]
     return y
