@@ -55,7 +55,7 @@ def machine() -> dict[str, object]:
 
 
 def main() -> None:
-    """Parse the command line, measure, print, and write the JSON file and the figure."""
+    """Parse the command line, measure, print, and write the JSON file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--batches", nargs="+", type=int, default=[200], help="images in a batch")

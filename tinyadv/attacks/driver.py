@@ -148,22 +148,24 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
 
 
 class _SingleThreadedBlas:
-    """The setting is the whole process's: the first who enters makes it, the last who leaves undoes it."""
+    """The setting is the whole process's: the thread that makes it undoes it, and others leave it alone meanwhile."""
 
     def __init__(self) -> None:
-        self._lock, self._users = threading.Lock(), 0
+        self._lock, self._owner, self._depth = threading.Lock(), 0, 0
 
     def __enter__(self) -> None:
         with self._lock:
-            if self._users == 0:
-                self._limit = _blas().limit(limits=1, user_api="blas")
-            self._users += 1
+            if self._depth == 0:
+                self._owner, self._limit = threading.get_ident(), _blas().limit(limits=1, user_api="blas")
+            if self._owner == threading.get_ident():
+                self._depth += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._limit.restore_original_limits()
+            if self._depth and self._owner == threading.get_ident():
+                self._depth -= 1
+                if self._depth == 0:
+                    self._limit.restore_original_limits()
 
 
 # BLAS on one thread within the block: several that take turns with ours would mostly wait for each other.

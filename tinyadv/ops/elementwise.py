@@ -1,6 +1,6 @@
 """Operations on each element by itself; two operands broadcast against each other as in NumPy.
 
-At a kink the gradient is that of PyTorch: 0 for relu and abs at 0, 1 for clip at its limits.
+At a kink the gradient is 0 for relu and abs, 1 for clip at its limits, and all of it goes to x in maximum and minimum.
 A mask multiplies instead of selecting: `g * mask` runs an order of magnitude faster than `where(mask, g, 0)`.
 """
 

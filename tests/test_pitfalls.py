@@ -1,0 +1,101 @@
+"""Slips that are easily made, and must not pass silently."""
+
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from tinyadv import Tensor, attacks, data, gradients, models, nn, no_grad, ops, training
+from tinyadv.attacks.driver import single_threaded_blas
+
+
+def test_wrt_without_brackets_is_refused():
+    x = Tensor(np.ones(3))
+    with pytest.raises(TypeError, match=r"a list of Tensors, as in gradients\(loss, \[x\]\)"):
+        gradients((x * x).sum(), x)
+
+
+def test_a_tensor_where_no_derivative_is_taken_is_refused():
+    with pytest.raises(TypeError, match="clip is differentiated in its first 1 arguments only"):
+        ops.clip(Tensor(np.ones(3)), Tensor(np.zeros(3)), 5.0)
+
+
+def test_gradients_keep_the_memory_order_of_what_they_are_of():
+    x = Tensor(np.moveaxis(np.ones((2, 3, 4, 5), np.float32), -1, 0))  # the batch last in memory
+    (g,) = gradients(ops.relu(x).sum(), [x])
+    (h,) = gradients((x + 1.0).sum(), [x])
+    assert g.strides == x.data.strides
+    assert h.shape == x.shape
+
+
+def test_a_callback_cannot_move_the_points_out_of_the_budget():
+    _, test = data.digits(train=0, test=12)
+    attack = attacks.PGD(0.02, step_size=1e-9, steps=3)
+
+    def spoil(step):
+        step.points[...] = 0.5
+
+    result = attack.run(models.LeNet(seed=0), test.images, test.labels, callback=spoil)
+    assert np.abs(result.x_adv.astype(np.float64) - test.images).max() <= 0.02
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_attack_and_training_work_within_no_grad(workers):
+    train, test = data.digits(train=32, test=40)
+    model = models.LeNet(seed=0)
+    attack = attacks.FGSM(0.1)
+    expected = attack(model, test.images, test.labels, batch_size=10)
+    with no_grad():
+        found = attack(model, test.images, test.labels, batch_size=10, workers=workers)
+        training.fit(model, train, epochs=1, optimizer=nn.optim.SGD(model, lr=0.01))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_blas_gets_its_threads_back_when_blocks_of_two_threads_overlap():
+    def counts():
+        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+    before, first_left = counts(), threading.Event()
+
+    def second(entered):
+        with single_threaded_blas:
+            entered.set()
+            first_left.wait(10)
+
+    entered = threading.Event()
+    thread = threading.Thread(target=second, args=(entered,))
+    with single_threaded_blas:
+        thread.start()
+        entered.wait(10)
+        assert set(counts()) == {1}
+    first_left.set()
+    thread.join()
+    assert counts() == before
+
+
+def test_a_parameter_may_be_called_file(tmp_path):
+    class Odd(nn.Module):
+        def __init__(self):
+            self.file, self.allow_pickle = Tensor(np.ones(2)), Tensor(np.zeros(3))
+
+    nn.save(Odd(), tmp_path / "odd.npz")
+    loaded = nn.load(tmp_path / "odd.npz", into=Odd())
+    np.testing.assert_array_equal(loaded.file.data, np.ones(2))
+
+
+def test_a_loss_that_is_no_number_leaves_the_weights_as_they_were():
+    train, _ = data.digits(train=8, test=0)
+    model = models.LeNet(seed=0)
+    model.parameters()[0].data[0, 0, 0, 0] = np.nan
+    before = model.state_dict()
+    with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match="the loss became nan"):
+        training.fit(model, train, epochs=1, optimizer=nn.optim.SGD(model, lr=0.1))
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_layers_of_dropout_drop_each_their_own():
+    x = Tensor(np.ones((50, 40)))
+    one, other = nn.Dropout(0.5)(x).data, nn.Dropout(0.5)(x).data
+    assert 0.15 < np.mean((one > 0) & (other > 0)) < 0.35
