@@ -76,7 +76,7 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, bat
         for epoch in range(epochs):
             started, loss_sum, correct = time.perf_counter(), 0.0, 0
             name = f"{train.name}, epoch {epoch + 1}/{epochs}"
-            bar = _bar(len(train), name, progress)
+            bar = driver.progress_bar(len(train), name, progress)
             with model.mode(training=True), updates(model, optimizer) as update, bar:
                 for index, (images, labels) in enumerate(batches(train, batch_size, seed=seed, epoch=epoch)):
                     if schedule:
@@ -134,9 +134,3 @@ def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarra
 
     with ThreadPoolExecutor(usable_cores()) as pool, nullcontext() if whole else driver.single_threaded_blas:
         yield update
-
-
-def _bar(total: int, name: str, enabled: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=name, unit="image", disable=not enabled)

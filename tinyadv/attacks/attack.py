@@ -124,7 +124,7 @@ class Attack:
         like, streams = driver.memory_of(model, x), Streams(seed, range(len(x)))
         x_adv = array_module(x).empty_like(x)
         success, predictions, distances = np.zeros(len(x), bool), np.full(len(x), -1), np.zeros(len(x))
-        lock, bar = threading.Lock(), _progress_bar(len(x), str(self), progress)
+        lock, bar = threading.Lock(), driver.progress_bar(len(x), str(self), progress, leave=False)
 
         def report(step: Step) -> None:
             if callback:
@@ -157,11 +157,10 @@ class Attack:
             with no_grad():
                 predictions = batch.logits(Tensor(batch.x)).data.argmax(axis=1)
             right = predictions == batch.y
-            rest = batch[right]
-            if right.any():
-                self._search(rest, False, True)
+            rest = batch[right]  # before the clean images are kept: they are no candidates
             batch.best, batch.losses, batch.predictions = batch.x.copy(), predictions * 0.0, predictions
             if right.any():
+                self._search(rest, skip_misclassified=False, score=True)
                 batch[right] = rest
             return batch.best
         last = self.perturb(batch)
@@ -181,9 +180,3 @@ class Attack:
 def is_number(value: Any) -> bool:
     """Whether the value is a real number, not a truth value."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-
-
-def _progress_bar(total: int, name: str, enabled: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=False)

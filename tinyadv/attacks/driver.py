@@ -71,6 +71,13 @@ def run(model: Callable, x: Array, work: Callable[[slice], None], *, batch_size:
                     future.cancel()
 
 
+def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> Any:
+    """A bar over `total` images on the terminal, which stays there afterwards or does not; silent unless enabled."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=leave)
+
+
 def submit(pool: ThreadPoolExecutor, work: Callable[[slice], T], parts: Sequence[slice]) -> list[Future[T]]:
     """Start work(part) for all parts, each in a copy of the caller's context, np.errstate included."""
     return [pool.submit(copy_context().run, work, part) for part in parts]
