@@ -51,15 +51,16 @@ def keep_freed_memory(environment: dict[str, str]) -> bool:
     """Let glibc keep up to half a gigabyte of freed memory for the next arrays; whether it was asked to.
 
     By default it hands the memory of a freed array back to the system, and gets it again for the next one page by page,
-    each zeroed: a network of some megabytes of activations then spends up to half its time there. A setting of the
-    user's (MALLOC_..., GLIBC_TUNABLES) is never touched, and no other allocator.
+    each zeroed: a network of some megabytes of activations then spends up to half its time there. All threads share one
+    arena, since only the first one keeps anything. A setting of the user's (MALLOC_..., GLIBC_TUNABLES) is never
+    touched, and no other allocator.
     """
     set_by_user = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in environment)
     if set_by_user or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
-    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 512 << 20))
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h
+    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 512 << 20) and mallopt(arena_max, 1))
 
 
 _choose_blas_kernels()

@@ -16,11 +16,15 @@ import numpy as np
 
 from tinyadv import evaluation, ops
 from tinyadv.attacks import driver
-from tinyadv.backend import Array, move, usable_cores
+from tinyadv.backend import Array, move
 from tinyadv.data import Dataset, batches
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer, Schedule
+from tinyadv.ops.movement import batch_last
+from tinyadv.parallel import single_threaded_blas, together
 from tinyadv.tensor import Tensor, gradients, recording
+
+PARTS = 4  # at most, of a batch; on any number of cores, so that the sums are always made in the same order
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarra
 
         def gradient(part: slice) -> tuple[float, int, list[Array]]:
             with recording(True):  # whatever the caller's no_grad()
-                logits = model(Tensor(driver.batch_last(images[part], like)))
+                logits = model(Tensor(batch_last(move(images[part], like))))
                 loss = ops.cross_entropy(logits, labels[part], reduction="sum") * (1 / count)
                 hits = int((logits.data.argmax(axis=1) == labels[part]).sum())
                 return loss.item(), hits, gradients(loss, parameters)
@@ -123,8 +127,9 @@ def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarra
         if whole:
             results = [gradient(slice(0, count))]
         else:
-            parts = driver.shards(count, -(-count // max(1, min(4, count // 16))))
-            results = [future.result() for future in driver.submit(pool, gradient, parts)]
+            most = min(PARTS, count // 16, len(driver.shards(count, None, images[0].size)))
+            parts = driver.shards(count, -(-count // max(1, most)))
+            results = together(pool, gradient, parts)
         loss = sum(part_loss for part_loss, _, _ in results)
         if math.isfinite(loss):  # else the weights stay as they are
             for parameter, *shares in zip(parameters, *(grads for _, _, grads in results), strict=True):
@@ -132,5 +137,5 @@ def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarra
             optimizer.step()
         return loss, sum(hits for _, hits, _ in results)
 
-    with ThreadPoolExecutor(usable_cores()) as pool, nullcontext() if whole else driver.single_threaded_blas:
+    with ThreadPoolExecutor(PARTS) as pool, nullcontext() if whole else single_threaded_blas:
         yield update

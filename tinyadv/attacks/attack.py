@@ -22,6 +22,7 @@ from tinyadv.attacks import driver, losses
 from tinyadv.attacks.batch import Batch, Step
 from tinyadv.attacks.norms import ball_class
 from tinyadv.backend import Array, array_module, move, to_host
+from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, no_grad
 
@@ -133,7 +134,7 @@ class Attack:
 
         def work(part: slice) -> None:
             goal = None if target is None else move(target[part], like)
-            images, labels = driver.batch_last(x[part], like), move(y[part], like)
+            images, labels = batch_last(move(x[part], like)), move(y[part], like)
             ball = ball_class(self.norm)(images, eps, self.bounds)
             batch = Batch(model, ball, losses.objective(self.loss), labels, goal, streams[part], report)
             found = self._search(batch, skip_misclassified, score or progress)

@@ -13,6 +13,7 @@ from tinyadv.attacks.losses import Objective
 from tinyadv.attacks.norms import Ball
 from tinyadv.backend import Array, array_module, to_host
 from tinyadv.ops.loss import check_labels
+from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, gradients, no_grad, recording
 
@@ -57,7 +58,7 @@ class Batch:
     def __getitem__(self, index: Array) -> Batch:
         """A batch of some of the examples, with their best candidates so far."""
         target = None if self.target is None else self.target[index]
-        ball = self.ball.around(driver.batch_last(self.x[index], self.x))
+        ball = self.ball.around(batch_last(self.x[index]))
         part = Batch(self.model, ball, self._objective, self.y[index], target, self.streams[to_host(index)],
                      self._report)
         if self.best is not None:

@@ -8,26 +8,22 @@ number of workers.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from contextvars import copy_context
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from tinyadv.backend import Array, array_module, is_array, move, usable_cores
 from tinyadv.nn import Module
+from tinyadv.ops.movement import batch_last
+from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.tensor import Tensor, no_grad
-
-T = TypeVar("T")
 
 # A shard has as many examples as make up this many numbers: 100 MNIST or 25 CIFAR-10 images. Fewer would be too many
 # turns of the interpreter, more would not fit in the caches. A GPU is busy only with a lot at once.
-SHARD, GPU_SHARD = 100 * 28 * 28, 1 << 24
+SHARD, GPU_SHARD = 100 * 28 * 28, 1 << 22
 
 
 def shards(count: int, batch_size: int | None, size: int = 28 * 28, on_host: bool = True) -> list[slice]:
@@ -78,18 +74,13 @@ def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> An
     return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=leave)
 
 
-def submit(pool: ThreadPoolExecutor, work: Callable[[slice], T], parts: Sequence[slice]) -> list[Future[T]]:
-    """Start work(part) for all parts, each in a copy of the caller's context, np.errstate included."""
-    return [pool.submit(copy_context().run, work, part) for part in parts]
-
-
 def logits(model: Callable, x: Array, *, batch_size: int | None = None, workers: int | None = None) -> Array:
     """The logits (N, K) of the images x (N, C, H, W), without a graph, as an array where x is."""
     like = memory_of(model, x)
     results: dict[int, Array] = {}
 
     def work(part: slice) -> None:
-        results[part.start] = move(forward(model, batch_last(x[part], like)).data, like=x)
+        results[part.start] = move(forward(model, batch_last(move(x[part], like))).data, like=x)
 
     if not len(x):
         with evaluation_mode(model):
@@ -119,13 +110,6 @@ def memory_of(model: Callable, x: Array) -> Array:
     return parameters[0].data if parameters else x
 
 
-def batch_last(x: Array, like: Array) -> Array:
-    """A copy of x (N, ...) where `like` is, with the batch last in memory, as the kernels want it."""
-    x = move(x, like)
-    xp = array_module(x)
-    return xp.moveaxis(xp.moveaxis(x, 0, -1).copy(), -1, 0)
-
-
 @contextmanager
 def evaluation_mode(model: Callable) -> Iterator[None]:
     """Evaluation mode within the block for a Module; any other callable is left as it is."""
@@ -152,33 +136,3 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
         raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "
                          f"got {array.dtype} of shape {array.shape}")
     return move(array, like=x)
-
-
-class _SingleThreadedBlas:
-    """The setting is the whole process's: the thread that makes it undoes it, and others leave it alone meanwhile."""
-
-    def __init__(self) -> None:
-        self._lock, self._owner, self._depth = threading.Lock(), 0, 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._depth == 0:
-                self._owner, self._limit = threading.get_ident(), _blas().limit(limits=1, user_api="blas")
-            if self._owner == threading.get_ident():
-                self._depth += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            if self._depth and self._owner == threading.get_ident():
-                self._depth -= 1
-                if self._depth == 0:
-                    self._limit.restore_original_limits()
-
-
-# BLAS on one thread within the block: several that take turns with ours would mostly wait for each other.
-single_threaded_blas = _SingleThreadedBlas()
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()

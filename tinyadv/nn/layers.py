@@ -14,7 +14,9 @@ from tinyadv import ops
 from tinyadv.backend import move
 from tinyadv.nn.init import initializer
 from tinyadv.nn.module import Module, array_of
+from tinyadv.ops.movement import batch_last
 from tinyadv.ops.normalize import batch_statistics
+from tinyadv.parallel import all_reduce, part_index
 from tinyadv.shapes import check_equal, check_ndim, pair
 from tinyadv.tensor import Tensor
 
@@ -79,8 +81,6 @@ class BatchNorm2d(Module):
     In evaluation mode by the running statistics.
     """
 
-    couples_examples = True
-
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight = Tensor(np.ones(num_features, np.float32))
@@ -94,22 +94,21 @@ class BatchNorm2d(Module):
         check_equal(x.shape[1], self.num_features, "BatchNorm2d", "the images' number of channels", "num_features")
         if not self.training:
             return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
-        mean, variance = batch_statistics(array_of(x))
-        count = x.size // self.num_features
-        unbiased = variance * (count / max(count - 1, 1))
-        self.running_mean += self.momentum * (mean - self.running_mean)
-        self.running_var += self.momentum * (unbiased - self.running_var)
-        self.num_batches_tracked += 1
+        mean, variance, count = batch_statistics(array_of(x))
+        if part_index() == 0:  # once for the whole batch
+            unbiased = variance * (count / max(count - 1, 1))
+            self.running_mean += self.momentum * (mean - self.running_mean)
+            self.running_var += self.momentum * (unbiased - self.running_var)
+            self.num_batches_tracked += 1
         return ops.batch_norm(x, self.weight, self.bias, mean, variance, self.eps, of_batch=True)
 
 
 class Dropout(Module):
     """In training mode zeroes each element with probability p and scales the others by 1 / (1 - p).
 
-    Srivastava et al. 2014. The mask of the n-th call depends on (seed, n) alone; without a seed a fresh one is drawn.
+    Srivastava et al. 2014. The mask of the n-th call depends on (seed, n) and, where a batch is computed in parts, on
+    the part alone; without a seed a fresh one is drawn.
     """
-
-    couples_examples = True
 
     def __init__(self, p: float = 0.5, seed: int | None = None):
         if not 0 <= p < 1:
@@ -119,10 +118,11 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        rng = np.random.default_rng((self.seed, self.calls))
-        self.calls += 1
-        kept = rng.random((*x.shape[1:], x.shape[0]), np.float32) >= self.p  # the batch last, as x is in memory
-        mask = np.moveaxis(kept, -1, 0).astype(x.dtype) / (1 - self.p)
+        first = part_index() == 0
+        (call,) = all_reduce(self.calls if first else 0)
+        self.calls += first
+        rng = np.random.default_rng((self.seed, call, part_index()))
+        mask = batch_last(rng.random(x.shape, np.float32) >= self.p).astype(x.dtype) / (1 - self.p)
         return ops.multiply(x, move(mask, like=array_of(x)))
 
 

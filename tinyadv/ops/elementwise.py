@@ -101,7 +101,8 @@ def relu(x):
     """max(x, 0)."""
     xp = array_module(x)
     y = xp.clip(x, 0, xp.inf)  # three times as fast as maximum(x, 0) in NumPy
-    return y, lambda g: g * (y > 0)
+    positive = y > 0  # kept in place of y: a quarter of the memory
+    return y, lambda g: g * positive
 
 
 @op

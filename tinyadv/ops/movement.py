@@ -1,5 +1,6 @@
 """Operations that move elements without computing on them. Most vjps are views: nothing is copied."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,9 +15,17 @@ def reshape(x, shape):
     return x.reshape(shape), lambda g: g.reshape(x.shape)
 
 
-def flatten(x) -> Tensor:
-    """(N, ...) -> (N, D): all axes but the first made one."""
-    return reshape(x, (x.shape[0], int(np.prod(x.shape[1:]))))
+@op
+def flatten(x):
+    """(N, ...) -> (N, D): all axes but the first made one. The batch stays last in memory (see window.py)."""
+    y = array_module(x).moveaxis(x, 0, -1).reshape(math.prod(x.shape[1:]), len(x))  # (D, N)
+    return y.T, lambda g: batch_last(g.reshape(x.shape))
+
+
+def batch_last(x):
+    """A copy of an array (N, ...) with the batch last in memory, and the rows of images first: (H, C, W, N)."""
+    order, back = ((2, 1, 3, 0), (3, 1, 0, 2)) if x.ndim == 4 else ((*range(1, x.ndim), 0), (-1, *range(x.ndim - 1)))
+    return x.transpose(order).copy().transpose(back)
 
 
 @op

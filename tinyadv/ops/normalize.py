@@ -1,14 +1,21 @@
 """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167)."""
 
+from tinyadv.backend import array_module
+from tinyadv.parallel import all_reduce
 from tinyadv.shapes import check_equal, check_ndim
 from tinyadv.tensor import op
 
-AXES = (0, 2, 3)  # of (N, C, H, W): all but the channels
-
 
 def batch_statistics(x):
-    """The mean and the (biased) variance of every channel of an array (N, C, H, W), each (C,)."""
-    return x.mean(axis=AXES), x.var(axis=AXES)
+    """The mean and the (biased) variance of every channel of an array (N, C, H, W), each (C,), and of how many numbers.
+
+    Where x is one part of a batch that is computed in parts, they are those of the whole batch.
+    """
+    count, total = all_reduce(x.size // x.shape[1], channel_sums(x))
+    mean = total / count
+    z = x - _per_channel(mean, x)
+    (squares,) = all_reduce(channel_sums(z, z))
+    return mean, squares / count, count
 
 
 @op
@@ -20,24 +27,44 @@ def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
     """
     check_ndim(x.shape, 4, "batch_norm", "images of shape (N, C, H, W)")
     check_equal(x.shape[1], mean.shape[0], "batch_norm", "the images' number of channels", "the layer's")
-    per_channel = (slice(None), None, None)  # (C,) -> (C, 1, 1)
     inverse = (variance + eps) ** -0.5
     scale = weight * inverse
     shift = bias - mean * scale
-    count = x.size // x.shape[1]
+    known: list = []  # g and its sums(g): all three gradients need them
 
-    def normalized():  # computed again where it is needed, to keep no second copy of the image
-        return (x - mean[per_channel]) * inverse[per_channel]
+    def sums(g):
+        """The sums of g and of g·z, where z = (x - mean) / sqrt(variance + eps)."""
+        if not known or known[0] is not g:
+            known[:] = g, channel_sums(g), channel_sums(g, x - _per_channel(mean, x)) * inverse
+        return known[1:]
 
     def x_vjp(g):
         if not of_batch:
-            return g * scale[per_channel]
-        z = normalized()
-        g_mean, gz_mean = g.sum(axis=AXES) / count, (g * z).sum(axis=AXES) / count
-        z *= gz_mean[per_channel]
-        z += g_mean[per_channel]
-        return (g - z) * scale[per_channel]
+            return g * _per_channel(scale, g)
+        count, g_sum, gz_sum = all_reduce(x.size // x.shape[1], *sums(g))
+        y = x - _per_channel(mean, x)  # scale · (g - mean of g - z · mean of g·z)
+        y *= _per_channel(-scale * inverse * gz_sum / count, x)
+        y -= _per_channel(scale * g_sum / count, x)
+        y += g * _per_channel(scale, g)
+        return y
 
-    y = x * scale[per_channel]
-    y += shift[per_channel]
-    return y, x_vjp, lambda g: (g * normalized()).sum(axis=AXES), lambda g: g.sum(axis=AXES)
+    y = x * _per_channel(scale, x)
+    y += _per_channel(shift, x)
+    return y, x_vjp, lambda g: sums(g)[1], lambda g: sums(g)[0]
+
+
+def channel_sums(*factors):
+    """(C,): the sum of the product of one or two arrays (N, C, H, W) over all axes but the channels.
+
+    einsum makes no product first, and is three times as fast as `sum` over several axes.
+    """
+    return array_module(*factors).einsum(",".join(["nchw"] * len(factors)) + "->c", *factors)
+
+
+def _per_channel(values, x):
+    """(C,) -> (N, C, 1, W), to broadcast against x (N, C, H, W): written out for a whole row, one run in memory.
+
+    NumPy is twice as fast with that as with (C, 1, 1), where it handles every row of every channel on its own.
+    """
+    n, c, _, w = x.shape
+    return values.repeat(w * n).reshape(c, w, n).transpose(2, 0, 1)[:, :, None]

@@ -1,33 +1,31 @@
 """Convolution and pooling: operations on the windows of an image.
 
-Images are (N, C, H, W) to the outside. In memory they are (C, H, W, N), the batch last: the public shape is a
-transposed view, which costs nothing, and every operation keeps the memory order of its input. It pays three times:
-a row of a shifted image is one run of W·N numbers, so patches are gathered and pooled at the speed of memcpy
-however few channels there are; the product of weights (F, C·kh·kw) and patches (C·kh·kw, OH·OW·N) is the next
-image without a transposition; and flattening to (C·H·W, N) is free.
-
-Everything rests on one view, the windows (C, kh, kw, OH, OW, N) of an image: its values copied out are the patch
-matrix of a convolution, and its slices windows[:, i, j] are the shifted images that pooling compares.
+Images are (N, C, H, W) to the outside. In memory they are (H, C, W, N), rows outermost and the batch last: the public
+shape is a transposed view, which costs nothing, and every operation keeps the memory order of its input. A row of an
+image, with all its channels and of the whole batch, is then a matrix (C, W·N), and kh rows one below the other are a
+matrix (kh·C, W·N) without being copied. So a convolution gathers only the kw shifted copies of each row that stand for
+the columns of the kernel, and each row of the output is one product with the kh rows that its windows cover.
 """
 
 import math
-from collections.abc import Iterator
+from itertools import repeat
 
 import numpy as np
 
 from tinyadv.backend import array_module
+from tinyadv.ops.normalize import channel_sums
 from tinyadv.ops.reduce import mean
 from tinyadv.shapes import check_equal, check_ndim, pair, window_counts
 from tinyadv.tensor import Tensor, op
-
-# A patch matrix is made and used up in blocks of about this many bytes, to stay in the caches.
-# A GPU wants few and large products instead, and only its memory is a limit.
-BLOCK_BYTES, GPU_BLOCK_BYTES = 1 << 21, 1 << 28
 
 # Sums of at most this many terms are made in float64 on a CPU, and rounded once. Flat parts of an image, of which the
 # first layer sees many, then give exactly equal results, whatever their place in a matrix product: which maximum of a
 # pooling window is the first, and so the gradient, does not depend on how the images are batched.
 FEW_TERMS = 32
+
+# BLAS is slow where a matrix has few rows. Images of at least as many channels as the result, and a result of at most
+# this many: there the kernel's columns are rows of the matrix, and the products are shifted and summed, not the images.
+FEW_CHANNELS = 32
 
 
 @op
@@ -43,24 +41,25 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
     check_equal(x.shape[1], weight.shape[1], "conv2d", "the images' number of channels", "the weight's")
     if bias is not None:
         check_equal(bias.size, weight.shape[0], "conv2d", "the size of the bias", "the weight's number of filters")
-    kernel = weight.shape[2:]
-    window_counts(x.shape[2:], kernel, stride, padding, "conv2d")
+    size, kernel = x.shape[2:], weight.shape[2:]
+    counts = window_counts(size, kernel, stride, padding, "conv2d")
+    # With stride 1 a correlation is the adjoint of another one, whose kernel is flipped and whose padding is the reach.
+    flipped = weight[:, :, ::-1, ::-1].swapaxes(0, 1)  # (C, F, kh, kw)
+    reach = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
+    two_ways, (f, c) = stride == (1, 1) and min(reach) >= 0, weight.shape[:2]
 
     def x_vjp(g):
-        g = _batch_last(g)  # (F, OH, OW, N)
-        reach = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
-        # Folding adds C·kh·kw numbers per output pixel; correlating copies F·kh·kw per input pixel, at half the price.
-        copies, adds = weight.shape[0] * math.prod(x.shape[2:]), 2 * weight.shape[1] * math.prod(g.shape[1:3])
-        if stride == (1, 1) and min(reach) >= 0 and copies <= adds:
-            flipped = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)  # (C, F, kh, kw)
-            return _batch_first(_correlate(_padded(g, reach), flipped, None, stride))
-        return _batch_first(_fold_product(weight, g, x.shape[2:], stride, padding))
+        if two_ways and c > min(f, FEW_CHANNELS):
+            return _outside(_correlate(_inside(g), flipped, size, stride, reach))
+        return _outside(_correlate_adjoint(_inside(g), weight, size, stride, padding))
 
-    def weight_vjp(g):
-        return _weight_gradient(_padded(_batch_last(x), padding), _batch_last(g), kernel, stride)
-
-    y = _correlate(_padded(_batch_last(x), padding), weight, bias, stride)
-    return _batch_first(y), x_vjp, weight_vjp, lambda g: g.sum(axis=(0, 2, 3))
+    if two_ways and f <= min(c, FEW_CHANNELS):
+        y = _correlate_adjoint(_inside(x), flipped, counts, stride, reach)
+    else:
+        y = _correlate(_inside(x), weight, counts, stride, padding)
+    if bias is not None:
+        y += bias.repeat(y[0, 0].size).reshape(y.shape[1:])  # written out: NumPy adds long runs twice as fast
+    return _outside(y), x_vjp, lambda g: _weight_gradient(_inside(x), _inside(g), kernel, stride, padding), channel_sums
 
 
 @op
@@ -69,48 +68,45 @@ def max_pool2d(x, size, stride=None, padding=0):
 
     Padding never wins. The gradient goes to the first maximum of a window, row by row.
     """
-    size, stride, padding = _pool_arguments("max_pool2d", x, size, stride, padding)
+    size, stride, padding, counts = _pool_arguments("max_pool2d", x, size, stride, padding)
     xp = array_module(x)
-    padded = _padded(_batch_last(x), padding, -xp.inf)
-    windows = _windows(padded, size, stride)
-    y = windows[:, 0, 0].copy()
-    for i, j in _taps(size)[1:]:
-        xp.maximum(y, windows[:, i, j], out=y)
+    padded = _padded(_inside(x), padding, -xp.inf)
+    first, *others = _shifted(padded, size, stride, counts)
+    y, larger = first.copy(), []  # the maximum so far, and for each further element, in which windows it is larger
+    for values in others:
+        larger.append(values > y)
+        xp.maximum(y, values, out=y)
 
     def vjp(g):
-        g = _batch_last(g)
-        open_windows = xp.ones(y.shape, bool)  # those whose maximum has not been met yet
+        def shares():
+            left = _inside(g)  # of the gradient of each window, until the last element that was larger takes it
+            for last in reversed(larger):
+                taken = left * last
+                yield taken
+                left = left - taken
+            yield left
 
-        def share(i, j):
-            hit = windows[:, i, j] == y
-            xp.logical_and(hit, open_windows, out=hit)
-            xp.logical_xor(open_windows, hit, out=open_windows)
-            return g, hit
+        return _outside(_fold(shares(), _inside(g), x.shape[2:], size, stride, padding))
 
-        return _batch_first(_fold(share, padded, x.shape[2:], size, stride, padding))
-
-    return _batch_first(y), vjp
+    return _outside(y), vjp
 
 
 @op
 def avg_pool2d(x, size, stride=None, padding=0):
-    """The mean of each window, zeros of the padding included: (N, C, H, W) -> (N, C, OH, OW).
-
-    `stride` is `size` unless given.
-    """
-    size, stride, padding = _pool_arguments("avg_pool2d", x, size, stride, padding)
-    padded = _padded(_batch_last(x), padding)
-    windows = _windows(padded, size, stride)
-    y = windows[:, 0, 0].copy()
-    for i, j in _taps(size)[1:]:
-        y += windows[:, i, j]
+    """The mean of each window, padding included: (N, C, H, W) -> (N, C, OH, OW). `stride` is `size` unless given."""
+    size, stride, padding, counts = _pool_arguments("avg_pool2d", x, size, stride, padding)
+    padded = _padded(_inside(x), padding)
+    first, *others = _shifted(padded, size, stride, counts)
+    y = first.copy()
+    for values in others:
+        y += values
     y /= math.prod(size)
 
     def vjp(g):
-        share = _batch_last(g) / math.prod(size)
-        return _batch_first(_fold(lambda i, j: (share, 1), padded, x.shape[2:], size, stride, padding))
+        share = _inside(g) / math.prod(size)
+        return _outside(_fold(repeat(share), share, x.shape[2:], size, stride, padding))
 
-    return _batch_first(y), vjp
+    return _outside(y), vjp
 
 
 def global_avg_pool2d(x) -> Tensor:
@@ -125,110 +121,130 @@ def _pool_arguments(operation, x, size, stride, padding):
     check_ndim(x.shape, 4, operation, "images of shape (N, C, H, W)")
     if 2 * padding[0] > size[0] or 2 * padding[1] > size[1]:
         raise ValueError(f"{operation}: padding {padding} must be at most half of the window {size}")
-    window_counts(x.shape[2:], size, stride, padding, operation)
-    return size, stride, padding
+    return size, stride, padding, window_counts(x.shape[2:], size, stride, padding, operation)
 
 
-def _batch_last(x):
-    """(N, C, H, W) -> (C, H, W, N), contiguous: a view of what this file made, a copy of what others did."""
-    return array_module(x).ascontiguousarray(x.transpose(1, 2, 3, 0))
+def _inside(x):
+    """(N, C, H, W) -> (H, C, W, N), contiguous: a view of what this file made, a copy of what others did."""
+    return array_module(x).ascontiguousarray(x.transpose(2, 1, 3, 0))
 
 
-def _batch_first(x):
-    """(C, H, W, N) -> (N, C, H, W), a view."""
-    return x.transpose(3, 0, 1, 2)
+def _outside(x):
+    """(H, C, W, N) -> (N, C, H, W), a view."""
+    return x.transpose(3, 1, 0, 2)
 
 
 def _padded(x, padding, value=0.0):
-    """x (C, H, W, N) in a frame of `value`, `padding` (height, width) wide on each side."""
+    """x (H, C, W, N) in a frame of `value`, `padding` (height, width) wide on each side."""
     if padding == (0, 0):
         return x
-    (ph, pw), (c, h, w, n) = padding, x.shape
-    framed = array_module(x).full((c, h + 2 * ph, w + 2 * pw, n), value, x.dtype)
-    framed[:, ph : ph + h, pw : pw + w] = x
+    (ph, pw), (h, c, w, n) = padding, x.shape
+    framed = array_module(x).full((h + 2 * ph, c, w + 2 * pw, n), value, x.dtype)
+    framed[ph : ph + h, :, pw : pw + w] = x
     return framed
 
 
-def _windows(x, kernel, stride):
-    """The windows of x (C, H, W, N): a view (C, kh, kw, OH, OW, N), windows[c, i, j, h, w] = x[c, h·s + i, w·s + j]."""
-    c, h, w, n = x.shape
-    oh, ow = window_counts((h, w), kernel, stride, (0, 0), "windows")
-    sc, sh, sw, sn = x.strides
+def _meeting(tap, size, count, stride, padding):
+    """(outputs, inputs): the columns that meet at one tap, an element of the kernel's rows.
+
+    Output q meets input q·stride + tap - padding, unless that lies outside of the image.
+    """
+    offset = tap - padding
+    start = max(0, -(offset // stride))
+    stop = max(start, min(count, (size - 1 - offset) // stride + 1))
+    return slice(start, stop), slice(start * stride + offset, max(0, (stop - 1) * stride + offset + 1), stride)
+
+
+def _gather(x, kw, count, stride, padding, dtype):
+    """The kw shifted copies of every row: x (H, C, W, N) -> (H, kw·C, OW·N), as they meet the kernel's columns."""
+    x = _padded(x, (0, padding))
+    (h, c, _, n), (sh, sc, sw, sn) = x.shape, x.strides
     as_strided = array_module(x).lib.stride_tricks.as_strided
-    return as_strided(x, (c, *kernel, oh, ow, n), (sc, sh, sw, sh * stride[0], sw * stride[1], sn))
+    shifted = as_strided(x, (h, kw, c, count, n), (sh, sw, sc, sw * stride, sn))
+    return shifted.astype(dtype, order="C", copy=kw > 1).reshape(h, kw * c, count * n)
 
 
-def _taps(kernel) -> list[tuple[int, int]]:
-    """The (i, j) of a window, row by row."""
-    return [(i, j) for i in range(kernel[0]) for j in range(kernel[1])]
+def _stacks(rows, reach, first, stride, count):
+    """(outputs, terms, stacks): for a slice of the output rows, the rows (H, R, L) that they are made of.
+
+    Output row q is made of the `reach` rows from first + q·stride on. Those that exist lie one below the other in
+    memory: stacks (outputs, terms, L) is a view, and terms says which of the reach·R they are. The others are zero.
+    """
+    h, r, length = rows.shape
+    low = min(count, max(0, -(first // stride)))  # the output rows from here on,
+    high = max(low, min(count, (h - reach - first) // stride + 1))  # up to here, have all their rows
+    if low < high:
+        as_strided, (s_row, s_line, s_number) = array_module(rows).lib.stride_tricks.as_strided, rows.strides
+        shape, strides = (high - low, reach * r, length), (s_row * stride, s_line, s_number)
+        yield slice(low, high), slice(0, reach * r), as_strided(rows[first + low * stride :], shape, strides)
+    for q in (*range(low), *range(high, count)):
+        top = first + q * stride
+        start, stop = max(0, top), max(0, top, min(h, top + reach))
+        terms = slice((start - top) * r, (stop - top) * r)
+        yield slice(q, q + 1), terms, rows[start:stop].reshape(1, (stop - start) * r, length)
 
 
-def _blocks(x, windows) -> Iterator[tuple[slice, slice]]:
-    """(rows, columns) of the output whose patches fit in a block: whole rows if one fits, else parts of one."""
-    limit = BLOCK_BYTES if isinstance(x, np.ndarray) else GPU_BLOCK_BYTES
-    c, kh, kw, oh, ow, n = windows.shape
-    pixels = max(1, limit // max(1, c * kh * kw * n * x.itemsize))
-    rows, columns = max(1, pixels // ow), min(pixels, ow)
-    for top in range(0, oh, rows):
-        for left in range(0, ow, columns):
-            yield slice(top, top + rows), slice(left, left + columns)
+def _multiply_rows(matrix, rows, reach, first, stride, y):
+    """y[q] = matrix @ the stack of rows that output row q is made of: (M, reach·R), (H, R, L), y (count, M, L)."""
+    for outputs, terms, stacks in _stacks(rows, reach, first, stride, len(y)):
+        array_module(rows).matmul(matrix[:, terms], stacks, out=y[outputs], casting="same_kind")
 
 
-def _correlate(x, weight, bias, stride):
-    """x (C, H, W, N), already padded, with weight (F, C, kh, kw) -> (F, OH, OW, N): patches gathered, one product."""
-    xp = array_module(x)
-    windows = _windows(x, weight.shape[2:], stride)
-    y = xp.empty((len(weight), *windows.shape[3:]), xp.result_type(x, weight))
-    few = xp is np and math.prod(weight.shape[1:]) <= FEW_TERMS
-    matrix = weight.reshape(len(weight), -1).astype(np.float64 if few else y.dtype, copy=False)  # (F, C·kh·kw)
-    for rows, columns in _blocks(x, windows):
-        patches = windows[:, :, :, rows, columns].astype(matrix.dtype, order="C").reshape(matrix.shape[1], -1)
-        block = y[:, rows, columns].reshape(len(y), -1)  # a view: whole rows, or part of one, are one run
-        if matrix.dtype == y.dtype:
-            xp.matmul(matrix, patches, out=block)
-        else:
-            block[...] = matrix @ patches
-        if bias is not None:
-            block += bias[:, None]
-    return y
+def _correlate(x, weight, counts, stride, padding):
+    """x (H, C, W, N) with weight (F, C, kh, kw) -> (OH, F, OW, N): columns gathered, then a product for each row."""
+    xp, (f, c, kh, kw), n = array_module(x), weight.shape, x.shape[3]
+    y = xp.empty((counts[0], f, counts[1] * n), xp.result_type(x, weight))
+    few = isinstance(x, np.ndarray) and c * kh * kw <= FEW_TERMS
+    dtype = np.float64 if few else y.dtype
+    columns = _gather(x, kw, counts[1], stride[1], padding[1], dtype)
+    matrix = weight.transpose(0, 2, 3, 1).reshape(f, -1).astype(dtype, copy=False)  # (F, kh·kw·C)
+    _multiply_rows(matrix, columns, kh, -padding[0], stride[0], y)
+    return y.reshape(counts[0], f, counts[1], n)
 
 
-def _weight_gradient(x, g, kernel, stride):
-    """The adjoint of _correlate in its weight: the sum over blocks of g · patchesᵀ."""
-    windows = _windows(x, kernel, stride)
-    total = array_module(x).zeros((len(g), math.prod(windows.shape[:3])), g.dtype)
-    for rows, columns in _blocks(x, windows):
-        patches = windows[:, :, :, rows, columns].reshape(total.shape[1], -1)
-        total += g[:, rows, columns].reshape(len(g), -1) @ patches.T
-    return total.reshape(len(g), *windows.shape[:3])
+def _correlate_adjoint(g, weight, size, stride, padding):
+    """The adjoint of _correlate in x: g (OH, F, OW, N) -> (H, C, W, N): a product for each row, then columns folded."""
+    xp, (f, c, _, kw), (_, _, ow, n) = array_module(g), weight.shape, g.shape
+    image = xp.zeros((size[0], c, size[1], n), xp.result_type(g, weight))
+    g = g.reshape(len(g), f, ow * n)
+    for phase in range(stride[0]):  # the rows phase, phase + stride, ... of the image meet the same rows of the kernel
+        rows = image[phase :: stride[0]]
+        shift, tap = divmod(phase + padding[0], stride[0])
+        taps = weight[:, :, tap :: stride[0]][:, :, ::-1]  # (F, C, reach, kw), in the order in which rows of g follow
+        reach = taps.shape[2]
+        matrix = taps.transpose(3, 1, 2, 0).reshape(kw * c, reach * f)
+        products = xp.empty((len(rows), kw * c, ow * n), image.dtype)
+        _multiply_rows(matrix, g, reach, shift - reach + 1, 1, products)
+        products = products.reshape(len(rows), kw, c, ow, n)
+        for j in range(kw):
+            outputs, inputs = _meeting(j, size[1], ow, stride[1], padding[1])
+            rows[:, :, inputs] += products[:, j, :, outputs]
+    return image
 
 
-def _fold_product(weight, g, size, stride, padding):
-    """The adjoint of _correlate in x: the patches' gradient weightᵀ · g, block by block, folded into an image."""
-    xp = array_module(g)
-    c, kernel = weight.shape[1], weight.shape[2:]
-    (h, w), (ph, pw) = size, padding
-    image = xp.zeros((c, h + 2 * ph, w + 2 * pw, g.shape[3]), g.dtype)
-    windows = _windows(image, kernel, stride)
-    matrix = weight.reshape(len(weight), -1).T  # (C·kh·kw, F)
-    for rows, columns in _blocks(image, windows):
-        block = windows[:, :, :, rows, columns]
-        patches = (matrix @ g[:, rows, columns].reshape(len(g), -1)).reshape(block.shape)
-        for i, j in reversed(_taps(kernel)):  # so a pixel sums up by output row, however these are cut
-            block[:, i, j] += patches[:, i, j]  # within one (i, j) no pixel occurs twice
-    return image[:, ph : ph + h, pw : pw + w]
+def _weight_gradient(x, g, kernel, stride, padding):
+    """The adjoint of _correlate in its weight: the sum over all rows of columns · gᵀ."""
+    xp, c, (oh, f, ow, n) = array_module(x), x.shape[1], g.shape
+    columns = _gather(x, kernel[1], ow, stride[1], padding[1], g.dtype)  # (H, kw·C, OW·N)
+    g = g.reshape(oh, f, ow * n).swapaxes(1, 2)
+    gradient = xp.zeros((kernel[0] * kernel[1] * c, f), g.dtype)
+    for outputs, terms, stacks in _stacks(columns, kernel[0], -padding[0], stride[0], oh):
+        gradient[terms] += xp.matmul(stacks, g[outputs]).sum(axis=0)
+    return gradient.reshape(*kernel, c, f).transpose(3, 2, 0, 1)
 
 
-def _fold(share, padded, size, kernel, stride, padding):
-    """The adjoint of _windows: the image in which every pixel sums up the products share(i, j) of two arrays."""
-    xp = array_module(padded)
-    (h, w), (ph, pw) = size, padding
-    apart = stride[0] >= kernel[0] and stride[1] >= kernel[1]  # windows that share no pixel need no sum
-    image = xp.zeros_like(padded)
-    windows = _windows(image, kernel, stride)
-    for i, j in _taps(kernel):
-        if apart:
-            xp.multiply(*share(i, j), out=windows[:, i, j])
-        else:
-            windows[:, i, j] += xp.multiply(*share(i, j))
-    return image[:, ph : ph + h, pw : pw + w]
+def _shifted(x, window, stride, counts):
+    """Views (OH, C, OW, N) of x (H, C, W, N), one for each element of a window, row by row: its values."""
+    (sh, sw), (oh, ow) = stride, counts
+    return [x[i : i + sh * (oh - 1) + 1 : sh, :, j : j + sw * (ow - 1) + 1 : sw]
+            for i in range(window[0]) for j in range(window[1])]
+
+
+def _fold(shares, g, size, window, stride, padding):
+    """The adjoint of _shifted: an image (H, C, W, N) of sums of shares like g, one for each element, the last first."""
+    xp, (oh, c, ow, n), (h, w), (ph, pw) = array_module(g), g.shape, size, padding
+    tiled = window == stride and (h + 2 * ph, w + 2 * pw) == (oh * stride[0], ow * stride[1])  # a pixel has one share
+    image = (xp.empty if tiled else xp.zeros)((h + 2 * ph, c, w + 2 * pw, n), g.dtype)
+    for pixels, share in zip(reversed(_shifted(image, window, stride, (oh, ow))), shares, strict=False):
+        pixels[...] = share if tiled else pixels + share
+    return image[ph : ph + h, :, pw : pw + w]
