@@ -26,8 +26,9 @@ docs: .venv/.installed-test  ## run every code block of docs/ and the README
 parity: .venv/.installed-test .venv/.installed-parity  ## compare with PyTorch, torchattacks and foolbox
 	$(RUN) -m pytest -m parity
 
-bench: .venv/.installed-parity  ## speed beside the peers: python -m benchmarks
+bench: .venv/.installed-bench  ## speed beside the peers, and its limits: benchmarks.json, benchmarks.png
 	$(RUN) -m benchmarks
+	$(RUN) -m benchmarks.limits
 
 gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## the tests and the demo on CuPy (CUDA=12 or 13)
 	$(RUN) -m pytest -m gpu

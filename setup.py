@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 
 TEST = ["pytest>=8", "pytest-xdist", "hypothesis"]
+PARITY = ["torch==2.13.0", "torchattacks", "foolbox"]
 
 setup(
     name="tinyadv",
@@ -34,6 +35,7 @@ setup(
         "dev": [*TEST, "ruff~=0.17.5", "mypy~=2.4.1"],
         "cuda12": ["cupy-cuda12x[ctk]"],
         "cuda13": ["cupy-cuda13x[ctk]"],
-        "parity": ["torch==2.13.0", "torchattacks", "foolbox"],
+        "parity": PARITY,
+        "bench": [*PARITY, "adversarial-robustness-toolbox", "mygrad"],
     },
 )

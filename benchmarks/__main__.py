@@ -1,13 +1,16 @@
 """Measure attacks and training beside the peers: interleaved rounds on the same machine, medians and ratios.
 
-    python -m benchmarks                       # all networks, batch 200
-    python -m benchmarks --networks LeNet --batches 25 50 100 200
+    python -m benchmarks                                             # everything: half an hour on two cores
+    python -m benchmarks --networks LeNet --batches 200 --only PyTorch
+
+Writes a JSON file, and beside it the throughput against the batch size as a figure.
 """
 
 from __future__ import annotations
 
 import tinyadv  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
 import argparse
+import importlib.util
 import json
 import platform
 import time
@@ -20,7 +23,11 @@ from threadpoolctl import threadpool_info
 
 from benchmarks.contenders import attackers, task, trainers
 from benchmarks.networks import NETWORKS, build
+from tinyadv import plots
 from tinyadv.backend import usable_cores
+
+PEERS = {"torchattacks": "torchattacks", "foolbox": "foolbox", "art": "ART", "mygrad": "MyGrad"}  # modules and names
+UNITS = {"attack": "img-step/s of PGD", "training": "img/s of training"}
 
 
 def measure(runs: dict[str, Callable[[], object]], images: int, rounds: int) -> dict[str, list[float]]:
@@ -47,6 +54,32 @@ def table(title: str, speeds: dict[str, list[float]]) -> str:
     return "\n".join(lines)
 
 
+def figure(result: dict[str, dict[str, dict[str, list[float]]]]) -> plots.Figure:
+    """Throughput against the batch size: a column for each network, above attacks, below training."""
+    networks = list(dict.fromkeys(key.split("/")[0] for key in result["attack"]))
+    drawing = plots.blank(3 * len(networks), 5.5)
+    grid = drawing.subplots(2, len(networks), squeeze=False, sharex=True)
+    everybody = list(dict.fromkeys(who for runs in result["attack"].values() for who in runs))
+    for row, (kind, unit) in zip(grid, UNITS.items(), strict=True):
+        row[0].set_ylabel(unit)
+        for axes, network in zip(row, networks, strict=True):
+            keys = [key for key in result[kind] if key.startswith(network + "/")]
+            found = {int(key.split("/")[1]): result[kind][key] for key in keys}
+            for who, style in zip(everybody, ["-o", "-s", "-^", "-D", "-v", "-P"], strict=False):
+                points = [(batch, np.median(runs[who])) for batch, runs in sorted(found.items()) if who in runs]
+                if points:
+                    width = 2.5 if who == "tinyadv" else 1
+                    axes.semilogx(*zip(*points, strict=True), style, markersize=4, linewidth=width, base=2)
+            axes.set_ylim(bottom=0)
+            axes.set_xticks(sorted(found), map(str, sorted(found)))
+            axes.minorticks_off()
+    for above, below, network in zip(*grid, networks, strict=True):
+        above.set_title(network)
+        below.set_xlabel("images in a batch")
+    drawing.legend(grid[0][0].lines, everybody, loc="outside lower center", ncols=3)
+    return drawing
+
+
 def machine() -> dict[str, object]:
     """What the numbers depend on."""
     blas = [f"{i['internal_api']} {i.get('architecture', '')}" for i in threadpool_info() if i["user_api"] == "blas"]
@@ -58,13 +91,15 @@ def main() -> None:
     """Parse the command line, measure, print, and write the JSON file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
-    parser.add_argument("--batches", nargs="+", type=int, default=[200], help="images in a batch")
+    parser.add_argument("--batches", nargs="+", type=int, default=[25, 50, 100, 200], help="images in a batch")
     parser.add_argument("--steps", type=int, default=10, help="of PGD")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="+", help="contenders, such as tinyadv PyTorch torchattacks")
+    parser.add_argument("--only", nargs="+", help="peers, such as PyTorch torchattacks")
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
     args = parser.parse_args()
     torch.set_num_threads(usable_cores())
+    if missing := [name for module, name in PEERS.items() if not importlib.util.find_spec(module)]:
+        print(f"not installed, and left out: {', '.join(missing)} (pip install -e '.[bench]')")
     result: dict[str, object] = {"machine": machine(), "attack": {}, "training": {}}
     print(json.dumps(result["machine"], indent=1))
     for name in args.networks:
@@ -74,11 +109,11 @@ def main() -> None:
                 if args.only:
                     runs = {who: run for who, run in runs.items() if who in {*args.only, "tinyadv"}}
                 speeds = measure(runs, batch * args.steps, args.rounds)
-                what = "img-step/s of PGD" if kind == "attack" else "img/s of training"
-                print(table(f"{name}, batch {batch}, {what}", speeds), flush=True)
+                print(table(f"{name}, batch {batch}, {UNITS[kind]}", speeds), flush=True)
                 result[kind][f"{name}/{batch}"] = speeds
-    args.out.write_text(json.dumps(result, indent=1))
-    print(args.out)
+        args.out.write_text(json.dumps(result, indent=1))
+    figure(result).savefig(args.out.with_suffix(".png"))
+    print(args.out, args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def concatenate(*arrays, axis):
 
 
 def batch_norm_of_batch(x, weight, bias):
-    mean, variance = batch_statistics(x.data)
+    mean, variance, _ = batch_statistics(x.data)
     return ops.batch_norm(x, weight, bias, mean, variance, of_batch=True)
 
 

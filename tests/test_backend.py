@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import strict_device
 
+from tinyadv import backend
 from tinyadv.backend import array_module, blas_kernel_override, describe, move, to_device, to_host, usable_cores
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +174,24 @@ def python(code, **environment):
 def test_the_users_own_kernels_are_kept(setting):
     printed = python("import os, tinyadv; print(os.environ['OPENBLAS_CORETYPE'])", OPENBLAS_CORETYPE=setting)
     assert printed.strip() == setting
+
+
+@pytest.mark.parametrize(("setting", "library", "asked"), [
+    ({}, "glibc", True), ({"OPENBLAS_CORETYPE": "Zen"}, "glibc", True), ({}, "", False),
+    ({"MALLOC_ARENA_MAX": "4"}, "glibc", False), ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}, "glibc", False),
+])
+@pytest.mark.parametrize("refused", [None, -8])
+def test_freed_memory_is_kept_in_one_arena_unless_the_user_has_a_say(monkeypatch, setting, library, asked, refused):
+    def mallopt(parameter, value):
+        settings[parameter] = value
+        return int(parameter != refused)
+
+    settings = {}
+    monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: types.SimpleNamespace(mallopt=mallopt))
+    monkeypatch.setattr(backend.platform, "libc_ver", lambda: (library, "2.40"))
+    assert backend.keep_freed_memory(setting) == (asked and refused is None)
+    # of malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
+    assert settings == ({-1: 512 << 20, -3: 32 << 20, -8: 1} if asked else {})
 
 
 def test_kernels_are_chosen_before_numpy_is_loaded_and_not_after():

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyadv import ops, tensor
-from tinyadv.backend import array_module
+from tinyadv.backend import array_module, to_host
+from tinyadv.ops.movement import batch_last
 from tinyadv.tensor import Tensor, gradients, op
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -168,3 +169,16 @@ def test_saturating_functions_do_not_overflow(x, dtype):
         assert low <= y.item() <= high
         assert np.isfinite(gradients(y, [t])[0])
     assert ops.sigmoid(np.array(-700.0)).item() == np.exp(-700.0)
+
+
+@pytest.mark.parametrize(("shape", "order"), [
+    ((4, 2, 3, 5), (2, 1, 3, 0)), ((4, 7), (1, 0)), ((4, 2, 3), (1, 2, 0)), ((4,), (0,)), ((0, 2, 3, 5), (2, 1, 3, 0)),
+])
+def test_a_copy_with_the_batch_last_has_images_row_by_row(xp, shape, order):
+    x = xp.asarray(np.random.default_rng(0).random(shape))
+    copy = batch_last(x)
+    assert type(copy) is xp.ndarray
+    assert copy.transpose(order).flags.c_contiguous
+    np.testing.assert_array_equal(to_host(copy), to_host(x))
+    copy[...] = -1
+    assert not (x == -1).any()

@@ -1,13 +1,9 @@
 """Slips that are easily made, and must not pass silently."""
 
-import threading
-
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
 
 from tinyadv import Tensor, attacks, data, gradients, models, nn, no_grad, ops, training
-from tinyadv.attacks.driver import single_threaded_blas
 
 
 def test_wrt_without_brackets_is_refused():
@@ -50,28 +46,6 @@ def test_an_attack_and_training_work_within_no_grad(workers):
         found = attack(model, test.images, test.labels, batch_size=10, workers=workers)
         training.fit(model, train, epochs=1, optimizer=nn.optim.SGD(model, lr=0.01))
     np.testing.assert_array_equal(found, expected)
-
-
-def test_blas_gets_its_threads_back_when_blocks_of_two_threads_overlap():
-    def counts():
-        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
-
-    before, first_left = counts(), threading.Event()
-
-    def second(entered):
-        with single_threaded_blas:
-            entered.set()
-            first_left.wait(10)
-
-    entered = threading.Event()
-    thread = threading.Thread(target=second, args=(entered,))
-    with single_threaded_blas:
-        thread.start()
-        entered.wait(10)
-        assert set(counts()) == {1}
-    first_left.set()
-    thread.join()
-    assert counts() == before
 
 
 def test_a_parameter_may_be_called_file(tmp_path):

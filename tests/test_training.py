@@ -1,5 +1,6 @@
 import math
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tinyadv import Tensor, data, evaluation, nn, ops, training
 from tinyadv.data import Dataset
 from tinyadv.nn.optim import SGD, Adam
+from tinyadv.parallel import part_index
 from tinyadv.training import Epoch, History
 
 CLASSES = ("left", "middle", "right")
@@ -27,13 +29,31 @@ def linear(seed=0):
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 3, rng=np.random.default_rng(seed)))
 
 
-def with_modes(seed=0):
+def with_modes(seed=0, p=0.3):
     """A model whose layers behave differently in training, and whose flags are neither all on nor all off."""
     rng = np.random.default_rng(seed)
     model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, rng=rng), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
-                          nn.Dropout(0.3, seed=seed), nn.Linear(48, 3, rng=rng)).eval()
+                          nn.Dropout(p, seed=seed), nn.Linear(48, 3, rng=rng)).eval()
     model.layers[1].training = True
     return model
+
+
+def in_float64(model):
+    """A model of with_modes() whose results differ by rounding alone, however its sums are made."""
+    norm = model.layers[1]
+    norm.running_mean, norm.running_var = norm.running_mean.astype(np.float64), norm.running_var.astype(np.float64)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.astype(np.float64)
+    return model
+
+
+@contextmanager
+def parts(most):
+    """A batch of the small images here is computed in up to so many parts, as one of large images would be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "PARTS", most)
+        patch.setattr(training.driver, "SHARD", 12)
+        yield
 
 
 class Probe(nn.Module):
@@ -101,25 +121,55 @@ def test_a_step_subtracts_lr_times_the_gradient_of_the_mean_cross_entropy(n, lr,
     assert hits == (p.argmax(axis=1) == train.labels).sum()
 
 
-def test_layers_that_couple_the_examples_of_a_batch_see_all_of_it():
-    train, model, by_hand = stripes(100), with_modes(), with_modes().train()
-    fit(model, train, lr=0.1, epochs=1, batch_size=100)
-    ((images, labels),) = data.batches(train, 100, seed=0)
-    optimizer = SGD(by_hand, lr=0.1)
-    ops.cross_entropy(by_hand(Tensor(images)), labels).backward()
+@pytest.mark.parametrize(("n", "most", "lengths"), [
+    (100, 1, [100]), (100, 2, [50, 50]), (100, 4, [25, 25, 25, 25]), (50, 4, [17, 17, 16]), (31, 4, [31]), (1, 4, [1]),
+])
+def test_a_batch_is_computed_in_a_few_parts_of_some_images(n, most, lengths):
+    seen, model = {}, linear()
+    model.layers[0].forward = lambda x: seen.update({part_index(): len(x)}) or x.flatten()
+    with parts(most), training.updates(model, SGD(model, lr=0.1)) as update:
+        update(stripes(n).images, stripes(n).labels)
+    assert seen == dict(enumerate(lengths))
+
+
+def test_a_batch_stays_whole_for_a_module_that_needs_it_so():
+    seen, model = [], nn.Sequential(nn.Dropout(0.1), linear())
+    model.layers[0].couples_examples = True
+    model.layers[1].layers[0].forward = lambda x: seen.append(len(x)) or x.flatten()
+    with parts(4), training.updates(model, SGD(model, lr=0.1)) as update:
+        update(stripes(100).images, stripes(100).labels)
+    assert seen == [100]
+
+
+@settings(max_examples=10)
+@given(n=st.integers(64, 130), seed=st.integers(0, 1000))
+def test_a_step_in_parts_is_that_of_the_whole_batch(n, seed):
+    """Layers that couple the examples of a batch see all of it: loss, hits, weights and running statistics agree."""
+    train, whole = stripes(n, seed), in_float64(with_modes(seed, p=0)).train()
+    images, optimizer = train.images.astype(np.float64), SGD(whole, lr=0.1)
+    logits = whole(Tensor(images))
+    loss = ops.cross_entropy(logits, train.labels)
+    loss.backward()
     optimizer.step()
-    for name, expected in by_hand.state_dict().items():
-        np.testing.assert_allclose(model.state_dict()[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    for most in (1, 2, 4):
+        model = in_float64(with_modes(seed, p=0)).train()
+        with parts(most), training.updates(model, SGD(model, lr=0.1)) as update:
+            found, hits = update(images, train.labels)
+        assert found == pytest.approx(loss.item(), rel=1e-12)
+        assert hits == (logits.data.argmax(axis=1) == train.labels).sum()
+        for name, expected in whole.state_dict().items():
+            np.testing.assert_allclose(model.state_dict()[name], expected, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-def test_the_weights_do_not_depend_on_the_number_of_cores(monkeypatch):
-    def trained(cores):
-        monkeypatch.setattr(training, "usable_cores", lambda: cores)
-        model = linear()
-        fit(model, stripes(150), batch_size=70)
-        return weights(model)
+def test_in_parts_the_same_seed_gives_the_same_bytes_and_dropout_counts_batches():
+    def trained():
+        model = with_modes()
+        with parts(4):
+            history = fit(model, stripes(200), batch_size=100)
+        return weights(model), [epoch.loss for epoch in history], model.layers[4].calls
 
-    assert trained(1) == trained(2) == trained(4)
+    assert trained() == trained()
+    assert trained()[2] == 4
 
 
 @settings(max_examples=15)

@@ -1,4 +1,4 @@
-"""Convolution and pooling against loops over the windows, for every layout in memory and either gradient path."""
+"""Convolution and pooling against loops over the windows, for every layout in memory and either way to compute them."""
 
 import math
 
@@ -8,7 +8,7 @@ import references as ref
 from gradcheck import inner
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import conv_cases, images, pool_cases, sizes
+from strategies import conv_cases, images, pool_cases, seeds, sizes
 
 from tinyadv import ops
 from tinyadv.ops import window
@@ -51,11 +51,18 @@ def assert_equal(actual, expected):
 
 
 @in_any_layout
-@given(case=conv_cases(), weight_layout=layouts)
-def test_conv2d_is_a_loop_over_windows(layout, case, weight_layout):
+@pytest.mark.parametrize("few_channels", [0, window.FEW_CHANNELS, 1000])
+@given(case=conv_cases(), weight_layout=layouts, stride=st.sampled_from([{}, {"stride": 1}]),
+       few_terms=st.sampled_from([0, 10**6]))
+def test_conv2d_is_a_loop_over_windows(layout, few_channels, case, weight_layout, stride, few_terms):
+    """Whichever way it is computed; only at stride 1 there are two."""
     (x, weight, bias), options = case
+    options = options | stride
     y = ref.conv2d(x, weight, bias, **options)
-    actual = run(ops.conv2d, (LAYOUTS[layout](x), LAYOUTS[weight_layout](weight), bias), wavy_in(layout), options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "FEW_CHANNELS", few_channels)
+        patch.setattr(window, "FEW_TERMS", few_terms)
+        actual = run(ops.conv2d, (LAYOUTS[layout](x), LAYOUTS[weight_layout](weight), bias), wavy_in(layout), options)
     assert_equal(actual, [y, *ref.conv2d_gradients(wavy(y.shape), x, weight, **options)])
 
 
@@ -79,82 +86,91 @@ def test_max_pool2d_is_a_loop_over_windows(layout, case, levels):
     assert_equal(actual, [y, ref.max_pool2d_gradient(wavy(y.shape), x, **options)])
 
 
-@given(conv_cases())
-def test_conv2d_without_bias(case):
+@pytest.mark.parametrize(("filters", "channels", "few", "stride", "padding", "there", "back"), [
+    (4, 2, 32, 1, 1, "gathers", "folds"), (2, 4, 32, 1, 1, "folds", "gathers"), (4, 4, 32, 1, 0, "folds", "folds"),
+    (2, 4, 32, 1, 2, "folds", "gathers"), (2, 4, 0, 1, 1, "gathers", "gathers"), (4, 3, 2, 1, 1, "gathers", "gathers"),
+    (2, 3, 32, 1, 1, "gathers", "gathers"), (2, 4, 32, 2, 1, "gathers", "folds"), (2, 4, 0, 1, 3, "gathers", "folds"),
+    (2, 4, 32, (1, 2), 1, "gathers", "folds"), (2, 4, 32, 1, (0, 3), "gathers", "folds"),
+])
+def test_the_cheaper_way_is_taken(monkeypatch, filters, channels, few, stride, padding, there, back):
+    """The image's columns gathered, or the products with the flipped kernel folded: the more rows, the better.
+
+    A stride, more padding than the kernel reaches, or (there) few terms leave one way.
+    """
+    taken, arrays = [], (np.ones((2, channels, 6, 7)), np.ones((filters, channels, 3, 3)))
+    for name, way in (("_correlate", "gathers"), ("_correlate_adjoint", "folds")):
+        kernel = getattr(window, name)
+        monkeypatch.setattr(window, name, lambda *args, kernel=kernel, way=way: taken.append(way) or kernel(*args))
+    monkeypatch.setattr(window, "FEW_CHANNELS", few)
+    run(ops.conv2d, arrays, wavy, {"stride": stride, "padding": padding})
+    assert taken == [there, back]
+
+
+@given(conv_cases(), seeds)
+def test_the_kernels_are_adjoint_to_each_other(case, seed):
+    """<correlate(x), g> = <x, correlate_adjoint(g)> = <weight, weight_gradient(x, g)>, windows of padding alone too."""
     (x, weight, _), options = case
-    actual = run(ops.conv2d, (x, weight), wavy, options)
-    y = ref.conv2d(x, weight, **options)
-    assert_equal(actual, [y, *ref.conv2d_gradients(wavy(y.shape), x, weight, **options)[:2]])
+    stride, padding = pair(options["stride"], "stride", least=1), pair(options["padding"], "padding", least=0)
+    size, kernel = x.shape[2:], weight.shape[2:]
+    x = window._inside(x)
+    y = window._correlate(x, weight, window_counts(size, kernel, stride, padding, "conv2d"), stride, padding)
+    g = np.random.default_rng(seed).standard_normal(y.shape)
+    of_x = window._correlate_adjoint(g, weight, size, stride, padding)
+    of_weight = window._weight_gradient(x, g, kernel, stride, padding)
+    assert (of_x.shape, of_weight.shape) == (x.shape, weight.shape)
+    np.testing.assert_allclose([(of_x * x).sum(), (of_weight * weight).sum()], (y * g).sum(), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("filters", "channels", "stride", "padding", "folds"),
-    [(2, 4, 1, 1, False), (2, 4, 1, 0, False), (2, 4, 1, 2, False), (4, 1, 1, 1, True), (2, 4, 2, 1, True),
-     (2, 4, 1, 3, True), (2, 4, (1, 2), 1, True), (2, 4, 1, (0, 3), True)],
-)
-@given(seed=st.integers(0, 100))
-def test_the_input_gradient_comes_the_cheaper_way_and_is_the_same(filters, channels, stride, padding, folds, seed):
-    """Correlating with the flipped kernel asks for stride 1, little padding and few filters; folding always works."""
-    rng = np.random.default_rng(seed)
-    x, weight = rng.standard_normal((2, channels, 6, 7)), rng.standard_normal((filters, channels, 3, 3))
-    folded = []
-    with pytest.MonkeyPatch.context() as patch:
-        fold = window._fold_product
-        patch.setattr(window, "_fold_product", lambda *args: folded.append(args) or fold(*args))
-        y, gradient, _ = run(ops.conv2d, (x, weight), wavy, {"stride": stride, "padding": padding})
-    assert bool(folded) == folds
-    expected, _, _ = ref.conv2d_gradients(wavy(y.shape), x, weight, stride, padding)
-    assert_equal([gradient], [expected])
-    g = np.ascontiguousarray(wavy(y.shape).transpose(1, 2, 3, 0))
-    by_folding = fold(weight, g, (6, 7), pair(stride, "stride", least=1), pair(padding, "padding", least=0))
-    assert_equal([by_folding.transpose(3, 0, 1, 2)], [expected])
+@given(h=st.integers(1, 6), r=st.integers(1, 2), reach=st.integers(0, 4), first=st.integers(-6, 6),
+       stride=st.integers(1, 3), count=st.integers(1, 7))
+def test_stacks_hold_every_row_of_an_output_that_exists_once(h, r, reach, first, stride, count):
+    rows = np.arange(h * r * 2).reshape(h, r, 2)
+    given, held, found = np.zeros(count, int), np.zeros((count, reach * r), int), np.full((count, reach * r, 2), -1)
+    stacked = list(window._stacks(rows, reach, first, stride, count))
+    for outputs, terms, stacks in stacked:
+        given[outputs] += 1
+        held[outputs, terms] += 1
+        found[outputs, terms] = stacks
+        assert np.shares_memory(stacks, rows) or not stacks.size
+    row = first + stride * np.arange(count)[:, None] + np.arange(reach)  # (count, reach)
+    exists = (row >= 0) & (row < h)
+    expected = np.where(exists[:, :, None, None], rows[row.clip(0, h - 1)], -1)  # (count, reach, r, 2)
+    assert (given == 1).all()  # also those without a row: their zeros have to be written
+    assert (held == exists.repeat(r, axis=1)).all()
+    assert (found == expected.reshape(found.shape)).all()
+    assert not reach or len(stacked) == (~exists.all(1)).sum() + exists.all(1).any()  # those that have all, at once
 
 
-@given(images((2, 6, 7, 3)), sizes(1, 3), sizes(1, 3), sizes(0, 1), st.integers(0, 100))
-def test_folding_is_the_adjoint_of_taking_windows(x, kernel, stride, padding, seed):
-    """<windows(x), u> = <x, fold(u)> for images (C, H, W, N) and any u."""
-    padded = window._padded(x, padding)
-    windows = window._windows(padded, kernel, stride)
-    u = np.random.default_rng(seed).standard_normal(windows.shape)
-    folded = window._fold(lambda i, j: (u[:, i, j], 1), padded, x.shape[1:3], kernel, stride, padding)
+@given(images((6, 2, 8, 3)), sizes(1, 3), st.none() | sizes(1, 3), sizes(0, 2), seeds)
+def test_folding_is_the_adjoint_of_shifting(x, size, stride, padding, seed):
+    """<shifted(x), u> = <x, fold(u)> for images (H, C, W, N) and any u; windows side by side included."""
+    stride = stride or size
+    counts = window_counts((6, 8), size, stride, padding, "shifted")
+    shifted = np.stack(window._shifted(window._padded(x, padding), size, stride, counts))
+    u = np.random.default_rng(seed).standard_normal(shifted.shape)
+    folded = window._fold(reversed(u), u[0], (6, 8), size, stride, padding)
     assert folded.shape == x.shape
-    np.testing.assert_allclose((windows * u).sum(), (x * folded).sum(), atol=1e-9)
+    np.testing.assert_allclose((shifted * u).sum(), (x * folded).sum(), rtol=0, atol=1e-9)
 
 
-@given(conv_cases(), st.sampled_from([1, 200, 1000]))
-def test_the_size_of_a_block_does_not_matter(case, size):
-    """Blocks of one pixel, of a part of a row, of some rows, of the whole image."""
-    arrays, options = case
-    whole = run(ops.conv2d, arrays, wavy, options)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(window, "BLOCK_BYTES", size)
-        assert_equal(run(ops.conv2d, arrays, wavy, options), whole)
+@given(channels=st.integers(1, 3), filters=st.integers(1, 9), kernel=sizes(1, 3), n=st.integers(1, 40), seed=seeds)
+def test_equal_windows_of_few_terms_give_equal_bits(channels, filters, kernel, n, seed):
+    """In float32, wherever they stand and however many images there are: the float64 sum, rounded once."""
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((filters, channels, *kernel), np.float32)
+    x = np.tile(rng.random((1, channels, 2, 3), np.float32), (n, 1, 3, 3))  # (N, C, 6, 9), the same pixels repeated
+    y = ops.conv2d(x, weight).data
+    expected = ref.conv2d(x[:1].astype(np.float64), weight.astype(np.float64))[:, :, :2, :3].astype(np.float32)
+    np.testing.assert_array_equal(y, np.tile(expected, (n, 1, 3, 3))[:, :, : y.shape[2], : y.shape[3]])
 
 
-@given(conv_cases(), st.sampled_from([1, 1000, 1 << 20]))
-def test_blocks_cover_every_pixel_once(case, size):
-    (x, weight, _), options = case
-    windows = window._windows(window._batch_last(ref.frame(x, options["padding"])), weight.shape[2:],
-                              pair(options["stride"], "stride", least=1))
-    seen = np.zeros(windows.shape[3:5], int)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(window, "BLOCK_BYTES", size)
-        for rows, columns in window._blocks(x, windows):
-            seen[rows, columns] += 1
-            patches = windows[:, :, :, rows, columns]
-            assert patches.nbytes <= size or patches.shape[3:5] == (1, 1)
-    assert (seen == 1).all()
-
-
-@pytest.mark.parametrize(
-    ("operation", "arguments"),
-    [(ops.conv2d, {"padding": 1}), (ops.conv2d, {"stride": 2}), (ops.max_pool2d, {"size": 2}),
-     (ops.max_pool2d, {"size": 3, "padding": 1}), (ops.avg_pool2d, {"size": 2, "padding": 1})],
-)
+@pytest.mark.parametrize(("operation", "arguments"), [
+    (ops.conv2d, {"padding": 1}), (ops.conv2d, {"stride": 2}), (ops.max_pool2d, {"size": 2}),
+    (ops.max_pool2d, {"size": 3, "padding": 1}), (ops.avg_pool2d, {"size": 2, "padding": 1}),
+])
 def test_no_images_give_no_images(xp, operation, arguments):
-    x = Tensor(xp.zeros((0, 3, 6, 6), xp.float32))
-    weights = [Tensor(xp.ones((4, 3, 3, 3), xp.float32)), Tensor(xp.ones(4, xp.float32))]
-    tensors = [x, *(weights if operation is ops.conv2d else [])]
+    shapes = [(0, 3, 6, 6), *([(4, 3, 3, 3), (4,)] if operation is ops.conv2d else [])]
+    tensors = [Tensor(xp.ones(shape, xp.float32)) for shape in shapes]
     y = operation(*tensors, **arguments)
     assert y.shape[0] == 0
     for g, t in zip(gradients(y.sum(), tensors), tensors, strict=True):
@@ -163,17 +179,13 @@ def test_no_images_give_no_images(xp, operation, arguments):
 
 
 @given(conv_cases())
-def test_images_stay_batch_last_in_memory(case):
-    """A result feeds the next operation without a copy."""
+def test_images_keep_their_order_in_memory(case):
+    """(H, C, W, N), so that a result feeds the next operation without a copy."""
     (x, weight, bias), options = case
-    y = ops.conv2d(Tensor(x), weight, bias, **options)
-    for result in (y, ops.max_pool2d(y, 1), ops.avg_pool2d(y, 1), ops.relu(y)):
-        inside = result.data.transpose(1, 2, 3, 0)
-        assert inside.flags.c_contiguous
-        assert np.shares_memory(window._batch_last(result.data), result.data)
-
-
-# Pooling at its edges
+    y = ops.relu(ops.conv2d(x, weight, bias, **options))
+    size = tuple(min(2, n) for n in y.shape[2:])
+    for result in (y, ops.max_pool2d(y, size), ops.avg_pool2d(y, size)):
+        assert np.shares_memory(window._inside(result.data), result.data)
 
 
 def test_ties_go_to_the_first_maximum_row_by_row():
@@ -203,29 +215,21 @@ def test_infinite_values_are_pooled_like_others():
     assert ops.max_pool2d(x[:, :, :1], (1, 2)).item() == -np.inf
 
 
-# Errors
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda x, w: ops.conv2d(x[0], w), r"conv2d: expected images of shape \(N, C, H, W\).* got shape \(3, 8, 8\)"),
-        (lambda x, w: ops.conv2d(x, w[0]), r"conv2d: expected a weight of shape \(F, C, kh, kw\).* shape \(3, 3, 3\)"),
-        (lambda x, w: ops.conv2d(x, w[:, :2]), "conv2d: the images' number of channels is 3, but the weight's is 2"),
-        (lambda x, w: ops.conv2d(x[:, :, :2], w), "conv2d: the 3x3 window does not fit in the 2x8 image .*padding"),
-        (lambda x, w: ops.conv2d(x, w, stride=0), "stride must be an integer >= 1, or a .* pair of them, got 0"),
-        (lambda x, w: ops.conv2d(x, w, stride=(1, 2, 3)), r"stride must be .*, got \(1, 2, 3\)"),
-        (lambda x, w: ops.conv2d(x, w, stride=1.5), "stride must be .*, got 1.5"),
-        (lambda x, w: ops.conv2d(x, w, padding=-1), "padding must be an integer >= 0, .* got -1"),
-        (lambda x, w: ops.conv2d(x, w, np.zeros(5)), "conv2d: the size of the bias is 5, but .* filters is 4"),
-        (lambda x, w: ops.max_pool2d(x[0], 2), r"max_pool2d: expected images .* got shape \(3, 8, 8\)"),
-        (lambda x, w: ops.max_pool2d(x, 9), "max_pool2d: the 9x9 window does not fit in the 8x8 image"),
-        (lambda x, w: ops.max_pool2d(x, 0), "size must be an integer >= 1, .* got 0"),
-        (lambda x, w: ops.max_pool2d(x, 2, padding=2), r"max_pool2d: padding \(2, 2\) .* half of the window \(2, 2\)"),
-        (lambda x, w: ops.avg_pool2d(x, (9, 1)), "avg_pool2d: the 9x1 window does not fit in the 8x8 image"),
-        (lambda x, w: ops.avg_pool2d(x, 3, padding=(0, 2)), r"avg_pool2d: padding \(0, 2\) .* the window \(3, 3\)"),
-    ],
-)
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda x, w: ops.conv2d(x[0], w), r"conv2d: expected images of shape \(N, C, H, W\).* got shape \(3, 8, 8\)"),
+    (lambda x, w: ops.conv2d(x, w[0]), r"conv2d: expected a weight of shape \(F, C, kh, kw\).* shape \(3, 3, 3\)"),
+    (lambda x, w: ops.conv2d(x, w[:, :2]), "conv2d: the images' number of channels is 3, but the weight's is 2"),
+    (lambda x, w: ops.conv2d(x[:, :, :2], w), "conv2d: the 3x3 window does not fit in the 2x8 image .*padding"),
+    (lambda x, w: ops.conv2d(x, w, stride=0), "stride must be an integer >= 1, or a .* pair of them, got 0"),
+    (lambda x, w: ops.conv2d(x, w, padding=-1), "padding must be an integer >= 0, .* got -1"),
+    (lambda x, w: ops.conv2d(x, w, np.zeros(5)), "conv2d: the size of the bias is 5, but .* filters is 4"),
+    (lambda x, w: ops.max_pool2d(x[0], 2), r"max_pool2d: expected images .* got shape \(3, 8, 8\)"),
+    (lambda x, w: ops.max_pool2d(x, 9), "max_pool2d: the 9x9 window does not fit in the 8x8 image"),
+    (lambda x, w: ops.max_pool2d(x, 0), "size must be an integer >= 1, .* got 0"),
+    (lambda x, w: ops.max_pool2d(x, 2, padding=2), r"max_pool2d: padding \(2, 2\) .* half of the window \(2, 2\)"),
+    (lambda x, w: ops.avg_pool2d(x, (9, 1)), "avg_pool2d: the 9x1 window does not fit in the 8x8 image"),
+    (lambda x, w: ops.avg_pool2d(x, 3, padding=(0, 2)), r"avg_pool2d: padding \(0, 2\) .* the window \(3, 3\)"),
+])
 def test_errors_name_the_operation_and_both_sides(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.zeros((2, 3, 8, 8)), np.zeros((4, 3, 3, 3)))

@@ -82,6 +82,8 @@ def all_reduce(*values: Any) -> tuple[Any, ...]:
     barrier, brought = _place.meeting
     brought[_place.index] = values
     barrier.wait()
+    if len({len(each) for each in brought}) != 1:
+        raise RuntimeError("the parts of a batch must call all_reduce equally often, and with equally many values")
     totals = tuple(functools.reduce(operator.add, shares) for shares in zip(*brought, strict=True))
     barrier.wait()  # nobody brings the next values before all have read these
     return totals

@@ -163,16 +163,16 @@ def op(function: Callable) -> Callable[..., Tensor]:
     return apply
 
 
-def gradients(output: Tensor, wrt: Sequence[Tensor]) -> list[Array]:
-    """The gradient arrays of a scalar output with respect to each Tensor in `wrt`, leaves or not; frees the graph.
+def gradients(output: Tensor, wrt: Sequence[Tensor], *, keep_graph: bool = False) -> list[Array]:
+    """The gradient arrays of a scalar output in each Tensor of `wrt`, leaf or not; zeros where it does not depend.
 
     Only the vjps on a path from `output` to `wrt` are called, and no `.grad` is touched: an attack never pays for a
-    weight gradient. A Tensor that the output does not depend on has gradient zero.
+    weight gradient. The graph is freed, unless it is kept for another output that shares it.
     Raises ValueError if the output is not a scalar, RuntimeError if its graph was not recorded or is freed.
     """
     if not isinstance(wrt, Sequence):
         raise TypeError("wrt must be a list of Tensors, as in gradients(loss, [x])")
-    found = _walk_back(output, {_vertex(x) for x in wrt})
+    found = _walk_back(output, {_vertex(x) for x in wrt}, keep_graph)
     return [found[_vertex(x)] if _vertex(x) in found else array_module(x.data).zeros_like(x.data) for x in wrt]
 
 
@@ -186,7 +186,7 @@ def _vertex(x: Tensor) -> _Node | Tensor:
     return x if x._node is None or x._node is _UNRECORDED else x._node
 
 
-def _walk_back(output: Tensor, wanted: set | None = None) -> dict:
+def _walk_back(output: Tensor, wanted: set | None = None, keep_graph: bool = False) -> dict:
     """{vertex: gradient} of the wanted vertices (None: of all leaves) that the scalar output depends on."""
     if output.size != 1:
         raise ValueError(f"gradients start from a scalar, got shape {output.shape}: reduce it, as in output.sum()")
@@ -215,7 +215,7 @@ def _walk_back(output: Tensor, wanted: set | None = None) -> dict:
                 elif parent in wanted and (contribution is g or contribution.base is not None):
                     contribution = contribution.copy("K")  # g itself or a view: what a caller gets is his own
                 upstream[parent] = contribution
-        if isinstance(vertex, _Node):
+        if isinstance(vertex, _Node) and not keep_graph:
             vertex.edges = None  # frees what the vjps have captured
     return found
 

@@ -106,8 +106,8 @@ def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarra
     """A function (images, labels) -> (loss, hits): one update on one batch, its loss and correct predictions before it.
 
     A batch is split into up to four parts, whose gradients are computed on threads and summed in order, so that the
-    result does not depend on the number of cores. A model whose layers couple the examples of a batch, such as batch
-    normalisation, takes it whole, and BLAS has the cores.
+    result does not depend on the number of cores; batch normalisation makes them meet (`parallel.all_reduce`). A batch
+    stays whole on a GPU, and for a model with a module that says `couples_examples`: then BLAS has the cores.
     """
     parameters = optimizer.parameters
     whole = not all(isinstance(p.data, np.ndarray) for p in parameters)

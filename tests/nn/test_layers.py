@@ -1,4 +1,6 @@
+import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from strategies import reals, seeds
 
 from tinyadv import Tensor, gradients, nn, ops
+from tinyadv.parallel import together
 
 
 def images(shape, seed=0):
@@ -163,6 +166,28 @@ def test_batch_norm_of_a_batch_is_blind_to_its_shift_and_scale_and_so_is_its_gra
     np.testing.assert_allclose([g.sum(axis=(0, 2, 3)), (g * x).sum(axis=(0, 2, 3))], 0, atol=1e-9)
 
 
+@given(st.integers(1, 4), st.integers(4, 9), seeds)
+def test_batch_norm_of_a_batch_in_parts_is_that_of_the_whole(count, n, seed):
+    """Values, gradients and statistics, wherever the batch is cut: every part is normalised by the whole batch."""
+    def computed(bounds):
+        layer = nn.BatchNorm2d(2)
+        vars(layer).update(weight=Tensor(np.array([0.5, -2])), running_mean=np.zeros(2), running_var=np.ones(2))
+
+        def work(part):
+            leaf = Tensor(x[slice(*part)])
+            y = layer(layer(leaf))
+            return y.data, *gradients(ops.sum(y * weights[slice(*part)]), [leaf, layer.weight, layer.bias])
+
+        with ThreadPoolExecutor(count) as pool:
+            ys, gs, *shares = zip(*together(pool, work, list(itertools.pairwise(bounds))), strict=True)
+        return [np.concatenate(ys), np.concatenate(gs), *map(sum, shares), *layer.state_dict().values()]
+
+    x, weights = images((n, 2, 3, 4), seed) * 2 + 1, images((n, 2, 3, 4), seed + 1)
+    cuts = np.random.default_rng(seed).choice(np.arange(1, n), count - 1, replace=False)
+    for parts, whole in zip(computed([0, *sorted(cuts), n]), computed([0, n]), strict=True):
+        np.testing.assert_allclose(parts, whole, rtol=1e-9, atol=1e-9)
+
+
 def test_batch_norm_of_one_number_per_channel_is_the_bias():
     layer = nn.BatchNorm2d(2)
     assert layer(Tensor(np.full((1, 2, 1, 1), 7.0))).data.ravel().tolist() == [0, 0]
@@ -210,6 +235,21 @@ def test_dropouts_gradient_has_the_mask_of_its_forward_pass():
     y = nn.Dropout(0.3, seed=1)(x)
     (g,) = gradients(ops.sum(y), [x])
     np.testing.assert_array_equal(g, y.data)
+
+
+@given(st.integers(1, 4), seeds)
+def test_dropout_of_a_batch_in_parts_drops_in_each_its_own_and_counts_once(count, seed):
+    def calls(layer):
+        with ThreadPoolExecutor(count) as pool:
+            return [together(pool, lambda part: layer(part).data, [x] * count) for _ in range(3)]
+
+    x = np.ones((2, 5, 4, 4))
+    layer, whole = nn.Dropout(0.5, seed), nn.Dropout(0.5, seed)
+    masks = np.array(calls(layer))  # (3, count, 2, 5, 4, 4)
+    assert layer.calls == 3
+    assert len({mask.tobytes() for masks_of_call in masks for mask in masks_of_call}) == 3 * count
+    np.testing.assert_array_equal(calls(nn.Dropout(0.5, seed)), masks)
+    np.testing.assert_array_equal([whole(x).data for _ in range(3)], masks[:, 0])  # a whole batch is part 0
 
 
 @pytest.mark.parametrize("p", [-0.1, 1, 1.5, math.nan])

@@ -33,6 +33,7 @@ class AttackResult:
 
     success: (N,) bool: misclassified or, for a targeted attack, classified as the target.
     predictions: (N,) int64, at x_adv; distances: (N,) float64, |x_adv - x| in the attack's norm.
+    forwards, backwards: (N,) int64, how often the model has seen the example, and given a gradient for it.
     """
 
     attack: Attack
@@ -40,6 +41,8 @@ class AttackResult:
     success: np.ndarray = field(repr=False)
     predictions: np.ndarray = field(repr=False)
     distances: np.ndarray = field(repr=False)
+    forwards: np.ndarray = field(repr=False)
+    backwards: np.ndarray = field(repr=False)
     seed: int
     seconds: float
 
@@ -65,6 +68,7 @@ class Attack:
     norm = "linf"
     loss = "cross_entropy"
     restarts = 1
+    minimum_norm = False  # whether the attack has no budget, and looks for the nearest point that is misclassified
 
     def __post_init__(self) -> None:
         ball_class(self.norm)
@@ -125,6 +129,7 @@ class Attack:
         like, streams = driver.memory_of(model, x), Streams(seed, range(len(x)))
         x_adv = array_module(x).empty_like(x)
         success, predictions, distances = np.zeros(len(x), bool), np.full(len(x), -1), np.zeros(len(x))
+        forwards, backwards = np.zeros((2, len(x)), np.int64)
         lock, bar = threading.Lock(), driver.progress_bar(len(x), str(self), progress, leave=False)
 
         def report(step: Step) -> None:
@@ -136,9 +141,10 @@ class Attack:
             goal = None if target is None else move(target[part], like)
             images, labels = batch_last(move(x[part], like)), move(y[part], like)
             ball = ball_class(self.norm)(images, eps, self.bounds)
-            batch = Batch(model, ball, losses.objective(self.loss), labels, goal, streams[part], report)
+            batch = Batch(model, ball, losses.objective(self.loss), labels, goal, streams[part], report,
+                          self.minimum_norm)
             found = self._search(batch, skip_misclassified, score or progress)
-            x_adv[part] = move(found, like=x)
+            x_adv[part], forwards[part], backwards[part] = move(found, like=x), batch.forwards, batch.backwards
             if batch.predictions is not None:
                 predictions[part] = to_host(batch.predictions)
                 success[part] = to_host(batch.succeeded)
@@ -150,7 +156,8 @@ class Attack:
 
         with bar:
             driver.run(model, x, work, batch_size=batch_size, workers=workers, like=like)
-        return AttackResult(self, x_adv, success, predictions, distances, seed, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return AttackResult(self, x_adv, success, predictions, distances, forwards, backwards, seed, seconds)
 
     def _search(self, batch: Batch, skip_misclassified: bool, score: bool) -> Array:
         """The best points (n, ...) for a batch, and in it its predictions there, unless nobody needs them."""
@@ -163,6 +170,14 @@ class Attack:
             if right.any():
                 self._search(rest, skip_misclassified=False, score=True)
                 batch[right] = rest
+            return batch.best
+        if self.minimum_norm:
+            batch.consider(batch.x)  # an image that is misclassified as it is needs no perturbation
+            left = ~batch.succeeded
+            if left.any():
+                rest = batch[left]
+                rest.consider(self.perturb(rest))
+                batch[left] = rest
             return batch.best
         last = self.perturb(batch)
         if batch.best is None and self.restarts == 1 and not score:

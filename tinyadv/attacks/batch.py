@@ -36,18 +36,20 @@ class Batch:
     """One shard of examples under attack: what `perturb` sees, and where its best candidates are kept.
 
     x (n, ...), y (n,), target (n,) or None, streams: of the examples; ball: the points that may be returned.
-    Of the candidates, the best is misclassified (as the target, if there is one) if any is, and then of highest loss.
+    Of the candidates, the best is misclassified (as the target, if there is one) if any is, and then of highest loss
+    or, if `nearest`, of least distance from x.
     best (n, ...), losses (n,), predictions (n,): the best candidates, the objective and the model's classes there;
-    None before the first.
+    None before the first. forwards, backwards (n,): how often the model has seen each example, and given a gradient.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], ball: Ball, objective: Objective, y: Array,
-                 target: Array | None, streams: Streams, report: Callable[[Step], None]):
+                 target: Array | None, streams: Streams, report: Callable[[Step], None], nearest: bool = False):
         self.model, self.ball, self.x, self.y, self.target = model, ball, ball.x, y, target
-        self.streams, self._objective, self._report = streams, objective, report
+        self.streams, self._objective, self._report, self._nearest = streams, objective, report, nearest
         self.best: Array = None
         self.losses: Array = None
         self.predictions: Array = None
+        self.forwards, self.backwards = np.zeros((2, len(self.x)), np.int64)
         self._iterations = 0
 
     @property
@@ -60,14 +62,17 @@ class Batch:
         target = None if self.target is None else self.target[index]
         ball = self.ball.around(batch_last(self.x[index]))
         part = Batch(self.model, ball, self._objective, self.y[index], target, self.streams[to_host(index)],
-                     self._report)
+                     self._report, self._nearest)
         if self.best is not None:
             part.best, part.losses, part.predictions = self.best[index], self.losses[index], self.predictions[index]
+        part.forwards, part.backwards = self.forwards[to_host(index)], self.backwards[to_host(index)]
         return part
 
     def __setitem__(self, index: Array, part: Batch) -> None:
-        """Take over the best candidates of a part."""
+        """Take over the best candidates of a part, and what they have cost."""
         self.best[index], self.losses[index], self.predictions[index] = part.best, part.losses, part.predictions
+        index = to_host(index)
+        self.forwards[index], self.backwards[index] = part.forwards, part.backwards
 
     def gradient(self, points: Array, candidate: bool = True) -> Array:
         """The gradient of the attack's objective at the points (n, ...), each example's own; the points are candidates.
@@ -75,18 +80,38 @@ class Batch:
         A point that is not meant to be returned, such as the clean image, is no candidate. One that is gets projected
         first, which changes nothing inside the budget.
         """
+        return self.evaluate(points, lambda logits: self._objective(logits, self.y, self.target), candidate)[2]
+
+    def evaluate(self, points: Array, objective: Callable[[Tensor], Tensor],
+                 candidate: bool = True) -> tuple[Array, Array, Array]:
+        """The logits (n, K) at the points, an objective of them (n,), and its gradient (n, ...); as `gradient`."""
         if candidate:
             points = self.ball.project(points)
         x = Tensor(points)
         with recording(True):  # whatever the caller's no_grad()
             logits = self.logits(x)
-            objective = self._objective(logits, self.y, self.target)
-            (g,) = gradients(objective.sum(), [x])
+            values = objective(logits)
+            (g,) = gradients(values.sum(), [x])
+        self.backwards += 1
         if candidate:
-            self._keep(points, objective.data, logits.data)
-        self._report(Step(self._iterations, self.streams.examples, points, objective.data))
+            self._keep(points, values.data, logits.data)
+        self._report(Step(self._iterations, self.streams.examples, points, values.data))
         self._iterations += 1
-        return g
+        return logits.data, values.data, g
+
+    def jacobian(self, points: Array, classes: Array) -> tuple[Array, list[Array]]:
+        """The logits (n, K) at the points, and the gradients (n, ...) of m of them, from one forward pass.
+
+        classes (n, m): each example's own. The points are candidates, as in `gradient`.
+        """
+        x = Tensor(self.ball.project(points))
+        with recording(True):
+            logits = self.logits(x)
+            rows = array_module(classes).arange(len(classes))
+            slopes = [gradients(logits[rows, column].sum(), [x], keep_graph=True)[0] for column in classes.T]
+        self.backwards += len(slopes)
+        self._keep(x.data, self._objective(logits, self.y, self.target).data, logits.data)
+        return logits.data, slopes
 
     def consider(self, points: Array) -> None:
         """Make the points (n, ...), projected into the budget, candidates."""
@@ -98,6 +123,7 @@ class Batch:
     def logits(self, points: Tensor) -> Tensor:
         """The model's logits (n, K) at the points, checked, as are the classes against them."""
         logits = driver.check_logits(self.model(points), points.data)
+        self.forwards += 1
         for name, classes in (("y", self.y), ("target", self.target)):
             if classes is not None:
                 check_labels(classes, logits.shape[1], name)
@@ -106,6 +132,8 @@ class Batch:
     def _keep(self, points: Array, losses: Array, logits: Array) -> None:
         where = array_module(points).where
         predictions = logits.argmax(axis=1)
+        if self._nearest:
+            losses = -self.ball.distance(points - self.x)
         losses = where(losses == losses, losses, -math.inf)  # a loss that is no number is the worst
         if self.best is None:
             self.best, self.losses, self.predictions = points, losses, predictions

@@ -22,7 +22,7 @@ class Module:
     """The base of layers and models: a subclass sets its parts in __init__ and computes in `forward`."""
 
     training = True  # dropout drops and batch normalisation uses the batch; each module has its own flag
-    couples_examples = False  # whether, in training, an example's output hangs on its batch or on how often it ran
+    couples_examples = False  # whether training needs whole batches: examples interact other than by all_reduce
     input_shape: Shape | None = None  # of one example, for `summary()`
     forward: Callable[..., Tensor]
     _arguments: tuple[tuple, dict]

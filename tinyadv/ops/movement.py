@@ -18,8 +18,9 @@ def reshape(x, shape):
 @op
 def flatten(x):
     """(N, ...) -> (N, D): all axes but the first made one. The batch stays last in memory (see window.py)."""
-    y = array_module(x).moveaxis(x, 0, -1).reshape(math.prod(x.shape[1:]), len(x))  # (D, N)
-    return y.T, lambda g: batch_last(g.reshape(x.shape))
+    shape = x.shape  # for the vjp, which needs no more of x
+    y = array_module(x).moveaxis(x, 0, -1).reshape(math.prod(shape[1:]), len(x))  # (D, N)
+    return y.T, lambda g: batch_last(g.reshape(shape))
 
 
 def batch_last(x):

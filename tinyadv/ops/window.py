@@ -53,7 +53,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
             return _outside(_correlate(_inside(g), flipped, size, stride, reach))
         return _outside(_correlate_adjoint(_inside(g), weight, size, stride, padding))
 
-    if two_ways and f <= min(c, FEW_CHANNELS):
+    if two_ways and f <= min(c, FEW_CHANNELS) and weight[0].size > FEW_TERMS:
         y = _correlate_adjoint(_inside(x), flipped, counts, stride, reach)
     else:
         y = _correlate(_inside(x), weight, counts, stride, padding)
@@ -68,10 +68,10 @@ def max_pool2d(x, size, stride=None, padding=0):
 
     Padding never wins. The gradient goes to the first maximum of a window, row by row.
     """
-    size, stride, padding, counts = _pool_arguments("max_pool2d", x, size, stride, padding)
-    xp = array_module(x)
+    window, stride, padding, counts = _pool_arguments("max_pool2d", x, size, stride, padding)
+    xp, size = array_module(x), x.shape[2:]  # the vjp captures the size and not x
     padded = _padded(_inside(x), padding, -xp.inf)
-    first, *others = _shifted(padded, size, stride, counts)
+    first, *others = _shifted(padded, window, stride, counts)
     y, larger = first.copy(), []  # the maximum so far, and for each further element, in which windows it is larger
     for values in others:
         larger.append(values > y)
@@ -86,7 +86,7 @@ def max_pool2d(x, size, stride=None, padding=0):
                 left = left - taken
             yield left
 
-        return _outside(_fold(shares(), _inside(g), x.shape[2:], size, stride, padding))
+        return _outside(_fold(shares(), _inside(g), size, window, stride, padding))
 
     return _outside(y), vjp
 
@@ -94,17 +94,17 @@ def max_pool2d(x, size, stride=None, padding=0):
 @op
 def avg_pool2d(x, size, stride=None, padding=0):
     """The mean of each window, padding included: (N, C, H, W) -> (N, C, OH, OW). `stride` is `size` unless given."""
-    size, stride, padding, counts = _pool_arguments("avg_pool2d", x, size, stride, padding)
-    padded = _padded(_inside(x), padding)
-    first, *others = _shifted(padded, size, stride, counts)
+    window, stride, padding, counts = _pool_arguments("avg_pool2d", x, size, stride, padding)
+    padded, size = _padded(_inside(x), padding), x.shape[2:]
+    first, *others = _shifted(padded, window, stride, counts)
     y = first.copy()
     for values in others:
         y += values
-    y /= math.prod(size)
+    y /= math.prod(window)
 
     def vjp(g):
-        share = _inside(g) / math.prod(size)
-        return _outside(_fold(repeat(share), share, x.shape[2:], size, stride, padding))
+        share = _inside(g) / math.prod(window)
+        return _outside(_fold(repeat(share), share, size, window, stride, padding))
 
     return _outside(y), vjp
 
@@ -187,7 +187,7 @@ def _stacks(rows, reach, first, stride, count):
 def _multiply_rows(matrix, rows, reach, first, stride, y):
     """y[q] = matrix @ the stack of rows that output row q is made of: (M, reach·R), (H, R, L), y (count, M, L)."""
     for outputs, terms, stacks in _stacks(rows, reach, first, stride, len(y)):
-        array_module(rows).matmul(matrix[:, terms], stacks, out=y[outputs], casting="same_kind")
+        array_module(rows).matmul(matrix[:, terms], stacks, out=y[outputs])
 
 
 def _correlate(x, weight, counts, stride, padding):

@@ -1,0 +1,106 @@
+"""How close tinyadv comes to what the machine allows: its matrix products, its second core, and its memory.
+
+    python -m benchmarks.limits
+
+Prints, for every network, the share of the sgemm floor (the time that the attack's multiplications alone would take at
+the speed of one large matrix product on all cores), the throughput with two workers beside one, and the peak memory of
+PGD on 10,000 images.
+"""
+
+from __future__ import annotations
+
+import tinyadv  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from benchmarks.contenders import EPS, STEP
+from benchmarks.networks import NETWORKS, build
+from tinyadv import attacks, nn
+
+ROUNDS, BATCH, STEPS = 7, 200, 10
+
+
+def median_seconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The median time of each run, taken in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for round_ in range(ROUNDS + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if round_:  # the first warms up
+                seconds[name].append(time.perf_counter() - started)
+    return {name: float(np.median(times)) for name, times in seconds.items()}
+
+
+def sgemm_speed(size: int = 2048) -> float:
+    """Floating-point operations a second of one float32 matrix product on all cores."""
+    a, b = np.ones((2, size, size), np.float32)
+    return 2 * size**3 / median_seconds({"product": lambda: a @ b})["product"]
+
+
+def multiplications(model: nn.Module) -> int:
+    """Floating-point operations of one attack step on one image: of the products forward, and back to the image."""
+    count = 0
+    forwards = {layer: layer.forward for _, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+
+    def counted(layer: nn.Conv2d | nn.Linear) -> Callable:
+        def forward(x):
+            nonlocal count
+            y = forwards[layer](x)
+            count += 4 * layer.weight.size * int(np.prod(y.shape[2:]))  # once for each pixel of the output, and back
+            return y
+
+        return forward
+
+    for layer in forwards:
+        layer.forward = counted(layer)
+    attacks.driver.forward(model, np.zeros((1, *model.input_shape), np.float32))
+    for layer in forwards:
+        del layer.forward
+    return count
+
+
+def pgd(name: str, images: int, steps: int) -> Callable[[int], object]:
+    """A function of the number of workers that attacks so many random images."""
+    model = build(name)
+    x = np.random.default_rng(1).random((images, *model.input_shape), dtype=np.float32)
+    y = attacks.driver.logits(model, x).argmax(axis=1)
+    attack = attacks.PGD(EPS, STEP, steps, random_start=False)
+    return lambda workers: attack(model, x, y, workers=workers)
+
+
+def peak_memory(name: str, images: int) -> float:
+    """The peak memory, in MB, of a fresh process that attacks so many images."""
+    code = f"from benchmarks import limits; limits.pgd({name!r}, {images}, 2)(2); print(limits.own_peak())"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def own_peak() -> float:
+    """The peak memory of this process so far, in MB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def main() -> None:
+    """Measure and print a table."""
+    speed = sgemm_speed()
+    print(f"tinyadv {tinyadv.__version__}; one large float32 product: {speed / 1e9:.0f} GFLOP/s")
+    print(f"{'':10}{'MFLOP':>8}{'img-step/s':>12}{'floor':>10}{'of it':>8}{'2 workers / 1':>15}"
+          f"{'MB, 1,000 images':>18}{'10,000':>8}")
+    for name in NETWORKS:
+        work, attack = multiplications(build(name)), pgd(name, BATCH, STEPS)
+        seconds = median_seconds({str(workers): partial(attack, workers) for workers in (1, 2)})
+        speeds = {workers: BATCH * STEPS / time_ for workers, time_ in seconds.items()}
+        memory = [f"{peak_memory(name, images):.0f}" for images in (1_000, 10_000)]
+        print(f"{name:10}{work / 1e6:8.1f}{speeds['2']:12.0f}{speed / work:10.0f}{speeds['2'] * work / speed:8.0%}"
+              f"{speeds['2'] / speeds['1']:15.2f}{memory[0]:>18}{memory[1]:>8}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
