@@ -37,7 +37,7 @@ def measure(runs: dict[str, Callable[[], object]], images: int, rounds: int) -> 
         run()  # warm
     for _ in range(rounds):
         for name, run in runs.items():
-            time.sleep(0.05)  # until the last one's threads have stopped spinning
+            time.sleep(0.5)  # until the threads of the one before have stopped spinning
             started = time.perf_counter()
             run()
             speeds[name].append(images / (time.perf_counter() - started))

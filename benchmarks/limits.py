@@ -2,23 +2,23 @@
 
     python -m benchmarks.limits
 
-Prints, for every network, the share of the sgemm floor (the time that the attack's multiplications alone would take at
-the speed of one large matrix product on all cores), the throughput with two workers beside one, and the peak memory of
-PGD on 10,000 images.
+Prints, for every network, the throughput of PGD with two workers, the share of the sgemm floor (the time that the
+multiplications alone would take at the speed of one large matrix product on two cores), the throughput beside that of
+one worker, and the peak memory for 1,000 and 10,000 images.
 """
 
 from __future__ import annotations
 
 import tinyadv  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
-import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from benchmarks.__main__ import measure
 from benchmarks.contenders import EPS, STEP
 from benchmarks.networks import NETWORKS, build
 from tinyadv import attacks, nn
@@ -26,22 +26,11 @@ from tinyadv import attacks, nn
 ROUNDS, BATCH, STEPS = 7, 200, 10
 
 
-def median_seconds(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """The median time of each run, taken in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for round_ in range(ROUNDS + 1):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run()
-            if round_:  # the first warms up
-                seconds[name].append(time.perf_counter() - started)
-    return {name: float(np.median(times)) for name, times in seconds.items()}
-
-
-def sgemm_speed(size: int = 2048) -> float:
-    """Floating-point operations a second of one float32 matrix product on all cores."""
+def sgemm_speed(size: int = 4096) -> float:
+    """Floating-point operations a second of one float32 matrix product on two cores."""
     a, b = np.ones((2, size, size), np.float32)
-    return 2 * size**3 / median_seconds({"product": lambda: a @ b})["product"]
+    with threadpool_limits(2):
+        return float(np.median(measure({"product": lambda: a @ b}, 2 * size**3, ROUNDS)["product"]))
 
 
 def multiplications(model: nn.Module) -> int:
@@ -75,16 +64,21 @@ def pgd(name: str, images: int, steps: int) -> Callable[[int], object]:
     return lambda workers: attack(model, x, y, workers=workers)
 
 
+ATTACK = """
+import resource, sys, numpy as np
+from tinyadv import attacks, models
+model = models.{name}(seed=0)
+x = np.random.default_rng(1).random(({images}, *model.input_shape), dtype=np.float32)
+attacks.PGD({eps}, {step}, 2, random_start=False)(model, x, np.zeros(len(x), int), workers=2)
+unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes there, KiB elsewhere
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+"""
+
+
 def peak_memory(name: str, images: int) -> float:
-    """The peak memory, in MB, of a fresh process that attacks so many images."""
-    code = f"from benchmarks import limits; limits.pgd({name!r}, {images}, 2)(2); print(limits.own_peak())"
+    """The peak memory, in MB, of a fresh process without any peer that attacks so many images."""
+    code = ATTACK.format(name=name, images=images, eps=EPS, step=STEP)
     return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
-
-
-def own_peak() -> float:
-    """The peak memory of this process so far, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss counts bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def main() -> None:
@@ -95,8 +89,8 @@ def main() -> None:
           f"{'MB, 1,000 images':>18}{'10,000':>8}")
     for name in NETWORKS:
         work, attack = multiplications(build(name)), pgd(name, BATCH, STEPS)
-        seconds = median_seconds({str(workers): partial(attack, workers) for workers in (1, 2)})
-        speeds = {workers: BATCH * STEPS / time_ for workers, time_ in seconds.items()}
+        rounds = measure({str(workers): partial(attack, workers) for workers in (1, 2)}, BATCH * STEPS, ROUNDS)
+        speeds = {workers: np.median(found) for workers, found in rounds.items()}
         memory = [f"{peak_memory(name, images):.0f}" for images in (1_000, 10_000)]
         print(f"{name:10}{work / 1e6:8.1f}{speeds['2']:12.0f}{speed / work:10.0f}{speeds['2'] * work / speed:8.0%}"
               f"{speeds['2'] / speeds['1']:15.2f}{memory[0]:>18}{memory[1]:>8}", flush=True)

@@ -181,3 +181,16 @@ def test_blas_gets_its_threads_back_when_blocks_of_two_threads_overlap():
     first_left.set()
     thread.join()
     assert blas_threads() == before
+
+
+def test_parts_that_have_started_end_where_no_thread_is_to_be_had_for_the_others():
+    """Without that the first part would wait for a second one that never comes."""
+
+    class Exhausted(ThreadPoolExecutor):
+        def submit(self, *args, **kwargs):
+            if self._threads:
+                raise RuntimeError("can't start new thread")
+            return super().submit(*args, **kwargs)
+
+    with Exhausted(2) as pool, pytest.raises(RuntimeError, match="new thread"):
+        together(pool, lambda part: all_reduce(part), [1, 2])

@@ -134,7 +134,7 @@ def test_a_batch_is_computed_in_a_few_parts_of_some_images(n, most, lengths):
 
 def test_a_batch_stays_whole_for_a_module_that_needs_it_so():
     seen, model = [], nn.Sequential(nn.Dropout(0.1), linear())
-    model.layers[0].couples_examples = True
+    model.layers[0].needs_whole_batch = True
     model.layers[1].layers[0].forward = lambda x: seen.append(len(x)) or x.flatten()
     with parts(4), training.updates(model, SGD(model, lr=0.1)) as update:
         update(stripes(100).images, stripes(100).labels)

@@ -42,9 +42,10 @@ _place = _Place()
 
 
 def together(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequence[Part]) -> list[T]:
-    """[work(part) for all parts of a batch], at the same time: the pool needs a thread for each.
+    """[work(part) for all parts of a batch], at the same time.
 
-    Where some parts raise, the first exception is raised here, and the others are not left waiting.
+    The pool needs a free thread for each: with fewer, those that run would wait for the others for ever. Where some
+    parts raise, the first exception is raised here, and the others are not left waiting.
     """
     meeting = threading.Barrier(len(parts)), [None] * len(parts)
 
@@ -60,8 +61,12 @@ def together(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequenc
         finally:
             _place.index, _place.meeting = 0, None
 
-    futures = submit(pool, attend, range(len(parts)))
-    errors = [error for error in [future.exception() for future in futures] if error]
+    try:
+        futures = submit(pool, attend, range(len(parts)))
+        errors = [error for error in [future.exception() for future in futures] if error]
+    except BaseException:  # no thread to be had, or Ctrl-C: the parts that have started must not wait for the others
+        meeting[0].abort()
+        raise
     if errors:
         raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
     return [future.result() for future in futures]

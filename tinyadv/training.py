@@ -25,6 +25,7 @@ from tinyadv.parallel import single_threaded_blas, together
 from tinyadv.tensor import Tensor, gradients, recording
 
 PARTS = 4  # at most, of a batch; on any number of cores, so that the sums are always made in the same order
+FEWEST = 16  # images in a part, about: fewer are not worth a thread
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,11 @@ def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarra
 
     A batch is split into up to four parts, whose gradients are computed on threads and summed in order, so that the
     result does not depend on the number of cores; batch normalisation makes them meet (`parallel.all_reduce`). A batch
-    stays whole on a GPU, and for a model with a module that says `couples_examples`: then BLAS has the cores.
+    stays whole on a GPU, and for a model with a module that says `needs_whole_batch`: then BLAS has the cores.
     """
     parameters = optimizer.parameters
     whole = not all(isinstance(p.data, np.ndarray) for p in parameters)
-    whole = whole or any(module.couples_examples for _, module in model.named_modules())
+    whole = whole or any(module.needs_whole_batch for _, module in model.named_modules())
 
     def update(images: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
         like, count = driver.memory_of(model, images), len(labels)
@@ -127,7 +128,7 @@ def updates(model: Module, optimizer: Optimizer) -> Iterator[Callable[[np.ndarra
         if whole:
             results = [gradient(slice(0, count))]
         else:
-            most = min(PARTS, count // 16, len(driver.shards(count, None, images[0].size)))
+            most = min(PARTS, count // FEWEST, len(driver.shards(count, None, images[0].size)))
             parts = driver.shards(count, -(-count // max(1, most)))
             results = together(pool, gradient, parts)
         loss = sum(part_loss for part_loss, _, _ in results)

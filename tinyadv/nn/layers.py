@@ -118,9 +118,9 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        first = part_index() == 0
-        (call,) = all_reduce(self.calls if first else 0)
-        self.calls += first
+        (call,) = all_reduce(self.calls if part_index() == 0 else 0)
+        if part_index() == 0:  # once for the whole batch
+            self.calls += 1
         rng = np.random.default_rng((self.seed, call, part_index()))
         mask = batch_last(rng.random(x.shape, np.float32) >= self.p).astype(x.dtype) / (1 - self.p)
         return ops.multiply(x, move(mask, like=array_of(x)))

@@ -22,7 +22,7 @@ class Module:
     """The base of layers and models: a subclass sets its parts in __init__ and computes in `forward`."""
 
     training = True  # dropout drops and batch normalisation uses the batch; each module has its own flag
-    couples_examples = False  # whether training needs whole batches: examples interact other than by all_reduce
+    needs_whole_batch = False  # in training: True for one that draws random numbers, counts calls or mixes examples
     input_shape: Shape | None = None  # of one example, for `summary()`
     forward: Callable[..., Tensor]
     _arguments: tuple[tuple, dict]

@@ -7,7 +7,7 @@ from tinyadv.tensor import op
 
 
 def batch_statistics(x):
-    """The mean and the (biased) variance of every channel of an array (N, C, H, W), each (C,), and of how many numbers.
+    """The mean and the (biased) variance of every channel of an array (N, C, H, W), each (C,), and their sample size.
 
     Where x is one part of a batch that is computed in parts, they are those of the whole batch.
     """

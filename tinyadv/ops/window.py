@@ -5,6 +5,7 @@ shape is a transposed view, which costs nothing, and every operation keeps the m
 image, with all its channels and of the whole batch, is then a matrix (C, W·N), and kh rows one below the other are a
 matrix (kh·C, W·N) without being copied. So a convolution gathers only the kw shifted copies of each row that stand for
 the columns of the kernel, and each row of the output is one product with the kh rows that its windows cover.
+docs/convolution.md derives it line by line.
 """
 
 import math
@@ -23,8 +24,8 @@ from tinyadv.tensor import Tensor, op
 # pooling window is the first, and so the gradient, does not depend on how the images are batched.
 FEW_TERMS = 32
 
-# BLAS is slow where a matrix has few rows. Images of at least as many channels as the result, and a result of at most
-# this many: there the kernel's columns are rows of the matrix, and the products are shifted and summed, not the images.
+# BLAS is slow where the left matrix has few rows. So where the result has at most this many channels, and no more than
+# what it is made from, the products are folded (_correlate_adjoint: kw times as many rows), not the images gathered.
 FEW_CHANNELS = 32
 
 
@@ -43,18 +44,19 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
         check_equal(bias.size, weight.shape[0], "conv2d", "the size of the bias", "the weight's number of filters")
     size, kernel = x.shape[2:], weight.shape[2:]
     counts = window_counts(size, kernel, stride, padding, "conv2d")
-    # With stride 1 a correlation is the adjoint of another one, whose kernel is flipped and whose padding is the reach.
+    # With stride 1 a correlation is the adjoint of another, of the flipped kernel, in a frame of kernel - 1 - padding.
     flipped = weight[:, :, ::-1, ::-1].swapaxes(0, 1)  # (C, F, kh, kw)
-    reach = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
-    two_ways, (f, c) = stride == (1, 1) and min(reach) >= 0, weight.shape[:2]
+    frame = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
+    two_ways, (f, c) = stride == (1, 1) and min(frame) >= 0, weight.shape[:2]
+    folds_back, folds_forth = c <= min(f, FEW_CHANNELS), f <= min(c, FEW_CHANNELS) and weight[0].size > FEW_TERMS
 
     def x_vjp(g):
-        if two_ways and c > min(f, FEW_CHANNELS):
-            return _outside(_correlate(_inside(g), flipped, size, stride, reach))
+        if two_ways and not folds_back:
+            return _outside(_correlate(_inside(g), flipped, size, stride, frame))
         return _outside(_correlate_adjoint(_inside(g), weight, size, stride, padding))
 
-    if two_ways and f <= min(c, FEW_CHANNELS) and weight[0].size > FEW_TERMS:
-        y = _correlate_adjoint(_inside(x), flipped, counts, stride, reach)
+    if two_ways and folds_forth:
+        y = _correlate_adjoint(_inside(x), flipped, counts, stride, frame)
     else:
         y = _correlate(_inside(x), weight, counts, stride, padding)
     if bias is not None:
@@ -66,7 +68,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
 def max_pool2d(x, size, stride=None, padding=0):
     """The maximum of each window: (N, C, H, W) -> (N, C, OH, OW). `stride` is `size` unless given.
 
-    Padding never wins. The gradient goes to the first maximum of a window, row by row.
+    Padding is -inf, and loses to every number. The gradient goes to the first maximum of a window, row by row.
     """
     window, stride, padding, counts = _pool_arguments("max_pool2d", x, size, stride, padding)
     xp, size = array_module(x), x.shape[2:]  # the vjp captures the size and not x
@@ -79,12 +81,12 @@ def max_pool2d(x, size, stride=None, padding=0):
 
     def vjp(g):
         def shares():
-            left = _inside(g)  # of the gradient of each window, until the last element that was larger takes it
-            for last in reversed(larger):
-                taken = left * last
+            rest = _inside(g)  # of the gradient of each window, until the last element that was larger takes it
+            for was_larger in reversed(larger):
+                taken = rest * was_larger
                 yield taken
-                left = left - taken
-            yield left
+                rest = rest - taken
+            yield rest
 
         return _outside(_fold(shares(), _inside(g), size, window, stride, padding))
 
@@ -145,10 +147,7 @@ def _padded(x, padding, value=0.0):
 
 
 def _meeting(tap, size, count, stride, padding):
-    """(outputs, inputs): the columns that meet at one tap, an element of the kernel's rows.
-
-    Output q meets input q·stride + tap - padding, unless that lies outside of the image.
-    """
+    """(outputs, inputs), slices of columns: output q meets input q·stride + tap - padding, if that is in the image."""
     offset = tap - padding
     start = max(0, -(offset // stride))
     stop = max(start, min(count, (size - 1 - offset) // stride + 1))
@@ -161,14 +160,14 @@ def _gather(x, kw, count, stride, padding, dtype):
     (h, c, _, n), (sh, sc, sw, sn) = x.shape, x.strides
     as_strided = array_module(x).lib.stride_tricks.as_strided
     shifted = as_strided(x, (h, kw, c, count, n), (sh, sw, sc, sw * stride, sn))
-    return shifted.astype(dtype, order="C", copy=kw > 1).reshape(h, kw * c, count * n)
+    return shifted.astype(dtype, order="C", copy=False).reshape(h, kw * c, count * n)
 
 
 def _stacks(rows, reach, first, stride, count):
-    """(outputs, terms, stacks): for a slice of the output rows, the rows (H, R, L) that they are made of.
+    """(outputs, terms, stacks), which together cover every output row once; rows (H, R, L): R lines of L numbers each.
 
-    Output row q is made of the `reach` rows from first + q·stride on. Those that exist lie one below the other in
-    memory: stacks (outputs, terms, L) is a view, and terms says which of the reach·R they are. The others are zero.
+    Output row q is made of the `reach` rows from first + q·stride on, which lie one below the other in memory: stacks
+    (outputs, terms, L) is a view. Rows outside of the image are zero, and left out: terms are the lines that exist.
     """
     h, r, length = rows.shape
     low = min(count, max(0, -(first // stride)))  # the output rows from here on,
@@ -229,12 +228,13 @@ def _weight_gradient(x, g, kernel, stride, padding):
     g = g.reshape(oh, f, ow * n).swapaxes(1, 2)
     gradient = xp.zeros((kernel[0] * kernel[1] * c, f), g.dtype)
     for outputs, terms, stacks in _stacks(columns, kernel[0], -padding[0], stride[0], oh):
-        gradient[terms] += xp.matmul(stacks, g[outputs]).sum(axis=0)
+        for stack, upstream in zip(stacks, g[outputs], strict=True):  # nothing is made that is larger than the weights
+            gradient[terms] += stack @ upstream
     return gradient.reshape(*kernel, c, f).transpose(3, 2, 0, 1)
 
 
 def _shifted(x, window, stride, counts):
-    """Views (OH, C, OW, N) of x (H, C, W, N), one for each element of a window, row by row: its values."""
+    """Views (OH, C, OW, N) of x (H, C, W, N): for each element of a window, row by row, its value in every window."""
     (sh, sw), (oh, ow) = stride, counts
     return [x[i : i + sh * (oh - 1) + 1 : sh, :, j : j + sw * (ow - 1) + 1 : sw]
             for i in range(window[0]) for j in range(window[1])]
@@ -243,7 +243,7 @@ def _shifted(x, window, stride, counts):
 def _fold(shares, g, size, window, stride, padding):
     """The adjoint of _shifted: an image (H, C, W, N) of sums of shares like g, one for each element, the last first."""
     xp, (oh, c, ow, n), (h, w), (ph, pw) = array_module(g), g.shape, size, padding
-    tiled = window == stride and (h + 2 * ph, w + 2 * pw) == (oh * stride[0], ow * stride[1])  # a pixel has one share
+    tiled = window == stride and (h + 2 * ph, w + 2 * pw) == (oh * stride[0], ow * stride[1])  # one share a pixel
     image = (xp.empty if tiled else xp.zeros)((h + 2 * ph, c, w + 2 * pw, n), g.dtype)
     for pixels, share in zip(reversed(_shifted(image, window, stride, (oh, ow))), shares, strict=False):
         pixels[...] = share if tiled else pixels + share
