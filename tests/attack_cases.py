@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tinyadv import Tensor, nn, ops
-from tinyadv.attacks import FGSM, PGD, driver
+from tinyadv.attacks import APGD, BIM, FGSM, MIFGSM, PGD, BoundaryAttack, CarliniWagner, DeepFool, Square, driver
 
 ATTACKS = [
     FGSM(0.1),
@@ -18,13 +18,35 @@ ATTACKS = [
     PGD(0.1, steps=3),
     PGD(0.5, steps=3, norm="l2", loss="margin"),
     PGD(1.0, steps=3, norm="l1", restarts=2),
+    BIM(0.1, steps=3),
+    MIFGSM(0.1, steps=3),
+    MIFGSM(0.5, steps=3, norm="l2", loss="dlr"),
+    APGD(0.1, steps=5),
+    APGD(0.5, steps=5, norm="l2", loss="dlr", restarts=2),
+    APGD(1.0, steps=5, norm="l1", loss="margin"),
+    DeepFool(steps=3),
+    DeepFool("linf", steps=3, candidates=2),
+    CarliniWagner(binary_search_steps=2, steps=15, lr=0.3, initial_c=1.0),
+    Square(0.1, queries=8),
+    Square(0.5, norm="l2", queries=8),
+    BoundaryAttack(steps=12),
 ]
+BLACK_BOX = (Square, BoundaryAttack)
 NORMS = {
     "linf": lambda x: abs(x).max(axis=1),
     "l2": lambda x: np.linalg.norm(x, axis=1),
     "l1": lambda x: abs(x).sum(axis=1),
 }
-every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{type(attack).__name__}-{attack.norm}")
+
+
+def name(attack):
+    return f"{type(attack).__name__}-{attack.norm}"
+
+
+every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=name)
+every_attack_with_eps = pytest.mark.parametrize("attack", [a for a in ATTACKS if not a.minimum_norm], ids=name)
+every_white_box = pytest.mark.parametrize("attack", [a for a in ATTACKS if not isinstance(a, BLACK_BOX)], ids=name)
+every_black_box = pytest.mark.parametrize("attack", [a for a in ATTACKS if isinstance(a, BLACK_BOX)], ids=name)
 targeted_or_not = pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 
 
@@ -98,6 +120,19 @@ def stage(scene, targeted):
     return model, x, y, labels(len(x), classes, seed=3) if targeted else None
 
 
+def already_reached(attack, model, x, y, target):
+    """The clean images that a minimum-norm attack has nothing to do for."""
+    reached = predictions(model, x) != y if target is None else predictions(model, x) == target
+    return reached & attack.minimum_norm
+
+
+def shown(attack, model, x, y, **options):
+    """The points of every step, (steps, N, ...)."""
+    points = []
+    attack(model, x, y, batch_size=len(x), callback=lambda step: points.append(step.points), **options)
+    return np.array(points)
+
+
 def rows(x):
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
@@ -110,7 +145,7 @@ def check_budget(attack, x, x_adv):
     """Guarantee 1, in float64 arithmetic and without a tolerance."""
     difference = x_adv.astype(np.float64) - x.astype(np.float64)
     if difference.size:
-        assert NORMS[attack.norm](rows(difference)).max() <= attack.eps
+        assert NORMS[attack.norm](rows(difference)).max() <= getattr(attack, "eps", math.inf)
         assert x_adv.astype(np.float64).min() >= attack.bounds[0]
         assert x_adv.astype(np.float64).max() <= attack.bounds[1]
 

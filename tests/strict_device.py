@@ -15,7 +15,7 @@ CONSTANTS = {
     "uint8", "uint16", "uint32", "uint64",
 }
 FUNCTIONS = {  # of the names that NumPy and CuPy share, those that tinyadv may use; add one if CuPy has it
-    "abs", "add", "all", "any", "arange", "argmax", "argmin", "argsort", "array_equal", "ascontiguousarray",
+    "abs", "add", "all", "any", "arange", "arctanh", "argmax", "argmin", "argsort", "array_equal", "ascontiguousarray",
     "broadcast_to", "ceil", "clip", "concatenate", "cos", "cumsum", "diff", "divide", "einsum", "empty", "empty_like",
     "equal", "exp", "expand_dims", "eye", "flip", "floor", "full", "full_like", "isfinite", "isinf", "isnan", "log",
     "log1p", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "matmul", "max", "maximum",

@@ -23,7 +23,7 @@ FLOORS = {
     "__init__": 7, "__main__": 7,
 }
 APART = {  # in these folders no file imports another, but for what they all share
-    "attacks": {"attack", "batch", "driver", "losses", "norms"},
+    "attacks": {"attack", "batch", "driver", "levels", "losses", "norms", "parameters", "result"},
     "defenses": set(),
 }
 LONGEST_FILE, LARGEST_CORE = 250, 700  # lines, and lines of code

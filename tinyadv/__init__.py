@@ -1,7 +1,6 @@
 """tinyadv: everything between a pixel and its adversarial gradient, in NumPy and, unchanged, in CuPy."""
 
 import importlib
-from pathlib import Path
 
 from tinyadv import backend  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
 from tinyadv import attacks, data, evaluation, models, nn, ops, training
@@ -10,7 +9,7 @@ from tinyadv.tensor import Tensor, gradients, no_grad
 __all__ = [
     "Tensor", "attacks", "backend", "data", "evaluation", "gradients", "models", "nn", "no_grad", "ops", "training",
 ]
-__version__ = (Path(__file__).parent / "VERSION").read_text().strip()
+__version__ = backend.VERSION
 
 
 def __getattr__(name: str) -> object:

@@ -69,6 +69,7 @@ _keeps_freed_memory = keep_freed_memory(dict(os.environ))
 import numpy as np  # noqa: E402  (after the kernels are chosen)
 
 Array = Any  # a NumPy or a CuPy array
+VERSION = (pathlib.Path(__file__).parent / "VERSION").read_text().strip()  # of the library
 
 
 def array_module(*arrays: Array) -> ModuleType:
@@ -143,8 +144,7 @@ def describe() -> str:
 
     from threadpoolctl import threadpool_info
 
-    own = (pathlib.Path(__file__).parent / "VERSION").read_text().strip()
-    lines = [f"tinyadv {own}", f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    lines = [f"tinyadv {VERSION}", f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
     for package in ("numpy", "matplotlib"):
         try:
             lines.append(f"{package} {version(package)}")

@@ -5,7 +5,21 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
-from attack_cases import check_budget, cnn, every_attack, images, labels, stage, targeted_or_not
+from attack_cases import (
+    ATTACKS,
+    already_reached,
+    check_budget,
+    cnn,
+    every_attack,
+    every_attack_with_eps,
+    every_black_box,
+    every_white_box,
+    images,
+    labels,
+    rows,
+    stage,
+    targeted_or_not,
+)
 
 from tinyadv import Tensor, ops
 from tinyadv.attacks import FGSM, PGD, Attack
@@ -56,21 +70,47 @@ def test_a_wrong_argument_is_refused_by_name(attack, message, change):
             call(**arguments)
 
 
-@every_attack
-def test_a_model_that_returns_an_array_is_refused(attack):
-    with pytest.raises(TypeError, match="the model must return a Tensor of logits, got ndarray"):
-        attack(lambda x: ops.flatten(x).data, images(4), labels(4))
+@every_white_box
+def test_a_model_that_returns_an_array_has_no_gradient_to_attack_it_by(attack):
+    x = images(4)
+    with pytest.raises(TypeError, match="the model must return a Tensor of logits, got ndarray, which has no gradient"):
+        attack(lambda x: ops.flatten(x).data, x, rows(x).argmax(axis=1))
 
 
-@every_attack
-@pytest.mark.parametrize(("name", "value"), [
-    *(("eps", value) for value in (-0.1, np.nan, np.inf, "0.3", None, True, (0.3,))),
-    *(("norm", value) for value in ("l3", "Linf", 2, None)),
-    *(("bounds", value) for value in ((1, 0), (0, 0), (0, np.inf), (np.nan, 1), ("0", "1"), (0, 1, 2), [0, 1], 1)),
+@targeted_or_not
+@every_black_box
+def test_a_black_box_may_be_a_function_of_arrays(attack, targeted):
+    """As it is: one on Tensors gives the same bytes."""
+    w1, w2 = np.random.default_rng(3).normal(size=(2, 64, 64)) / 8
+    x, y = images(6), labels(6)
+
+    def by_numpy(x):
+        return np.tanh(rows(x.data) @ w1) @ w2
+
+    def by_tensors(x):
+        return ops.tanh(Tensor(rows(x.data)) @ w1) @ w2
+
+    found, expected = (attack.run(model, x, y, target=3 if targeted else None) for model in (by_numpy, by_tensors))
+    assert found.x_adv.tobytes() == expected.x_adv.tobytes()
+    np.testing.assert_array_equal(found.predictions, expected.predictions)
+
+
+WRONG = {
+    "eps": (-0.1, np.nan, np.inf, "0.3", None, True, (0.3,)),
+    "norm": ("l3", "Linf", 2, None),
+    "steps": (0, -1, 2.0, True, None),
+    "bounds": ((1, 0), (0, 0), (0, np.inf), (np.nan, 1), ("0", "1"), (0, 1, 2), [0, 1], 1),
+}
+
+
+@pytest.mark.parametrize(("attack", "name"), [
+    pytest.param(attack, field.name, id=f"{type(attack).__name__}-{attack.norm}-{field.name}")
+    for attack in ATTACKS for field in fields(attack) if field.name in WRONG
 ])
-def test_a_wrong_hyper_parameter_is_refused_by_name(attack, name, value):
-    with pytest.raises(ValueError, match=f"^{name} must be .*got "):
-        replace(attack, **{name: value})
+def test_a_wrong_hyper_parameter_is_refused_by_name(attack, name):
+    for value in WRONG[name]:
+        with pytest.raises(ValueError, match=f"^{name} must be .*got "):
+            replace(attack, **{name: value})
 
 
 # A frozen dataclass
@@ -83,14 +123,15 @@ def test_an_attack_is_a_value(attack):
         assert other == attack
         assert hash(other) == hash(attack)
         assert repr(other) == repr(attack)
-    for change in ({"eps": attack.eps / 2}, {"bounds": (-1.0, 1.0)}):
-        assert replace(attack, **change) != attack
+    for name in {"eps", "steps"} & {field.name for field in fields(attack)}:
+        assert replace(attack, **{name: getattr(attack, name) * 2}) != attack
+    assert replace(attack, bounds=(-1.0, 1.0)) != attack
     for field in fields(attack):
         with pytest.raises(FrozenInstanceError):
             setattr(attack, field.name, getattr(attack, field.name))
 
 
-@every_attack
+@every_attack_with_eps
 def test_a_required_hyper_parameter_has_no_default(attack):
     with pytest.raises(TypeError, match="eps"):
         type(attack)()
@@ -104,6 +145,7 @@ def test_a_required_hyper_parameter_has_no_default(attack):
 def test_a_callback_sees_every_iteration_of_every_shard(attack, targeted):
     model, x, y, target = stage("cnn", targeted)
     steps = []
+    left = ~already_reached(attack, model, x, y, target)
     result = attack.run(model, x, y, target=target, callback=steps.append, workers=2, batch_size=4, seed=10)
     by_shard = {}
     for step in steps:
@@ -114,10 +156,9 @@ def test_a_callback_sees_every_iteration_of_every_shard(attack, targeted):
     assert sorted(by_shard) == [0, 1, 2]
     for shard, own in by_shard.items():
         first = own[0]
-        assert first.examples.tolist() == list(range(9))[4 * shard : 4 * shard + 4]
-        assert first.index == 0
-        indices = [step.index for step in own[: getattr(attack, "steps", 1)]]
-        assert indices == list(range(getattr(attack, "steps", 1)))
+        assert first.examples.tolist() == [i for i in np.flatnonzero(left) if i // 4 == shard]
+        assert [step.index for step in own] == list(range(len(own)))
+        assert attack.minimum_norm or len(own) >= getattr(attack, "steps", 1)
     assert attack(model, x, y, target=target, workers=2, batch_size=4, seed=10).tobytes() == result.x_adv.tobytes()
 
 

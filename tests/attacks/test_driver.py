@@ -172,13 +172,20 @@ def test_a_shard_reaches_the_model_with_its_batch_last_in_memory(xp):
 
 
 @pytest.mark.parametrize(("model", "error", "message"), [
-    (lambda x: x.data, TypeError, "the model must return a Tensor of logits, got ndarray"),
+    (lambda x: x.data.tolist(), TypeError, "the model must return a Tensor of logits, got list"),
+    (lambda x: x.data, ValueError, r"the model must return logits \(N, K\) with N = 3, got shape \(3, 1, 5, 5\)"),
     (lambda x: x, ValueError, r"the model must return logits \(N, K\) with N = 3, got shape \(3, 1, 5, 5\)"),
     (lambda x: ops.flatten(x)[:2], ValueError, r"with N = 3, got shape \(2, 25\)"),
 ])
 def test_what_is_no_logits_is_refused(model, error, message):
     with pytest.raises(error, match=message):
         driver.logits(model, images(3), batch_size=3)
+
+
+def test_where_nobody_asks_for_a_gradient_logits_may_be_an_array():
+    x = images(3)
+    found = driver.logits(lambda x: x.data.reshape(len(x), 25), x, batch_size=2)
+    np.testing.assert_array_equal(found, x.reshape(3, 25))
 
 
 @pytest.mark.parametrize(("option", "value"), [

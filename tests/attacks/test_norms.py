@@ -89,14 +89,14 @@ def test_no_point_of_the_ball_is_nearer(norm, problem):
     q = ball_class(norm)(x, eps, (-1e300, 1e300)).project(points)
     for image, away, inner in zip(x, points - q, q - x, strict=True):
         furthest = eps * length(DUAL[norm], away)  # the largest <away, z - x>, by the definition of the dual norm
-        rounding = 4 * image.size * np.spacing(abs(image).max() + eps) * (abs(away).max() + eps)
+        rounding = 4 * image.size * np.spacing(abs(image).max() + abs(away).max() + eps) * (abs(away).max() + eps)
         assert furthest <= (away * inner).sum() + 1e-9 * furthest + rounding
 
 
-@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize(("norm", "bounds"), [("l2", (-9, 9)), ("l1", (-9, 9)), ("l1", (0, 1))])
 @given(seed=seeds, eps=st.sampled_from([1e-3, 0.3, 2.0]))
-def test_the_nearest_point_of_an_independent_method(norm, seed, eps):
-    """l2 by scaling; l1 by bisection for the threshold; both in float32 too, to its rounding."""
+def test_the_nearest_point_of_an_independent_method(norm, bounds, seed, eps):
+    """l2 by scaling; l1 by bisection for the threshold, at the bounds or not; to the rounding of float32 too."""
     rng = np.random.default_rng(seed)
     x, step = rng.random((1, 1, 5, 4)), rng.normal(size=(1, 1, 5, 4))
     if norm == "l2":
@@ -105,11 +105,27 @@ def test_the_nearest_point_of_an_independent_method(norm, seed, eps):
         low, high = 0.0, abs(step).max()
         for _ in range(100):
             middle = (low + high) / 2
-            low, high = (middle, high) if np.maximum(abs(step) - middle, 0).sum() > eps else (low, middle)
-        nearest = x + np.sign(step) * np.maximum(abs(step) - high, 0)
+            change = np.clip(x + np.sign(step) * np.maximum(abs(step) - middle, 0), *bounds) - x
+            low, high = (middle, high) if abs(change).sum() > eps else (low, middle)
+        nearest = x + change
     for dtype, tolerance in ((np.float64, 1e-9), (np.float32, 1e-6)):
-        found = ball_class(norm)(x.astype(dtype), eps, (-9, 9)).project((x + step).astype(dtype))
+        found = ball_class(norm)(x.astype(dtype), eps, bounds).project((x + step).astype(dtype))
         np.testing.assert_allclose(found, nearest, rtol=0, atol=tolerance)
+
+
+@given(problem=problems(dtypes=[np.float64], reaches=[0.5, 1.001, 3, 50]))
+def test_no_point_of_the_l1_ball_and_the_bounds_is_nearer(problem):
+    """<p - q, z - x> is largest for the z that spends eps on the largest |p - q| first, each as far as its bound."""
+    x, eps, bounds, points = problem
+    eps = min(eps, 1e6)
+    q = ball_class("l1")(x, eps, bounds).project(points)
+    for image, away, inner in zip(x, points - q, q - x, strict=True):
+        room = np.where(away > 0, bounds[1] - image, image - bounds[0]).ravel()
+        order = np.argsort(-abs(away).ravel())
+        spent = np.diff(np.minimum(room[order].cumsum(), eps), prepend=0)
+        furthest = (abs(away).ravel()[order] * spent).sum()
+        rounding = 4 * image.size * np.spacing(abs(image).max() + abs(away).max() + eps) * (abs(away).max() + eps)
+        assert furthest <= (away * inner).sum() + 1e-9 * furthest + rounding
 
 
 @every_norm

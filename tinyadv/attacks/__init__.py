@@ -1,8 +1,20 @@
 """Adversarial attacks: each a frozen dataclass of hyper-parameters, called on a model, images and labels."""
 
-from tinyadv.attacks.attack import Attack, AttackResult
+from tinyadv.attacks.apgd import APGD
+from tinyadv.attacks.attack import Attack
 from tinyadv.attacks.batch import Batch, Step
+from tinyadv.attacks.boundary import BoundaryAttack
+from tinyadv.attacks.carlini_wagner import CarliniWagner
+from tinyadv.attacks.deepfool import DeepFool
 from tinyadv.attacks.fgsm import FGSM, least_likely_class
-from tinyadv.attacks.pgd import PGD
+from tinyadv.attacks.mifgsm import MIFGSM
+from tinyadv.attacks.multi import MultiAttack
+from tinyadv.attacks.pgd import BIM, PGD
+from tinyadv.attacks.result import AttackResult
+from tinyadv.attacks.square import Square
+from tinyadv.attacks.transfer import Transfer
 
-__all__ = ["FGSM", "PGD", "Attack", "AttackResult", "Batch", "Step", "least_likely_class"]
+__all__ = [
+    "APGD", "BIM", "FGSM", "MIFGSM", "PGD", "Attack", "AttackResult", "Batch", "BoundaryAttack", "CarliniWagner",
+    "DeepFool", "MultiAttack", "Square", "Step", "Transfer", "least_likely_class",
+]

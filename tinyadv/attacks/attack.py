@@ -13,48 +13,24 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from tinyadv.attacks import driver, losses
+from tinyadv.attacks import driver, levels, losses
 from tinyadv.attacks.batch import Batch, Step
 from tinyadv.attacks.norms import ball_class
+from tinyadv.attacks.parameters import Parameters
+from tinyadv.attacks.result import AttackResult, host_copy
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, no_grad
 
 
-@dataclass(frozen=True, eq=False)
-class AttackResult:
-    """x_adv, and for every example: whether the attack succeeded, the prediction at x_adv, and the distance.
-
-    success: (N,) bool: misclassified or, for a targeted attack, classified as the target.
-    predictions: (N,) int64, at x_adv; distances: (N,) float64, |x_adv - x| in the attack's norm.
-    forwards, backwards: (N,) int64, how often the model has seen the example, and given a gradient for it.
-    """
-
-    attack: Attack
-    x_adv: Array = field(repr=False)
-    success: np.ndarray = field(repr=False)
-    predictions: np.ndarray = field(repr=False)
-    distances: np.ndarray = field(repr=False)
-    forwards: np.ndarray = field(repr=False)
-    backwards: np.ndarray = field(repr=False)
-    seed: int
-    seconds: float
-
-    def summary(self) -> str:
-        """One line: the attack, its successes, the median distance of these, and the time."""
-        median = np.median(self.distances[self.success]) if self.success.any() else math.nan
-        return (f"{self.attack}: {self.success.sum()} of {len(self.success)} succeeded, median distance {median:.4g}, "
-                f"seed {self.seed}, {self.seconds:.1f} s")
-
-
 @dataclass(frozen=True)
-class Attack:
+class Attack(Parameters):
     """The base of all attacks. A call splits x into shards, perturbs each on a thread, and returns them in order.
 
     bounds: the range of the data, in its own units.
@@ -73,7 +49,7 @@ class Attack:
     def __post_init__(self) -> None:
         ball_class(self.norm)
         losses.objective(self.loss)
-        for name in ("steps", "restarts"):
+        for name in ("steps", "queries", "restarts"):
             count = getattr(self, name, 1)
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name} must be an integer >= 1, got {count!r}")
@@ -84,51 +60,39 @@ class Attack:
                 and -math.inf < bounds[0] < bounds[1] < math.inf):
             raise ValueError(f"bounds must be a tuple (low, high) of numbers with low < high, got {bounds!r}")
 
-    def __str__(self) -> str:
-        """As its repr, but without the fields that have their default values."""
-        settings = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
-        return f"{type(self).__name__}({', '.join(settings)})"
-
     def perturb(self, batch: Batch) -> Array:
         """The last candidates for the batch, (n, ...) like batch.x: the one method that an attack defines."""
         raise TypeError(f"{type(self).__name__} defines no perturb(batch)")
 
     def __call__(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, **options: Any) -> Array:
         """The adversarial images alone, an array like x; arguments and options are those of `run`."""
-        return self._run(model, x, y, score=False, **options).x_adv
+        return self.run(model, x, y, _report=False, **options).x_adv
 
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
-            seed: int = 0, workers: int | None = None, batch_size: int | None = None,
-            skip_misclassified: bool = False, callback: Callable[[Step], None] | None = None,
-            progress: bool = False) -> AttackResult:
+            seed: int | Streams = 0, workers: int | None = None, batch_size: int | None = None,
+            skip_misclassified: bool = False, quantize: bool = False, callback: Callable[[Step], None] | None = None,
+            progress: bool = False, _report: bool = True) -> AttackResult:
         """Attack every image of x and report what became of each.
 
-        model: any callable from a Tensor (N, C, H, W) to logits (N, K); a Module runs in evaluation mode and,
-            if it lies on a GPU, gets its data there.
+        model: any callable from a Tensor (N, C, H, W) to logits (N, K): a Tensor or, for an attack that needs no
+            gradient, an array. A Module runs in evaluation mode and, if it lies on a GPU, gets its data there.
         x: (N, C, H, W) floats inside the bounds; y: (N,) the true classes; target: (N,) the classes to reach, or
             one for all. Nothing of model, x, y and target is changed.
-        seed: of the random streams, one for each example.
+        seed: of the random streams, one for each example; or these Streams themselves.
         workers: threads (default: all usable cores); batch_size: examples in a shard. The first changes no bit of
             the result, the second none beyond the rounding of matrix products.
         skip_misclassified: return the images that the model gets wrong as they are, without spending a step.
+        quantize: return images of 8 bits, that can be saved as such: on 256 levels from low to high, inside the budget.
+            Levels are rounded, too, so give a budget of 8 of them as eps=8.01/255: with 8/255 half are a hair too far.
         callback: is called with a Step after every iteration of a shard, by one thread at a time. progress: show a bar.
         Raises ValueError for arguments that do not fit; an attack that fails on an example is no exception.
         """
-        return self._run(model, x, y, score=True, target=target, seed=seed, workers=workers, batch_size=batch_size,
-                         skip_misclassified=skip_misclassified, callback=callback, progress=progress)
-
-    def _run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, score: bool, target: Array | None = None,
-             seed: int = 0, workers: int | None = None, batch_size: int | None = None, skip_misclassified: bool = False,
-             callback: Callable[[Step], None] | None = None, progress: bool = False) -> AttackResult:
         started = time.perf_counter()
-        driver.check_images(x, self.bounds)
-        y = driver.check_classes(y, "y", x)
-        if target is not None:
-            target = driver.check_classes(np.full(len(x), target) if np.isscalar(target) else target, "target", x)
+        y, target, streams = self._check(x, y, target, seed)
         eps = getattr(self, "eps", math.inf)  # an attack that minimises the distance has no budget
-        like, streams = driver.memory_of(model, x), Streams(seed, range(len(x)))
+        like = driver.memory_of(model, x)
         x_adv = array_module(x).empty_like(x)
-        success, predictions, distances = np.zeros(len(x), bool), np.full(len(x), -1), np.zeros(len(x))
+        success, distances, (before, predictions) = np.zeros(len(x), bool), np.zeros(len(x)), np.full((2, len(x)), -1)
         forwards, backwards = np.zeros((2, len(x)), np.int64)
         lock, bar = threading.Lock(), driver.progress_bar(len(x), str(self), progress, leave=False)
 
@@ -143,54 +107,93 @@ class Attack:
             ball = ball_class(self.norm)(images, eps, self.bounds)
             batch = Batch(model, ball, losses.objective(self.loss), labels, goal, streams[part], report,
                           self.minimum_norm)
-            found = self._search(batch, skip_misclassified, score or progress)
-            x_adv[part], forwards[part], backwards[part] = move(found, like=x), batch.forwards, batch.backwards
+            self._search(batch, skip_misclassified, quantize, _report or progress)
+            x_adv[part], forwards[part], backwards[part] = move(batch.best, x), batch.forwards, batch.backwards
+            if _report:
+                before[part] = to_host(driver.predict(model, images) if batch.clean is None else batch.clean)
             if batch.predictions is not None:
                 predictions[part] = to_host(batch.predictions)
                 success[part] = to_host(batch.succeeded)
-                distances[part] = to_host(batch.ball.distance(found.astype(np.float64) - batch.x))
+                distances[part] = to_host(batch.ball.distance(batch.best.astype(np.float64) - batch.x))
             if progress:
                 with lock:
-                    bar.update(len(found))
+                    bar.update(len(images))
                     bar.set_postfix_str(f"{success.sum() / bar.n:.1%} succeeded")
 
         with bar:
             driver.run(model, x, work, batch_size=batch_size, workers=workers, like=like)
-        seconds = time.perf_counter() - started
-        return AttackResult(self, x_adv, success, predictions, distances, forwards, backwards, seed, seconds)
+        return AttackResult(self, x_adv, host_copy(y), host_copy(target), success, before, predictions, distances,
+                            forwards, backwards, self.norm, streams.seed, time.perf_counter() - started)
 
-    def _search(self, batch: Batch, skip_misclassified: bool, score: bool) -> Array:
-        """The best points (n, ...) for a batch, and in it its predictions there, unless nobody needs them."""
-        if skip_misclassified:
-            with no_grad():
-                predictions = batch.logits(Tensor(batch.x)).data.argmax(axis=1)
-            right = predictions == batch.y
-            rest = batch[right]  # before the clean images are kept: they are no candidates
-            batch.best, batch.losses, batch.predictions = batch.x.copy(), predictions * 0.0, predictions
-            if right.any():
-                self._search(rest, skip_misclassified=False, score=True)
-                batch[right] = rest
-            return batch.best
+    def _check(self, x: Array, y: Array, target: Array | None,
+               seed: int | Streams) -> tuple[Array, Array | None, Streams]:
+        """y and target as arrays where x is, and the streams; ValueError for what does not fit."""
+        driver.check_images(x, self.bounds)
+        y = driver.check_classes(y, "y", x)
+        if target is not None:
+            target = driver.check_classes(np.full(len(x), target) if np.isscalar(target) else target, "target", x)
+        streams = seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
+        if len(streams) != len(x):
+            raise ValueError(f"seed must be an integer, or Streams of {len(x)} examples as x has; got {streams!r}")
+        return y, target, streams
+
+    def _search(self, batch: Batch, skip_misclassified: bool, quantize: bool, score: bool) -> None:
+        """Leave the best points in the batch, and its predictions there unless nobody needs them to be scored."""
+        if not (skip_misclassified or self.minimum_norm):
+            self._attack(batch, quantize, score)
+            return
+        with no_grad():
+            batch.clean = batch.logits(Tensor(batch.x)).data.argmax(axis=1)
+        batch.keep_clean()
+        left = batch.clean == batch.y if skip_misclassified else ~batch.succeeded
         if self.minimum_norm:
-            batch.consider(batch.x)  # an image that is misclassified as it is needs no perturbation
-            left = ~batch.succeeded
-            if left.any():
-                rest = batch[left]
-                rest.consider(self.perturb(rest))
-                batch[left] = rest
-            return batch.best
+            left = left & ~batch.succeeded  # an image that is misclassified as it is needs no perturbation
+        if left.any():
+            rest = batch[left]
+            if not self.minimum_norm:
+                rest.best = None  # the clean image is no candidate
+            self._attack(rest, quantize, score=True)
+            batch[left] = rest
+
+    def _attack(self, batch: Batch, quantize: bool, score: bool) -> None:
+        """All runs on a batch, the second and later ones on what is not broken yet; then its best points rounded."""
         last = self.perturb(batch)
         if batch.best is None and self.restarts == 1 and not score:
-            return batch.ball.project(last)  # the only candidate
-        batch.consider(last)
-        for _ in range(self.restarts - 1):
+            batch.best = batch.ball.project(last)  # the only candidate
+        else:
+            batch.consider(last)
+        for _ in range(0 if self.minimum_norm else self.restarts - 1):
             left = ~batch.succeeded
             if not left.any():
                 break
             rest = batch[left]
             rest.consider(self.perturb(rest))
             batch[left] = rest
-        return batch.best
+        if quantize:
+            points = levels.quantize(batch.ball, batch.best)
+            batch.best = None
+            if self.minimum_norm:
+                batch.keep_clean()
+            batch.consider(points)
+
+
+@dataclass(frozen=True)
+class Composite(Attack):
+    """The base of attacks that run other attacks, of one threat model, which is theirs as well."""
+
+    bounds: tuple[float, float] = field(init=False, repr=False, compare=False)
+
+    def _adopt(self, *attacks: Attack) -> None:
+        """Take over norm, bounds and eps (and its absence) of attacks; ValueError where they differ."""
+        if not attacks or not all(isinstance(attack, Attack) for attack in attacks):
+            raise ValueError(f"{type(self).__name__} is made of attacks, got {attacks!r}")
+        for name in ("norm", "bounds", "minimum_norm", "eps"):
+            value, *others = dict.fromkeys(getattr(attack, name, None) for attack in attacks)
+            if others:
+                raise ValueError(f"attacks must be of one threat model, got {name} {value!r} and {others[0]!r}: "
+                                 "run them apart, and compare their results")
+            if value is not None:
+                object.__setattr__(self, name, value)
 
 
 def is_number(value: Any) -> bool:

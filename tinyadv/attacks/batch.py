@@ -38,6 +38,7 @@ class Batch:
     x (n, ...), y (n,), target (n,) or None, streams: of the examples; ball: the points that may be returned.
     Of the candidates, the best is misclassified (as the target, if there is one) if any is, and then of highest loss
     or, if `nearest`, of least distance from x.
+    clean (n,): the model's classes at x, once they are known, before that None.
     best (n, ...), losses (n,), predictions (n,): the best candidates, the objective and the model's classes there;
     None before the first. forwards, backwards (n,): how often the model has seen each example, and given a gradient.
     """
@@ -46,6 +47,7 @@ class Batch:
                  target: Array | None, streams: Streams, report: Callable[[Step], None], nearest: bool = False):
         self.model, self.ball, self.x, self.y, self.target = model, ball, ball.x, y, target
         self.streams, self._objective, self._report, self._nearest = streams, objective, report, nearest
+        self.clean: Array = None
         self.best: Array = None
         self.losses: Array = None
         self.predictions: Array = None
@@ -55,7 +57,7 @@ class Batch:
     @property
     def succeeded(self) -> Array:
         """(n,) bool: whether the best candidate is misclassified or, with a target, classified as that."""
-        return self._succeeds(self.predictions)
+        return self.succeeds(self.predictions)
 
     def __getitem__(self, index: Array) -> Batch:
         """A batch of some of the examples, with their best candidates so far."""
@@ -65,7 +67,9 @@ class Batch:
                      self._report, self._nearest)
         if self.best is not None:
             part.best, part.losses, part.predictions = self.best[index], self.losses[index], self.predictions[index]
+        part.clean = None if self.clean is None else self.clean[index]
         part.forwards, part.backwards = self.forwards[to_host(index)], self.backwards[to_host(index)]
+        part._iterations = self._iterations
         return part
 
     def __setitem__(self, index: Array, part: Batch) -> None:
@@ -73,6 +77,7 @@ class Batch:
         self.best[index], self.losses[index], self.predictions[index] = part.best, part.losses, part.predictions
         index = to_host(index)
         self.forwards[index], self.backwards[index] = part.forwards, part.backwards
+        self._iterations = part._iterations
 
     def gradient(self, points: Array, candidate: bool = True) -> Array:
         """The gradient of the attack's objective at the points (n, ...), each example's own; the points are candidates.
@@ -89,14 +94,15 @@ class Batch:
             points = self.ball.project(points)
         x = Tensor(points)
         with recording(True):  # whatever the caller's no_grad()
-            logits = self.logits(x)
+            logits = self.logits(x, gradient=True)
             values = objective(logits)
             (g,) = gradients(values.sum(), [x])
         self.backwards += 1
+        if points is self.x:
+            self.clean = logits.data.argmax(axis=1)
         if candidate:
             self._keep(points, values.data, logits.data)
-        self._report(Step(self._iterations, self.streams.examples, points, values.data))
-        self._iterations += 1
+        self._count(points, values.data)
         return logits.data, values.data, g
 
     def jacobian(self, points: Array, classes: Array) -> tuple[Array, list[Array]]:
@@ -106,28 +112,45 @@ class Batch:
         """
         x = Tensor(self.ball.project(points))
         with recording(True):
-            logits = self.logits(x)
+            logits = self.logits(x, gradient=True)
             rows = array_module(classes).arange(len(classes))
             slopes = [gradients(logits[rows, column].sum(), [x], keep_graph=True)[0] for column in classes.T]
         self.backwards += len(slopes)
-        self._keep(x.data, self._objective(logits, self.y, self.target).data, logits.data)
+        losses = self._objective(logits, self.y, self.target).data
+        self._keep(x.data, losses, logits.data)
+        self._count(x.data, losses)
         return logits.data, slopes
 
-    def consider(self, points: Array) -> None:
-        """Make the points (n, ...), projected into the budget, candidates."""
+    def consider(self, points: Array, iteration: bool = False) -> Array:
+        """Make the points (n, ...), projected into the budget, candidates; the logits (n, K) there.
+
+        iteration: whether this is one, of which a callback hears, as it does of every gradient.
+        """
         points = self.ball.project(points)
         with no_grad():
             logits = self.logits(Tensor(points))
-            self._keep(points, self._objective(logits, self.y, self.target).data, logits.data)
+            losses = self._objective(logits, self.y, self.target).data
+        self._keep(points, losses, logits.data)
+        if iteration:
+            self._count(points, losses)
+        return logits.data
 
-    def logits(self, points: Tensor) -> Tensor:
-        """The model's logits (n, K) at the points, checked, as are the classes against them."""
-        logits = driver.check_logits(self.model(points), points.data)
+    def keep_clean(self) -> None:
+        """Take the clean images for the best points so far; their classes are known."""
+        self.best, self.losses, self.predictions = self.x.copy(), self.clean * 0.0, self.clean.copy()
+
+    def logits(self, points: Tensor, gradient: bool = False) -> Tensor:
+        """The model's logits (n, K) at the points, checked, as are the classes against them; see check_logits."""
+        logits = driver.check_logits(self.model(points), points.data, gradient)
         self.forwards += 1
         for name, classes in (("y", self.y), ("target", self.target)):
             if classes is not None:
                 check_labels(classes, logits.shape[1], name)
         return logits
+
+    def _count(self, points: Array, losses: Array) -> None:
+        self._report(Step(self._iterations, self.streams.examples, points, losses))
+        self._iterations += 1
 
     def _keep(self, points: Array, losses: Array, logits: Array) -> None:
         where = array_module(points).where
@@ -138,11 +161,12 @@ class Batch:
         if self.best is None:
             self.best, self.losses, self.predictions = points, losses, predictions
             return
-        now, before = self._succeeds(predictions), self.succeeded
+        now, before = self.succeeds(predictions), self.succeeded
         better = (now & ~before) | ((now == before) & (losses > self.losses))
         self.best = where(better.reshape(-1, *[1] * (points.ndim - 1)), points, self.best)
         self.losses = where(better, losses, self.losses)
         self.predictions = where(better, predictions, self.predictions)
 
-    def _succeeds(self, predictions: Array) -> Array:
+    def succeeds(self, predictions: Array) -> Array:
+        """(n,) bool: whether these classes (n,) are what the attack is after: not y or, with a target, that."""
         return predictions != self.y if self.target is None else predictions == self.target

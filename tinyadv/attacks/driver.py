@@ -95,10 +95,21 @@ def forward(model: Callable, x: Array) -> Tensor:
         return check_logits(model(Tensor(x)), x)
 
 
-def check_logits(output: Any, x: Array) -> Tensor:
-    """The model's output, a Tensor of shape (N, K); ValueError or TypeError saying what it was instead."""
+def predict(model: Callable, x: Array) -> Array:
+    """The classes (N,) of the highest logits of one batch, as an array where x is."""
+    return forward(model, x).data.argmax(axis=1)
+
+
+def check_logits(output: Any, x: Array, gradient: bool = False) -> Tensor:
+    """The model's output, a Tensor of shape (N, K); ValueError or TypeError saying what it was instead.
+
+    gradient: whether one is to follow; else an array of that shape will do.
+    """
+    if is_array(output) and not gradient:
+        output = Tensor(output)
     if not isinstance(output, Tensor):
-        raise TypeError(f"the model must return a Tensor of logits, got {type(output).__name__}")
+        raise TypeError(f"the model must return a Tensor of logits, got {type(output).__name__}"
+                        + ", which has no gradient" * is_array(output))
     if output.ndim != 2 or len(output) != len(x):
         raise ValueError(f"the model must return logits (N, K) with N = {len(x)}, got shape {output.shape}")
     return output

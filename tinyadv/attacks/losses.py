@@ -31,7 +31,26 @@ def margin(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     return lead if target is None else -lead
 
 
-OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin}
+def dlr(logits: Tensor, y: Array, target: Array | None) -> Tensor:
+    """The margin over the spread of the highest logits, which no scaling of the logits changes: Croce and Hein 2020.
+
+    arXiv:2003.01690, section 4, with z_(k) the k-th highest logit: (max of the others - z_y) / (z_(1) - z_(3)); with a
+    target t, (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2). These need three and four classes: with fewer, the margin.
+    """
+    if logits.shape[1] < (3 if target is None else 4):
+        return margin(logits, y, target)
+    rows = array_module(logits.data).arange(len(logits))
+    order = logits.data.argsort(axis=1)
+    highest, third = logits[rows, order[:, -1]], logits[rows, order[:, -3]]
+    if target is None:
+        lead, spread = margin(logits, y, None), highest - third
+    else:
+        lead = logits[rows, target] - logits[rows, y]
+        spread = highest - (third + logits[rows, order[:, -4]]) / 2
+    return lead / (spread + (spread.data == 0).astype(spread.dtype))  # logits that are all the same have no spread
+
+
+OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
 
 def objective(loss: str) -> Objective:

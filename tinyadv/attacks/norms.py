@@ -82,28 +82,30 @@ class RoundBall(Ball):
     """What the l2 and l1 balls share: a projection in float64, then a shrinking until the rounded point fits."""
 
     def project(self, points: Array) -> Array:
-        points = super().project(points)  # clipped towards x, which is inside the bounds: no distance grows
+        clipped = super().project(points)  # towards x, which is inside the bounds: no distance grows
         xp, x = array_module(points), self.x
         # Whoever sums up the squares in another order may get another last bit: that much room is left.
         limit = self.eps * (1 - math.prod(x.shape[1:]) * 2.0**-52)
-        perturbation = points.astype(np.float64) - x
+        perturbation = clipped.astype(np.float64) - x
         distance = self.distance(perturbation)
-        outside = _column(distance > limit, x)
+        outside = column(distance > limit, x)
         if not outside.any():
-            return points
-        perturbation = xp.where(outside, self._nearest(perturbation, distance, limit), perturbation)
+            return clipped
+        perturbation = xp.where(outside, self._nearest(points, perturbation, distance, limit), perturbation)
         scale = xp.ones(len(x))
         for halvings in range(np.finfo(x.dtype).nmant + 1, -2, -1):  # the last leaves x
-            rounded = xp.clip((x + _column(scale, x) * perturbation).astype(x.dtype), self.low, self.high)
+            rounded = xp.clip((x + column(scale, x) * perturbation).astype(x.dtype), self.low, self.high)
             over = self.distance(rounded.astype(np.float64) - x) > limit
             if not over.any():
                 break
             scale = scale * (1 - over * 2.0**-halvings)
-        return xp.where(outside, rounded, points)
+        return xp.where(outside, rounded, clipped)
 
-    @staticmethod
-    def _nearest(perturbation: Array, distance: Array, limit: float) -> Array:
-        """The nearest perturbation of norm `limit` to one of norm `distance`, beyond it."""
+    def _nearest(self, points: Array, perturbation: Array, distance: Array, limit: float) -> Array:
+        """The perturbation of norm `limit` that is nearest to the points, which clipped to the bounds are beyond it.
+
+        perturbation, distance: that of the clipped points, and its norm.
+        """
         raise TypeError("a RoundBall is l2 or l1")
 
 
@@ -117,18 +119,18 @@ class L2Ball(RoundBall):
     @staticmethod
     def steepest(g: Array) -> Array:
         xp, rows = array_module(g), _rows(g)
-        g = g / _column(_or_one(abs(rows).max(axis=1)), g)  # or the squares of a tiny g would vanish
-        return g / _column(_or_one(xp.sqrt((_rows(g) ** 2).sum(axis=1))), g)
+        g = g / column(_or_one(abs(rows).max(axis=1)), g)  # or the squares of a tiny g would vanish
+        return g / column(_or_one(xp.sqrt((_rows(g) ** 2).sum(axis=1))), g)
 
-    @staticmethod
-    def _nearest(perturbation: Array, distance: Array, limit: float) -> Array:
-        return perturbation * _column(limit / _or_one(distance), perturbation)
+    def _nearest(self, points: Array, perturbation: Array, distance: Array, limit: float) -> Array:
+        """Of the clipped points, for those of the ball and the bounds together there is no formula."""
+        return perturbation * column(limit / _or_one(distance), perturbation)
 
     @staticmethod
     def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
         # A normal direction, and a radius of density proportional to r^(D - 1).
         direction = L2Ball.steepest(streams.normal(shape))
-        return direction * _column(streams.uniform(()) ** (1 / math.prod(shape)), direction)
+        return direction * column(streams.uniform(()) ** (1 / math.prod(shape)), direction)
 
 
 class L1Ball(RoundBall):
@@ -146,17 +148,26 @@ class L1Ball(RoundBall):
         one_hot = largest[:, None] == xp.arange(rows.shape[1])
         return (one_hot * xp.sign(rows)).reshape(g.shape)
 
-    @staticmethod
-    def _nearest(perturbation: Array, distance: Array, limit: float) -> Array:
-        """Every |coordinate| lowered by one threshold, not below 0 (Duchi et al. 2008, figure 1)."""
-        xp, sizes = array_module(perturbation), abs(_rows(perturbation))
-        falling = -xp.sort(-sizes, axis=1)
-        excess = falling.cumsum(axis=1) - limit
-        count = xp.arange(1, sizes.shape[1] + 1)
-        kept = xp.maximum((falling * count > excess).sum(axis=1), 1)  # coordinates that stay above 0
-        threshold = excess[xp.arange(len(kept)), kept - 1] / kept
-        lowered = xp.maximum(sizes - threshold[:, None], 0) * xp.sign(_rows(perturbation))
-        return lowered.reshape(perturbation.shape)
+    def _nearest(self, points: Array, perturbation: Array, distance: Array, limit: float) -> Array:
+        """Every |coordinate| lowered by one threshold, not below 0 (Duchi et al. 2008), nor left beyond the bounds.
+
+        This is the nearest point of the ball and the bounds together: Croce and Hein 2021, arXiv:2103.01208,
+        section 2. To project on the one after the other loses budget at pixels that are full.
+        """
+        xp, wide = array_module(points), self.x.astype(np.float64)
+        signs = xp.sign(_rows(perturbation))
+        room = _rows(xp.where(perturbation > 0, self.high - wide, wide - self.low))
+        sizes = xp.minimum(_rows(abs(points - wide)), room + 2.0**20 * limit)  # finite
+        sizes = xp.where(signs == 0, 0, sizes)
+        # sum(min(max(sizes - t, 0), room)) is linear between the t at which a pixel becomes 0, or leaves its bound.
+        ends = xp.concatenate([sizes, xp.maximum(sizes - room, 0)], axis=1)
+        order = xp.argsort(-ends, axis=1)
+        ends, turns = xp.take_along_axis(ends, order, axis=1), xp.where(order < room.shape[1], 1.0, -1.0)
+        total, slope = (turns * ends).cumsum(axis=1), turns.cumsum(axis=1)
+        last = (xp.arange(len(ends)), (total - slope * ends <= limit).sum(axis=1) - 1)
+        threshold = (total[last] - limit) / xp.maximum(slope[last], 1)
+        lowered = xp.clip(sizes - threshold[:, None], 0, room) * signs
+        return lowered.reshape(points.shape)
 
     @staticmethod
     def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
@@ -188,7 +199,7 @@ def _rows(x: Array) -> Array:
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
-def _column(values: Array, like: Array) -> Array:
+def column(values: Array, like: Array) -> Array:
     """(N,) -> (N, 1, ...), to broadcast against `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 

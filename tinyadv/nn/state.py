@@ -7,6 +7,7 @@ import os
 import uuid
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,14 +38,8 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     A class is looked for among the defined subclasses of Module, so loading a file imports and runs nothing.
     Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
     """
-    arrays = read_npz(path)
-    try:
-        header = json.loads(str(arrays.pop(HEADER)))
-        version, name = header["format"], str(header["class"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise StateError(f"{path}: not a model file of tinyadv: it has no valid header ({error})") from error
-    if version != FORMAT:
-        raise StateError(f"{path}: this file has format {version}, this library reads format {FORMAT}: update tinyadv")
+    header, arrays = read_archive(path, "a model file", "class")
+    name = str(header["class"])
     model = into if into is not None else _build(name, header, path)
     try:
         model.load_state_dict(arrays)
@@ -54,12 +49,7 @@ def load(path: str | Path, into: Module | None = None) -> Module:
 
 
 def _build(name: str, header: dict, path: str | Path) -> Module:
-    found: dict[str, type[Module]] = {}
-    todo: list[type[Module]] = [Module]
-    while todo:
-        subclasses = todo.pop().__subclasses__()
-        found |= {f"{c.__module__}.{c.__qualname__}": c for c in subclasses if c.__name__ == name}
-        todo += subclasses
+    found = defined_subclasses(Module, name)
     why = ""
     if len(found) != 1:
         why = f"is defined more than once, as {' and '.join(found)}" if found else "is not defined here"
@@ -72,6 +62,33 @@ def _build(name: str, header: dict, path: str | Path) -> Module:
         return build(*header["args"], **header["kwargs"])
     except Exception as error:  # whatever the class makes of a foreign file's arguments
         raise StateError(f"{path}: {name} cannot be built from this file: {error}") from error
+
+
+def defined_subclasses(base: type, name: str) -> dict[str, type]:
+    """{full name: class} of the subclasses of a class, and of these, that have that name."""
+    found: dict[str, type] = {}
+    todo: list[type] = [base]
+    while todo:
+        subclasses: list[type] = todo.pop().__subclasses__()
+        found |= {f"{c.__module__}.{c.__qualname__}": c for c in subclasses if c.__name__ == name}
+        todo += subclasses
+    return found
+
+
+def read_archive(path: str | Path, kind: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(header, arrays) of a file that holds both; StateError unless its header is of this format and has the key.
+
+    kind: what the file should be, for the message.
+    """
+    arrays = read_npz(path)
+    try:
+        header = json.loads(str(arrays.pop(HEADER)))
+        version, _ = header["format"], header[key]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateError(f"{path}: not {kind} of tinyadv: it has no valid header ({error})") from error
+    if version != FORMAT:
+        raise StateError(f"{path}: this file has format {version}, this library reads format {FORMAT}: update tinyadv")
+    return header, arrays
 
 
 def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:

@@ -1,0 +1,74 @@
+"""An attack as a value: its name and its parameters, in print, in a file, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from tinyadv.nn.state import defined_subclasses
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The base of Attack: a frozen dataclass, whose fields are its parameters."""
+
+    def __str__(self) -> str:
+        """As its repr, but without the fields that have their default values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.repr and getattr(self, f.name) != f.default}
+        return _call(type(self).__name__, values)
+
+
+@dataclass(frozen=True)
+class UnknownAttack:
+    """An attack that a file tells of, and whose class is not defined here or takes no such parameters."""
+
+    name: str
+    parameters: dict[str, Any]
+
+    def __str__(self) -> str:
+        return _call(self.name, self.parameters)
+
+
+def describe(value: Any) -> Any:
+    """An attack, or a parameter of one, in the terms of JSON; a model, which these do not have, is told by its name."""
+    if isinstance(value, UnknownAttack):
+        return {"class": value.name, "parameters": {name: describe(own) for name, own in value.parameters.items()}}
+    if isinstance(value, Parameters):
+        own = {f.name: describe(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {"class": type(value).__name__, "parameters": own}
+    if isinstance(value, tuple | list):
+        return [describe(each) for each in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if value is None or isinstance(value, bool | int | float | str) else _short(value)
+
+
+def restore(description: Any) -> Any:
+    """What `describe` has described: of a class that is not defined, or takes no such parameters, an UnknownAttack."""
+    if isinstance(description, list):
+        return tuple(map(restore, description))
+    if not isinstance(description, dict):
+        return description
+    name, parameters = description["class"], {key: restore(own) for key, own in description["parameters"].items()}
+    classes = list(defined_subclasses(Parameters, name).values())
+    if len(classes) == 1:
+        try:
+            return classes[0](**parameters)
+        except (TypeError, ValueError):
+            pass  # another version's, or with a model among them
+    return UnknownAttack(name, parameters)
+
+
+def _call(name: str, values: dict[str, Any]) -> str:
+    return f"{name}({', '.join(f'{key}={_short(value)}' for key, value in values.items())})"
+
+
+def _short(value: Any) -> str:
+    """Attacks without their defaults, functions and models by their names, and anything else as its repr."""
+    if isinstance(value, Parameters | UnknownAttack):
+        return str(value)
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_short, value))})"
+    return getattr(value, "__name__", type(value).__name__) if callable(value) else repr(value)

@@ -1,0 +1,88 @@
+"""Adversarial images that are there already: whether they are valid, and what several sets of them say together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyadv.attacks import AttackResult
+from tinyadv.attacks.norms import ball_class
+from tinyadv.backend import Array, to_host
+from tinyadv.evaluation.report import Check, Report
+
+
+def validate(x_adv: Array, x: Array, *, eps: float, norm: str = "linf",
+             bounds: tuple[float, float] = (0.0, 1.0)) -> Report:
+    """Whether saved images x_adv keep to the rules around the clean ones x, both (N, ...), as run_attack.py does.
+
+    That is the checker of Madry's MNIST and CIFAR-10 challenges (Madry et al. 2018, arXiv:1706.06083), but without its
+    tolerance: the budget is eps, in the norm and the units of the data, measured in float64. Nothing is raised for
+    images that break a rule; `validate(...).require()` does that.
+    """
+    x_adv, x = np.asarray(to_host(x_adv)), np.asarray(to_host(x))
+    checks = [
+        Check("shape", x_adv.shape == x.shape, len(x_adv), f"images; of shape {x_adv.shape}, the clean ones {x.shape}"),
+        Check("dtype", x_adv.dtype == x.dtype, x_adv.itemsize, f"bytes, {x_adv.dtype}; the clean ones {x.dtype}"),
+    ]
+    if x_adv.shape == x.shape:
+        wide = x_adv.astype(np.float64)
+        lost, beyond = int((~np.isfinite(wide)).sum()), int(((wide < bounds[0]) | (wide > bounds[1])).sum())
+        distances = ball_class(norm).distance(wide - x)
+        outside, largest = int((~(distances <= eps)).sum()), distances.max(initial=0)
+        checks += [
+            Check("finite", not lost, lost, "values are NaN or infinite"),
+            Check("range", not beyond, beyond, f"values are outside {bounds}"),
+            Check("budget", not outside, outside,
+                  f"images are outside {norm} eps={eps:.6g}; the furthest is {largest:.6g} away, {largest - eps:+.1e}"),
+        ]
+    return Report("adversarial images", tuple(checks))
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """What several attacks on the same images say together; prints as a table.
+
+    rows: (attack, robust accuracy under it alone, robust accuracy under all so far); accuracy: without an attack;
+    robust: (N,) bool, right before and after every attack.
+    """
+
+    rows: tuple[tuple[str, float, float], ...]
+    accuracy: float
+    robust: np.ndarray
+
+    @property
+    def robust_accuracy(self) -> float:
+        """The fraction that no attack has broken."""
+        return float(self.robust.mean())
+
+    def __str__(self) -> str:
+        rows = [("no attack", self.accuracy, self.accuracy), *self.rows]
+        width = max(len(name) for name, _, _ in rows)
+        lines = [f"{name:{width}}  {alone:6.4f}  {together:6.4f}" for name, alone, together in rows]
+        return "\n".join([f"{'attack':{width}}   alone   worst", *lines])
+
+
+def worst_case(results: Sequence[AttackResult]) -> WorstCase:
+    """The accuracy that is left where each image meets the attack that is worst for it.
+
+    results: of attacks on the same images, of one norm, without a target or with the same one. Raises ValueError if
+    they are not. An attack of minimum norm breaks all that it can, whatever the distance.
+    """
+    results = list(results)
+    if not results or not len(results[0].y):
+        raise ValueError("results must hold the result of one attack or more, on at least one image")
+    first = results[0]
+    for result in results:
+        for name in ("y", "target", "predictions_clean", "norm"):
+            if not np.array_equal(getattr(result, name), getattr(first, name)):
+                raise ValueError(f"results must be of the same model, images and norm, but their {name} differ: "
+                                 f"{result.attack} and {first.attack}")
+    right = first.predictions_clean == first.y
+    robust, rows = right, []
+    for result in results:
+        alone = right & (result.predictions == result.y)
+        robust = robust & alone
+        rows.append((str(result.attack), float(alone.mean()), float(robust.mean())))
+    return WorstCase(tuple(rows), float(right.mean()), robust)

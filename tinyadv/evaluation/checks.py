@@ -1,0 +1,94 @@
+"""Whether an evaluation can be believed: signs of gradients that are masked, and of attacks that do not work.
+
+Carlini et al. 2019, arXiv:1902.06705, section 3.1 and appendix; Athalye et al. 2018, arXiv:1802.00420, section 3.1;
+Tramer et al. 2020, arXiv:2002.08347. A check that fails does not say that the model is weak, but that the robust
+accuracy measured on it says little; and to pass all is no proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinyadv import attacks, ops
+from tinyadv.attacks import FGSM, PGD, Attack, driver
+from tinyadv.backend import Array, move, to_host
+from tinyadv.data import Dataset
+from tinyadv.evaluation.accuracy import predict
+from tinyadv.evaluation.report import Check, Report
+from tinyadv.ops.movement import batch_last
+from tinyadv.tensor import Tensor, gradients, recording
+
+SLACK = 0.05  # the fraction of images by which a comparison may go wrong, as attacks search and draw
+DISAGREEMENT = 0.1  # the fraction of images that some random starts may break, and others not
+
+
+def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = "linf",
+                  bounds: tuple[float, float] = (0.0, 1.0), steps: int = 20, seed: int = 0, **options: Any) -> Report:
+    """Attack the images that the model gets right in several ways that must be stronger or weaker than each other.
+
+    All figures are fractions of these images, or differences between such. eps, norm, bounds: of the evaluation that
+    is to be believed; steps: of PGD; options: those of `Attack.run`. It costs about 13 times `steps` gradients an
+    image. Raises ValueError if the model gets no image right.
+    """
+    right = dataset[predict(model, dataset.images) == dataset.labels]
+    if not len(right):
+        raise ValueError(f"the model gets none of the {len(dataset)} images of {dataset.name} right: nothing to attack")
+    x, y = right.images, right.labels
+
+    def left(attack: Attack, seed: int = seed) -> np.ndarray:
+        return ~attack.run(model, x, y, seed=seed, **options).success
+
+    def pgd(eps: float = eps, steps: int = steps, norm: str = norm) -> PGD:
+        return PGD(eps=eps, steps=steps, norm=norm, bounds=bounds)
+
+    single, iterated = left(FGSM(eps=eps, norm=norm, bounds=bounds)).mean(), left(pgd())
+    smaller, larger, longer = (left(attack).mean() for attack in (pgd(eps / 2), pgd(2 * eps), pgd(steps=5 * steps)))
+    unbounded = left(pgd(bounds[1] - bounds[0], 2 * steps, "linf")).mean()
+    starts = np.array([iterated, *(left(pgd(), seed + k) for k in (1, 2))])
+    differing = (starts.any(axis=0) & ~starts.all(axis=0)).mean()
+    robust = iterated.mean()
+    rise = max(robust - smaller, larger - robust)
+    checks = [
+        _gradients(model, x, y),
+        Check("iterated beats single-step", robust <= single + SLACK, robust - single,
+              f"PGD leaves {robust:.3f} right, FGSM {single:.3f}: many steps that do less than one do not climb"),
+        Check("a larger eps never helps", rise <= SLACK, rise,
+              f"eps/2, eps and 2 eps leave {smaller:.3f}, {robust:.3f} and {larger:.3f} right"),
+        Check("unbounded reaches zero", unbounded == 0, unbounded,
+              "is the fraction of images still right where any image can become any other"),
+        Check("more steps never help", longer <= robust + SLACK, longer - robust,
+              f"{steps} steps leave {robust:.3f} right, {5 * steps} steps {longer:.3f}"),
+        Check("random starts agree", differing <= DISAGREEMENT, differing,
+              "is the fraction of images broken from some of three starts, and not from others"),
+    ]
+    black_box = getattr(attacks, "Square", None)
+    if black_box is not None and norm != "l1":
+        blind = left(black_box(eps=eps, norm=norm, bounds=bounds, queries=10 * steps)).mean()
+        checks.append(Check("white box beats black box", robust <= blind + SLACK, robust - blind,
+                            f"PGD leaves {robust:.3f} right, Square, which sees no gradient, {blind:.3f}"))
+    checks = [Check(check.name, bool(check.passed), float(check.figure), check.explanation) for check in checks]
+    return Report(f"{len(right)} images of {dataset.name}, {norm} eps={eps:.4g}", tuple(checks))
+
+
+def _gradients(model: Callable, x: Array, y: np.ndarray) -> Check:
+    """Whether the cross entropy has gradients, and not everywhere the same one."""
+    slopes, like = np.zeros(x.shape), driver.memory_of(model, x)
+
+    def work(part: slice) -> None:
+        points = Tensor(batch_last(move(x[part], like)))
+        with recording(True):
+            logits = driver.check_logits(model(points), points.data, gradient=True)
+            loss = ops.cross_entropy(logits, move(y[part], like), "sum")
+            (g,) = gradients(loss, [points])
+        slopes[part] = to_host(g)
+
+    driver.run(model, x, work, batch_size=None, workers=None, like=like)
+    rows = slopes.reshape(len(x), -1)
+    useless = (~np.isfinite(rows).all(axis=1) | (rows == 0).all(axis=1)).mean()
+    if not useless and len(rows) > 1 and (rows == rows[0]).all():
+        return Check("gradients", False, 1.0, "is the fraction of images with one and the same gradient")
+    return Check("gradients", useless <= SLACK, useless,
+                 "is the fraction of images with a gradient of 0, or none that is a number")

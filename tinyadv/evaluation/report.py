@@ -1,0 +1,42 @@
+"""What a series of checks has found, in print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, whether it is passed, the number that this rests on, and what that number is."""
+
+    name: str
+    passed: bool
+    figure: float
+    explanation: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The checks of one subject; it prints as one line for each, and `report[name]` is the check of that name."""
+
+    subject: str
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all checks are passed."""
+        return all(check.passed for check in self.checks)
+
+    def require(self) -> None:
+        """ValueError with the whole report, unless all checks are passed."""
+        if not self.passed:
+            raise ValueError(str(self))
+
+    def __getitem__(self, name: str) -> Check:
+        return {check.name: check for check in self.checks}[name]
+
+    def __str__(self) -> str:
+        width = max((len(check.name) for check in self.checks), default=0)
+        lines = [f"{'passed' if check.passed else 'FAILED'}  {check.name:{width}}  {check.figure:<9.4g} "
+                 f"{check.explanation}" for check in self.checks]
+        return "\n  ".join([f"{self.subject}: {sum(c.passed for c in self.checks)} of {len(lines)} passed", *lines])
