@@ -23,7 +23,7 @@ lint: .venv/.installed-dev  ## ruff and mypy
 docs: .venv/.installed-test  ## run every code block of docs/ and the README
 	$(RUN) -m pytest tests/test_docs.py
 
-parity: .venv/.installed-test .venv/.installed-parity  ## compare with PyTorch, torchattacks and foolbox
+parity: .venv/.installed-test .venv/.installed-parity  ## compare with PyTorch, torchattacks, foolbox and ART
 	$(RUN) -m pytest -m parity
 
 bench: .venv/.installed-bench  ## speed beside the peers, and its limits: benchmarks.json, benchmarks.png

@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 
 TEST = ["pytest>=8", "pytest-xdist", "hypothesis"]
-PARITY = ["torch==2.13.0", "torchattacks", "foolbox"]
+PARITY = ["torch==2.13.0", "torchattacks", "foolbox", "adversarial-robustness-toolbox"]
 
 setup(
     name="tinyadv",
@@ -36,6 +36,6 @@ setup(
         "cuda12": ["cupy-cuda12x[ctk]"],
         "cuda13": ["cupy-cuda13x[ctk]"],
         "parity": PARITY,
-        "bench": [*PARITY, "adversarial-robustness-toolbox", "mygrad"],
+        "bench": [*PARITY, "mygrad"],
     },
 )

@@ -70,7 +70,7 @@ def figure(result: dict[str, dict[str, dict[str, list[float]]]]) -> plots.Figure
                 if points:
                     width = 2.5 if who == "tinyadv" else 1
                     axes.semilogx(*zip(*points, strict=True), style, markersize=4, linewidth=width, base=2)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
             axes.set_xticks(sorted(found), map(str, sorted(found)))
             axes.minorticks_off()
     for above, below, network in zip(*grid, networks, strict=True):
