@@ -162,7 +162,7 @@ class Attack(Parameters):
             batch.best = batch.ball.project(last)  # the only candidate
         else:
             batch.consider(last)
-        for _ in range(0 if self.minimum_norm else self.restarts - 1):
+        for _ in range(self.restarts - 1):
             left = ~batch.succeeded
             if not left.any():
                 break

@@ -80,15 +80,15 @@ def max_pool2d(x, size, stride=None, padding=0):
         xp.maximum(y, values, out=y)
 
     def vjp(g):
-        def shares():
-            rest = _inside(g)  # of the gradient of each window, until the last element that was larger takes it
+        def shares(rest):  # the gradient of each window, until the last element that was larger takes it
             for was_larger in reversed(larger):
                 taken = rest * was_larger
                 yield taken
                 rest = rest - taken
             yield rest
 
-        return _outside(_fold(shares(), _inside(g), size, window, stride, padding))
+        g = _inside(g)
+        return _outside(_fold(shares(g), g, size, window, stride, padding))
 
     return _outside(y), vjp
 
