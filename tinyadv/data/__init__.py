@@ -1,8 +1,9 @@
 """Data sets, and the loop over their batches."""
 
+from . import augment
 from .digits import digits
 from .fetch import DataUnavailable
 from .loader import Dataset, batches
 from .mnist import mnist
 
-__all__ = ["DataUnavailable", "Dataset", "batches", "digits", "mnist"]
+__all__ = ["DataUnavailable", "Dataset", "augment", "batches", "digits", "mnist"]

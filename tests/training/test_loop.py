@@ -1,84 +1,15 @@
 import math
 import re
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_cases import Probe, fit, flags, linear, stripes, weights, with_modes
 
 from tinyadv import Tensor, data, evaluation, nn, ops, training
-from tinyadv.data import Dataset
 from tinyadv.nn.optim import SGD, Adam
-from tinyadv.parallel import part_index
-from tinyadv.training import Epoch, History
-
-CLASSES = ("left", "middle", "right")
-
-
-def stripes(n, seed=0):
-    """Images whose label is the brightest of three columns: a linear model learns them."""
-    rng = np.random.default_rng(seed)
-    images, labels = rng.random((n, 1, 4, 3), dtype=np.float32) / 2, rng.integers(0, 3, n)
-    images[np.arange(n), :, :, labels] += 0.5
-    return Dataset(images, labels, "stripes-train", CLASSES)
-
-
-def linear(seed=0):
-    return nn.Sequential(nn.Flatten(), nn.Linear(12, 3, rng=np.random.default_rng(seed)))
-
-
-def with_modes(seed=0, p=0.3):
-    """A model whose layers behave differently in training, and whose flags are neither all on nor all off."""
-    rng = np.random.default_rng(seed)
-    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, rng=rng), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
-                          nn.Dropout(p, seed=seed), nn.Linear(48, 3, rng=rng)).eval()
-    model.layers[1].training = True
-    return model
-
-
-def in_float64(model):
-    """A model of with_modes() whose results differ by rounding alone, however its sums are made."""
-    norm = model.layers[1]
-    norm.running_mean, norm.running_var = norm.running_mean.astype(np.float64), norm.running_var.astype(np.float64)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.astype(np.float64)
-    return model
-
-
-@contextmanager
-def parts(most):
-    """A batch of the small images here is computed in up to so many parts, as one of large images would be."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "PARTS", most)
-        patch.setattr(training.driver, "SHARD", 12)
-        yield
-
-
-class Probe(nn.Module):
-    """Passes its input on and notes the training flag; fails at the call of that number."""
-
-    def __init__(self, fails_at=math.inf):
-        self.flags, self.fails_at = [], fails_at
-
-    def forward(self, x):
-        self.flags.append(self.training)
-        if len(self.flags) == self.fails_at:
-            raise OSError("the probe fails")
-        return x
-
-
-def fit(model, train, *, lr=0.5, epochs=2, **options):
-    return training.fit(model, train, epochs=epochs, optimizer=SGD(model, lr=lr), **options)
-
-
-def weights(model):
-    return b"".join(array.tobytes() for array in model.state_dict().values())
-
-
-def flags(model):
-    return [module.training for _, module in model.named_modules()]
 
 
 @settings(max_examples=10)
@@ -101,75 +32,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make):
     assert trained(3) == trained(3)
     assert trained(3)[0] != trained(4)[0]
     assert trained(3)[0] != weights(make())
-
-
-@settings(max_examples=15)
-@given(n=st.integers(1, 90), lr=st.floats(0.01, 2), seed=st.integers(0, 1000))
-def test_a_step_subtracts_lr_times_the_gradient_of_the_mean_cross_entropy(n, lr, seed):
-    train, model = stripes(n, seed), linear(seed)
-    x, onehot = train.images.reshape(n, 12).astype(np.float64), np.eye(3)[train.labels]
-    weight, bias = (parameter.data.astype(np.float64) for parameter in model.parameters())
-    scores = np.exp(x @ weight.T + bias)
-    p = scores / scores.sum(axis=1, keepdims=True)  # (n, 3)
-    errors = (p - onehot) / n
-    with training.updates(model, SGD(model, lr=lr)) as update:
-        loss, hits = update(train.images, train.labels)
-    expected = {"1.weight": weight - lr * errors.T @ x, "1.bias": bias - lr * errors.sum(axis=0)}
-    for name, parameter in model.state_dict().items():
-        np.testing.assert_allclose(parameter, expected[name], rtol=1e-5, atol=1e-6)
-    assert loss == pytest.approx(-(onehot * np.log(p)).sum() / n)
-    assert hits == (p.argmax(axis=1) == train.labels).sum()
-
-
-@pytest.mark.parametrize(("n", "most", "lengths"), [
-    (100, 1, [100]), (100, 2, [50, 50]), (100, 4, [25, 25, 25, 25]), (50, 4, [17, 17, 16]), (31, 4, [31]), (1, 4, [1]),
-])
-def test_a_batch_is_computed_in_a_few_parts_of_some_images(n, most, lengths):
-    seen, model = {}, linear()
-    model.layers[0].forward = lambda x: seen.update({part_index(): len(x)}) or x.flatten()
-    with parts(most), training.updates(model, SGD(model, lr=0.1)) as update:
-        update(stripes(n).images, stripes(n).labels)
-    assert seen == dict(enumerate(lengths))
-
-
-def test_a_batch_stays_whole_for_a_module_that_needs_it_so():
-    seen, model = [], nn.Sequential(nn.Dropout(0.1), linear())
-    model.layers[0].needs_whole_batch = True
-    model.layers[1].layers[0].forward = lambda x: seen.append(len(x)) or x.flatten()
-    with parts(4), training.updates(model, SGD(model, lr=0.1)) as update:
-        update(stripes(100).images, stripes(100).labels)
-    assert seen == [100]
-
-
-@settings(max_examples=10)
-@given(n=st.integers(64, 130), seed=st.integers(0, 1000))
-def test_a_step_in_parts_is_that_of_the_whole_batch(n, seed):
-    """Layers that couple the examples of a batch see all of it: loss, hits, weights and running statistics agree."""
-    train, whole = stripes(n, seed), in_float64(with_modes(seed, p=0)).train()
-    images, optimizer = train.images.astype(np.float64), SGD(whole, lr=0.1)
-    logits = whole(Tensor(images))
-    loss = ops.cross_entropy(logits, train.labels)
-    loss.backward()
-    optimizer.step()
-    for most in (1, 2, 4):
-        model = in_float64(with_modes(seed, p=0)).train()
-        with parts(most), training.updates(model, SGD(model, lr=0.1)) as update:
-            found, hits = update(images, train.labels)
-        assert found == pytest.approx(loss.item(), rel=1e-12)
-        assert hits == (logits.data.argmax(axis=1) == train.labels).sum()
-        for name, expected in whole.state_dict().items():
-            np.testing.assert_allclose(model.state_dict()[name], expected, rtol=1e-9, atol=1e-12, err_msg=name)
-
-
-def test_in_parts_the_same_seed_gives_the_same_bytes_and_dropout_counts_batches():
-    def trained():
-        model = with_modes()
-        with parts(4):
-            history = fit(model, stripes(200), batch_size=100)
-        return weights(model), [epoch.loss for epoch in history], model.layers[4].calls
-
-    assert trained() == trained()
-    assert trained()[2] == 4
 
 
 @settings(max_examples=15)
@@ -279,18 +141,6 @@ def test_a_model_on_a_device_learns_the_same(xp, monkeypatch):
         assert (device.loss, device.accuracy) == pytest.approx((host.loss, host.accuracy), rel=1e-3)
 
 
-def test_a_history_prints_as_a_table():
-    epochs = Epoch(1, 0.48811, 0.8621, None, 0.01, 7.04), Epoch(12, 0.1, 1.0, 0.9781, 0.00125, 123.4)
-    history = History(epochs)
-    assert repr(history).splitlines() == [
-        "epoch    loss  accuracy  validation       lr  seconds",
-        "    1  0.4881    86.21%           -     0.01      7.0",
-        "   12  0.1000   100.00%      97.81%   0.0013    123.4",
-    ]
-    assert tuple(history) == epochs
-    assert history[-1] is epochs[1]
-
-
 def test_progress_is_a_bar_on_stderr_that_names_data_set_and_epoch(capsys):
     fit(linear(), stripes(6), progress=True)
     out, err = capsys.readouterr()
@@ -324,6 +174,6 @@ def test_arguments_that_do_not_fit_are_refused(options, message):
 def test_a_loss_that_is_no_number_stops_training_and_says_where_and_at_which_rate(value):
     model, calls = linear(), []
     model.layers[0].forward = lambda x: calls.append(x) or x.flatten() * (value if len(calls) == 7 else 1)
-    message = "the loss became nan in epoch 2, step 2, at learning rate 0.25: try a lower one"
+    message = "the loss became nan in epoch 2, step 2, at learning rate 0.25; the last ones were .*, nan: try a lower"
     with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match=message):
         fit(model, stripes(40), lr=0.25, batch_size=8)

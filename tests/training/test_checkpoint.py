@@ -1,0 +1,146 @@
+import errno
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_cases import linear, stripes, weights, with_modes
+
+from tinyadv import data, nn, training
+from tinyadv.attacks import FGSM, PGD
+from tinyadv.nn.optim import SGD, Adam, cosine
+from tinyadv.nn.state import StateError
+from tinyadv.training import TRADES, Adversarial, Fast, Free, Interrupted, Mixed, Standard, checkpoint
+
+METHODS = [Standard(label_smoothing=0.1), Adversarial(PGD(0.1, steps=2)), Adversarial(FGSM(0.1), crafting="train"),
+           Mixed(FGSM(0.1)), Fast(eps=0.05), Free(0.1, replays=2), TRADES(0.1, steps=2)]
+STEPS = 3 * 4  # epochs, times batches in an epoch
+
+
+def trained(method, path=None, optimizer=Adam, hook=lambda: None, **options):
+    """(weights, history without the times) of three epochs with all that has a state; hook is called in every step."""
+    model = with_modes()
+
+    def augment(images, streams):
+        hook()
+        return data.augment.crop(1)(images, streams)
+
+    history = training.fit(
+        model, stripes(50), epochs=3, optimizer=optimizer(model, lr=0.05), method=method, batch_size=16, seed=3,
+        schedule=cosine(), eps_schedule=training.ramp(0.5), augment=augment, clip_norm=1.0, average=0.9,
+        validation=stripes(20, seed=1), validation_attack=PGD(0.1, steps=2), checkpoint=path, **options)
+    return weights(model), [replace(epoch, seconds=0) for epoch in history]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@settings(max_examples=4, deadline=None)
+@given(step=st.integers(1, STEPS))
+def test_killed_at_any_step_and_resumed_the_weights_are_the_same_bytes(method, step, tmp_path_factory):
+    folder, calls = tmp_path_factory.mktemp("killed"), []
+
+    def kill():
+        calls.append(1)
+        if len(calls) == step:  # what a kill would leave behind, as the file is written after every step
+            shutil.copy(folder / "all.npz", folder / "left.npz")
+
+    whole = trained(method, folder / "all.npz", hook=kill, minutes=0)
+    assert trained(method, folder / "left.npz", resume=True) == whole == trained(method)
+
+
+@settings(max_examples=5, deadline=None)
+@given(step=st.integers(1, STEPS), optimizer=st.sampled_from([SGD, Adam]))
+def test_ctrl_c_ends_after_the_step_with_a_checkpoint(step, optimizer, tmp_path_factory):
+    path, calls, handler = tmp_path_factory.mktemp("stopped") / "run.npz", [], signal.getsignal(signal.SIGINT)
+
+    def press():
+        calls.append(1)
+        if len(calls) == step:
+            signal.raise_signal(signal.SIGINT)
+
+    epochs, steps = divmod(step, 4)
+    with pytest.raises(Interrupted, match=f"stopped after {epochs} epochs and {steps} steps|after {epochs - 1} epochs"):
+        trained(METHODS[1], path, optimizer, press)
+    assert len(calls) == step
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert trained(METHODS[1], path, optimizer, resume=True) == trained(METHODS[1], optimizer=optimizer)
+
+
+def test_without_a_checkpoint_ctrl_c_stops_at_once():
+    with pytest.raises(KeyboardInterrupt) as caught:
+        trained(METHODS[0], hook=lambda: signal.raise_signal(signal.SIGINT))
+    assert not isinstance(caught.value, Interrupted)
+
+
+def test_resume_without_a_file_begins_and_of_a_finished_run_returns_it(tmp_path):
+    first = trained(METHODS[1], tmp_path / "run.npz", resume=True)
+    calls = []
+    assert trained(METHODS[1], tmp_path / "run.npz", resume=True, hook=lambda: calls.append(1)) == first
+    assert not calls
+
+
+def test_a_checkpoint_that_is_there_is_not_overwritten(tmp_path):
+    path = tmp_path / "run.npz"
+    path.write_bytes(b"an hour of work")
+    with pytest.raises(ValueError, match=re.escape("run.npz is there already: go on with resume=True, or remove it")):
+        trained(METHODS[0], path)
+    with pytest.raises(StateError, match="not a readable"):
+        trained(METHODS[0], path, resume=True)
+    nn.save(linear(), tmp_path / "model.npz")
+    with pytest.raises(StateError, match="not a training checkpoint of tinyadv"):
+        trained(METHODS[0], tmp_path / "model.npz", resume=True)
+    assert path.read_bytes() == b"an hour of work"
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path):
+    trained(METHODS[0], tmp_path / "run.npz")
+    with pytest.raises(StateError, match=r"another run(.|\n)*optimizer: then 'Adam(.|\n)*method: then 'Standard"):
+        trained(METHODS[1], tmp_path / "run.npz", SGD, resume=True)
+
+
+def test_a_path_that_cannot_be_written_is_reported_before_the_first_step(tmp_path, monkeypatch):
+    calls = []
+    with pytest.raises(FileNotFoundError):
+        trained(METHODS[0], tmp_path / "nowhere" / "run.npz", hook=lambda: calls.append(1))
+
+    def full(path, arrays):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_npz", full)
+    with pytest.raises(OSError, match="No space left"):
+        trained(METHODS[0], tmp_path / "run.npz", hook=lambda: calls.append(1))
+    assert not calls
+
+
+def test_resume_needs_a_checkpoint_and_a_validation_attack_images():
+    model = linear()
+    for options, message in (({"resume": True}, "give checkpoint, too"),
+                             ({"validation_attack": FGSM(0.1)}, "give validation, too"),
+                             ({"average": 1.0}, "average must be a decay in"), ({"clip_norm": 0}, "clip_norm must be")):
+        with pytest.raises(ValueError, match=message):
+            training.fit(model, stripes(4), epochs=1, optimizer=SGD(model, lr=0.1), **options)
+
+
+def test_a_process_that_is_killed_leaves_a_checkpoint_to_go_on_from(tmp_path):
+    """As above, but with a real process and a real signal, which nothing can catch."""
+    script = """
+import os, signal, sys
+import test_checkpoint as t
+calls = []
+def kill():
+    calls.append(1)
+    if len(calls) == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+t.trained(t.METHODS[1], t.Path(sys.argv[1]), hook=kill, minutes=0)
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "run.npz")], capture_output=True, timeout=100,
+                          env=os.environ | {"PYTHONPATH": paths}, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert trained(METHODS[1], tmp_path / "run.npz", resume=True) == trained(METHODS[1])

@@ -1,0 +1,62 @@
+"""What became of a training run, epoch by epoch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to.
+
+    loss, accuracy: means over its batches, as they were trained on. validation, robust: the accuracy on held-out
+    images, clean and under attack; None where it was not measured. lr, eps: the rate and the budget of the last step.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    validation: float | None
+    lr: float
+    seconds: float
+    robust: float | None = None
+    eps: float | None = None
+
+
+class History(Sequence[Epoch]):
+    """The epochs of a training run; prints as a table."""
+
+    def __init__(self, epochs: Sequence[Epoch] = ()):
+        self.epochs = list(epochs)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.epochs[index]
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one row for each epoch; what was not measured is an empty cell."""
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
+            writer.writeheader()
+            writer.writerows(asdict(epoch) for epoch in self.epochs)
+
+    def __repr__(self) -> str:
+        attacked = any(e.robust is not None or e.eps is not None for e in self.epochs)
+        head = "epoch    loss  accuracy  validation" + "  robust    eps" * attacked + "       lr  seconds"
+        lines = [head]
+        for e in self.epochs:
+            line = f"{e.epoch:5}  {e.loss:6.4f}  {e.accuracy:8.2%}  {_percent(e.validation):>10}"
+            if attacked:
+                line += f"  {_percent(e.robust):>6}  {'-' if e.eps is None else f'{e.eps:.3g}':>5}"
+            lines.append(f"{line}  {e.lr:7.2g}  {e.seconds:7.1f}")
+        return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"

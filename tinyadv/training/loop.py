@@ -1,0 +1,223 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from tinyadv import evaluation
+from tinyadv.attacks import Attack, driver
+from tinyadv.backend import move, to_host
+from tinyadv.data import Dataset, batches
+from tinyadv.nn import Module
+from tinyadv.nn.optim import Optimizer, Schedule
+from tinyadv.random import Streams
+from tinyadv.training.checkpoint import Interrupted, State, interruptible
+from tinyadv.training.history import Epoch, History
+from tinyadv.training.methods import Adversarial, Method, Scene, Standard
+from tinyadv.training.update import Update, updates
+
+COLLAPSE = 0.2  # a fall of the robust accuracy by so much is no fluctuation: Wong et al. 2020, arXiv:2001.03994
+WATCHED = 1000  # training images, at most, on which it is watched where nothing is held out
+
+
+class CatastrophicOverfitting(UserWarning):
+    """The robust accuracy has collapsed under an attack other than the one trained with; training has stopped."""
+
+
+def ramp(until: float) -> Schedule:
+    """From 0 up to 1 in proportion, at `until`, a fraction of training; 1 from there on."""
+    if not 0 < until <= 1:
+        raise ValueError(f"until must be a fraction of training in (0, 1], got {until!r}")
+    return lambda progress: min(1.0, progress / until)
+
+
+def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, attack: Attack | None = None,
+        method: Method | None = None, batch_size: int = 32, seed: int = 0, schedule: Schedule | None = None,
+        eps_schedule: Schedule | None = None, augment: Callable[[np.ndarray, Streams], np.ndarray] | None = None,
+        clip_norm: float | None = None, average: float | None = None, validation: Dataset | None = None,
+        validation_attack: Attack | None = None, checkpoint: str | Path | None = None, minutes: float = 10,
+        resume: bool = False, progress: bool = False) -> History:
+    """Train the model on the training set, in place; returns the history.
+
+    attack: train on what it makes of the images (Madry et al.), which is method=Adversarial(attack); method: any other
+        way, such as TRADES(eps=0.3); neither: standard training.
+    optimizer: of this model's parameters. schedule, eps_schedule: progress in [0, 1] -> factor of the optimiser's
+        rate, and of the budget of the method's attack and the length of its steps; `ramp(0.2)` lets a budget grow.
+    seed: of the order of the images, which differs from epoch to epoch, and of all that is drawn.
+    augment: (images, streams) -> images, as in data.augment. clip_norm: the largest l2 norm of a gradient.
+    average: the decay of an exponential average of the weights, 0.999 say; with one, the averaged model is measured
+        after each epoch, and is what the model is in the end.
+    validation: images held out, whose accuracy is measured after each epoch, also under validation_attack; then the
+        model ends as it was after the epoch of the highest robust accuracy.
+    checkpoint: a file for the state of training, written before it starts, after each epoch, every so many minutes and
+        on Ctrl-C (Interrupted is raised then). resume: go on from that file, if it is there, to the very same weights
+        as without a break; all other arguments must be the same.
+    progress: show a bar for each epoch. The model is in training mode meanwhile, and as before after.
+    Raises ValueError for arguments that do not fit, FloatingPointError as soon as the loss is not a number.
+    """
+    if attack is not None and method is not None:
+        raise ValueError(f"attack is short for method=Adversarial(attack): give one of them, got {attack} and {method}")
+    path = None if checkpoint is None else Path(checkpoint)
+    method = method or (Standard() if attack is None else Adversarial(attack))
+    if not (isinstance(epochs, int | np.integer) and not isinstance(epochs, bool) and epochs >= 0):
+        raise ValueError(f"epochs must be an integer >= 0, got {epochs!r}")
+    if not {id(p) for p in optimizer.parameters} & {id(p) for p in model.parameters()}:
+        raise ValueError(f"optimizer must hold the parameters of this model, and {optimizer} holds none of them")
+    if not len(train):
+        raise ValueError(f"training needs at least one image, and {train.name} has none")
+    if average is not None and not 0 < average < 1:
+        raise ValueError(f"average must be a decay in (0, 1), such as 0.999, got {average!r}")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm must be a number above 0, got {clip_norm!r}")
+    if validation_attack is not None and validation is None:
+        raise ValueError("validation_attack needs images held out: give validation, too")
+    if resume and path is None:
+        raise ValueError("resume needs the file to go on from: give checkpoint, too")
+    if path and path.exists() and not resume:
+        raise ValueError(f"checkpoint {path} is there already: go on with resume=True, or remove it")
+    if method.watch and validation_attack is None:
+        validation, validation_attack = validation or train[:WATCHED], method.watch
+    run = _Run(model, train, epochs, optimizer, method, batch_size, seed, schedule, eps_schedule, augment, clip_norm,
+               average, validation, validation_attack, path, 60 * minutes, progress)
+    return run.all(resume)
+
+
+@dataclass
+class _Run:
+    """One call of `fit`, whose arguments are its first fields."""
+
+    model: Module
+    train: Dataset
+    epochs: int
+    optimizer: Optimizer
+    method: Method
+    batch_size: int
+    seed: int
+    schedule: Schedule | None
+    eps_schedule: Schedule | None
+    augment: Callable[[np.ndarray, Streams], np.ndarray] | None
+    clip_norm: float | None
+    average: float | None
+    validation: Dataset | None
+    validation_attack: Attack | None
+    path: Path | None
+    interval: float
+    progress: bool
+    state: State = field(default_factory=State)
+
+    def all(self, resume: bool) -> History:
+        self.base_rate = self.optimizer.lr
+        if resume and self.path and self.path.exists():
+            self.state = State.load(self.path, self.model, self.optimizer, self.settings())
+        elif self.average:
+            self.state.average = {name: p.data.copy() for name, p in self.model.named_parameters()}
+        try:
+            with interruptible(self.path is not None) as self.interrupt:
+                self.save()  # a folder that cannot be written, or a full disk, is noticed now, not after an epoch
+                while self.state.epoch < self.epochs:
+                    self.epoch()
+                    self.judge()
+                    self.save()
+        finally:
+            self.optimizer.lr = self.base_rate
+        if self.state.best or self.average:
+            self.model.load_state_dict(self.state.best or self.averaged())
+        return self.state.history
+
+    def epoch(self) -> None:
+        """What is left of the epoch, to its last batch."""
+        state, started = self.state, time.perf_counter() - self.state.seconds
+        bar = driver.progress_bar(len(self.train), f"{self.train.name}, epoch {state.epoch + 1}/{self.epochs}",
+                                  self.progress)
+        recent: deque[float] = deque(maxlen=5)
+        todo = batches(self.train, self.batch_size, seed=self.seed, epoch=state.epoch)
+        with self.model.mode(training=True), updates(self.model, self.optimizer, self.clip_norm) as update, bar:
+            bar.update(min(state.step * self.batch_size, len(self.train)))
+            for images, labels in islice(todo, state.step, None):
+                done = self.step(update, images, labels)
+                state.step += 1
+                recent.append(done.loss)
+                if not math.isfinite(done.loss):
+                    raise FloatingPointError(
+                        f"the loss became {done.loss} in epoch {state.epoch + 1}, step {state.step}, at learning rate "
+                        f"{self.optimizer.lr:g}; the last ones were {', '.join(f'{loss:.4g}' for loss in recent)}: try "
+                        "a lower rate, or clip_norm=1")
+                state.loss_sum, state.hits = state.loss_sum + done.loss * len(labels), state.hits + done.hits
+                state.seconds = time.perf_counter() - started
+                bar.update(len(labels))
+                bar.set_postfix(loss=f"{done.loss:.4f}", refresh=False)
+                if self.interrupt.is_set() or time.monotonic() > self.saved + self.interval:
+                    self.save()
+
+    def step(self, update: Callable[..., Update], images: np.ndarray, labels: np.ndarray) -> Update:
+        """One step of the method, at the rate and the budget that the schedules give, and of the average."""
+        state = self.state
+        progress = (state.epoch + state.step * self.batch_size / len(self.train)) / self.epochs
+        state.rate = self.optimizer.lr = self.base_rate * (self.schedule(progress) if self.schedule else 1)
+        state.strength = self.eps_schedule(progress) if self.eps_schedule else 1.0
+        key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, state.step)).generate_state(2, np.uint64)
+        streams, others = (Streams(int(each), range(len(images))) for each in key)
+        if self.augment:
+            images = self.augment(images, others)
+        done = self.method.step(Scene(self.model, update, streams, state.strength, state.memory), images, labels)
+        if self.average:  # the first steps, far from where training leads to, weigh less
+            decay = min(self.average, (1 + self.optimizer.steps) / (10 + self.optimizer.steps))
+            for name, parameter in self.model.named_parameters():
+                mean = move(state.average[name], like=parameter.data)
+                mean += (1 - decay) * (parameter.data - mean)
+                state.average[name] = mean
+        return done
+
+    def judge(self) -> None:
+        """Measure the model at the end of an epoch, and enter it into the history."""
+        state, count = self.state, len(self.train)
+        live, clean, robust, best = self.model.state_dict(), None, None, 0.0
+        if self.validation is not None:
+            self.model.load_state_dict(self.averaged())
+            clean = evaluation.accuracy(self.model, self.validation)
+            if self.validation_attack is not None:
+                robust = evaluation.robust_accuracy(self.model, self.validation_attack, self.validation, seed=self.seed)
+                best = max((each.robust or 0.0 for each in state.history), default=0.0)
+                if robust >= best:
+                    state.best = self.model.state_dict()
+            self.model.load_state_dict(live)
+        budget = None if self.method.budget is None else self.method.budget * state.strength
+        state.history.epochs.append(Epoch(state.epoch + 1, state.loss_sum / count, state.hits / count, clean,
+                                          state.rate, state.seconds, robust, budget))
+        state.epoch, state.step, state.loss_sum, state.hits, state.seconds = state.epoch + 1, 0, 0.0, 0, 0.0
+        if self.method.watch and robust is not None and robust < best - COLLAPSE:
+            warnings.warn(f"the accuracy under {self.validation_attack} fell from {best:.1%} to {robust:.1%} in epoch "
+                          f"{state.epoch}: training stops, with the weights of the better epoch",
+                          CatastrophicOverfitting, stacklevel=4)
+            state.epoch = self.epochs
+
+    def averaged(self) -> dict[str, np.ndarray]:
+        """The state_dict of the model, with the averaged weights if there are such."""
+        return self.model.state_dict() | {name: to_host(mean) for name, mean in self.state.average.items()}
+
+    def settings(self) -> dict[str, object]:
+        """What a run that goes on must have in common with this one."""
+        return {"model": type(self.model).__name__, "data": repr(self.train), "optimizer": repr(self.optimizer),
+                **{name: repr(getattr(self, name)) for name in (
+                    "epochs", "method", "batch_size", "seed", "clip_norm", "average", "validation",
+                    "validation_attack")}}
+
+    def save(self) -> None:
+        """Write the checkpoint, if there is one; and stop there after Ctrl-C."""
+        self.saved = time.monotonic()
+        if self.path:
+            lr, self.optimizer.lr = self.optimizer.lr, self.base_rate
+            self.state.save(self.path, self.model, self.optimizer, self.settings())
+            self.optimizer.lr = lr
+        if self.interrupt.is_set():
+            raise Interrupted(f"stopped after {self.state.epoch} epochs and {self.state.step} steps; the same call "
+                              f"with checkpoint={str(self.path)!r}, resume=True goes on from there")

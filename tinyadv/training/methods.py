@@ -1,0 +1,250 @@
+"""What a network is trained on: clean images, adversarial ones, or both. Each method is one step on one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tinyadv import ops
+from tinyadv.attacks import PGD, Attack, Batch, driver
+from tinyadv.attacks.norms import ball_class
+from tinyadv.backend import Array, move
+from tinyadv.nn import Module
+from tinyadv.random import Streams
+from tinyadv.tensor import Tensor, no_grad
+from tinyadv.training.update import Update
+
+
+@dataclass
+class Scene:
+    """What a method sees of the training, besides the batch.
+
+    update: as from `updates`. streams: of the examples, others in every step. strength: the factor of the budget,
+    in [0, 1]. memory: arrays by name, which a method may keep from batch to batch; a checkpoint holds them.
+    """
+
+    model: Module
+    update: Callable[..., Update]
+    streams: Streams
+    strength: float
+    memory: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Method:
+    """The base of all methods. A subclass says what its `inputs` are, and what the `losses` on them.
+
+    label_smoothing: the share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
+    """
+
+    label_smoothing: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing!r}")
+
+    @property
+    def budget(self) -> float | None:
+        """The eps of its attack, if there is one."""
+        return getattr(self, "eps", None)
+
+    @property
+    def watch(self) -> Attack | None:
+        """What `fit` has to watch the accuracy under, as it can collapse within an epoch; None where it does not."""
+        return None
+
+    def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:
+        """Train on one batch: images (n, C, H, W) and their labels (n,)."""
+        return scene.update(self.inputs(scene, images, labels), labels, self.losses)
+
+    def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
+        """The images that the losses are of: one array (n, C, H, W) or several."""
+        return (images,)
+
+    def losses(self, model: Callable, labels: Array, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses (n,) on one set of inputs, and the logits whose predictions are counted."""
+        logits = model(x)
+        losses, share = ops.cross_entropy(logits, labels, "none"), self.label_smoothing
+        if share:
+            losses = (1 - share) * losses - share * ops.mean(ops.log_softmax(logits), axis=1)
+        return losses, logits
+
+
+@dataclass(frozen=True)
+class Standard(Method):
+    """The cross entropy of the images as they are."""
+
+
+@dataclass(frozen=True)
+class Adversarial(Method):
+    """The cross entropy of what an attack makes of the images, and of that alone: min over weights, max over the ball.
+
+    Madry et al. 2018, arXiv:1706.06083, eq. 2.1.
+
+    attack: any with a budget. crafting: "eval" or "train", the mode of the model while it is attacked. In "train" batch
+    normalisation uses the statistics of the batch, attacked as a whole, and its running ones follow every step.
+    """
+
+    attack: Attack
+    crafting: str = "eval"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.attack, Attack) or self.attack.minimum_norm:
+            raise ValueError(f"attack must be an attack with a budget eps, such as PGD(eps=0.3); got {self.attack!r}")
+        if self.crafting not in ("eval", "train"):
+            raise ValueError(f'crafting must be "eval" or "train", got {self.crafting!r}')
+
+    @property
+    def budget(self) -> float | None:
+        return getattr(self.attack, "eps", None)
+
+    def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
+        return (self.attacked(scene, images, labels),)
+
+    def attacked(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Array:
+        """The adversarial images for the model as it is now."""
+        attack, like = weakened(self.attack, scene.strength), driver.memory_of(scene.model, images)
+        x, y = move(images, like), move(labels, like)
+        if self.crafting == "train":  # a callable that is no Module stays in the mode in which it is
+            return attack(scene.model.__call__, x, y, seed=scene.streams, batch_size=len(x), workers=1)
+        return attack(scene.model, x, y, seed=scene.streams)
+
+
+@dataclass(frozen=True)
+class Mixed(Adversarial):
+    """A weighted mean of the cross entropies of the images and of their adversarial ones.
+
+    Goodfellow et al. 2015, arXiv:1412.6572, section 6; their weight of the clean ones is 0.5, their attack FGSM.
+    """
+
+    clean_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.clean_weight <= 1:
+            raise ValueError(f"clean_weight must be in [0, 1], got {self.clean_weight!r}")
+
+    def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
+        return images, self.attacked(scene, images, labels)
+
+    def losses(self, model: Callable, labels: Array, *x: Tensor) -> tuple[Tensor, Tensor]:
+        (clean, _), (attacked, logits) = (super(Mixed, self).losses(model, labels, each) for each in x)
+        return self.clean_weight * clean + (1 - self.clean_weight) * attacked, logits
+
+
+@dataclass(frozen=True)
+class Fast(Adversarial):
+    """Adversarial training with one step of 1.25 eps from a random point: Wong et al. 2020, arXiv:2001.03994.
+
+    Its robustness may vanish within an epoch, while the accuracy under its own attack rises to 100% (catastrophic
+    overfitting). `fit` therefore measures the accuracy under PGD after every epoch, and stops where it has collapsed.
+    """
+
+    attack: Attack = field(init=False)
+    eps: float = 0.3
+    norm: str = "linf"
+
+    def __post_init__(self) -> None:
+        attack = PGD(eps=self.eps, step_size=1.25 * self.eps or None, steps=1, norm=self.norm)
+        object.__setattr__(self, "attack", attack)
+        super().__post_init__()
+
+    @property
+    def watch(self) -> Attack | None:
+        return PGD(eps=self.eps, steps=10, norm=self.norm)
+
+
+@dataclass(frozen=True)
+class Free(Method):
+    """Each batch is seen `replays` times, and one gradient serves both the weights and the perturbation.
+
+    Shafahi et al. 2019, arXiv:1904.12843, algorithm 1. The perturbation of a batch goes on from that of the last one.
+    An epoch costs as much as `replays` epochs of standard training: train for as many fewer.
+    """
+
+    eps: float
+    replays: int = 8
+    norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        PGD(eps=self.eps, steps=self.replays, norm=self.norm, bounds=self.bounds)  # ValueError where one does not fit
+
+    def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:
+        ball = ball_class(self.norm)(images, self.eps * scene.strength, self.bounds)
+        delta = scene.memory.setdefault("perturbation", np.zeros_like(images))
+        if len(delta) < len(images):
+            delta = np.concatenate([delta, np.zeros_like(images[len(delta):])])
+        x_adv = ball.project(images + delta[: len(images)])
+        for _ in range(self.replays):
+            update = scene.update(x_adv, labels, self.losses, slope=True)
+            x_adv = ball.project(x_adv + ball.eps * ball.steepest(update.slope))
+        scene.memory["perturbation"] = np.concatenate([x_adv - images, delta[len(images):]])
+        return update
+
+
+@dataclass(frozen=True)
+class TRADES(Method):
+    """The cross entropy of the images, plus beta times how far their adversarial ones are from them in distribution.
+
+    Zhang et al. 2019, arXiv:1901.08573, eq. 5 and algorithm 1: the attack, and the second term, are of the
+    Kullback-Leibler divergence KL(f(x) || f(x')), which needs no labels. In the authors' code beta is 1 for MNIST and 6
+    for CIFAR-10. step_size: 2.5 * eps / steps unless given; their steps for MNIST are 40 of 0.01.
+    """
+
+    eps: float
+    beta: float = 6.0
+    steps: int = 10
+    step_size: float | None = None
+    norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.beta >= 0:
+            raise ValueError(f"beta must be a number >= 0, got {self.beta!r}")
+        self._attack  # noqa: B018 - ValueError for a parameter that does not fit
+
+    @property
+    def _attack(self) -> Attack:
+        return _Divergence(self.eps, self.step_size, self.steps, self.norm, bounds=self.bounds)
+
+    def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
+        return images, weakened(self._attack, scene.strength)(scene.model, images, labels, seed=scene.streams)
+
+    def losses(self, model: Callable, labels: Array, *x: Tensor) -> tuple[Tensor, Tensor]:
+        losses, clean = super().losses(model, labels, x[0])
+        attacked = model(x[1])
+        difference = ops.log_softmax(clean) - ops.log_softmax(attacked)
+        return losses + self.beta * ops.sum(ops.softmax(clean) * difference, axis=1), attacked
+
+
+@dataclass(frozen=True)
+class _Divergence(PGD):
+    """PGD on KL(f(x) || f(x')), from a point near x, where the gradient at x itself is zero; the last point is it."""
+
+    def perturb(self, batch: Batch) -> Array:
+        with no_grad():
+            p = ops.softmax(batch.logits(Tensor(batch.x))).data
+        ball, step_size = batch.ball, self.step_size or self._reach * self.eps / self.steps
+        noise = 1e-3 * batch.streams.normal(batch.x.shape[1:])
+        x = ball.project(batch.x + move(noise.astype(batch.x.dtype), batch.x))
+        for _ in range(self.steps):  # KL is the cross entropy of p, but for the entropy of p, which is constant
+            g = batch.evaluate(x, lambda logits: ops.cross_entropy(logits, p, "none"), candidate=False)[2]
+            x = ball.project(x + step_size * ball.steepest(g))
+        return x
+
+
+def weakened(attack: Attack, strength: float) -> Attack:
+    """The attack with its budget, and its step size if that is given, times the strength."""
+    if strength == 1:
+        return attack
+    changes: dict[str, Any] = {"eps": strength * getattr(attack, "eps", 0.0)}
+    if getattr(attack, "step_size", None):
+        changes["step_size"] = strength * getattr(attack, "step_size", 0.0) or None  # of no length is the default
+    return replace(attack, **changes)

@@ -1,0 +1,99 @@
+"""One update of the weights on one batch, computed in parts on threads."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyadv import ops
+from tinyadv.attacks import driver
+from tinyadv.backend import Array, array_module, move
+from tinyadv.nn import Module
+from tinyadv.nn.optim import Optimizer
+from tinyadv.ops.movement import batch_last
+from tinyadv.parallel import single_threaded_blas, together
+from tinyadv.tensor import Tensor, gradients, recording
+
+PARTS = 4  # at most, of a batch; on any number of cores, so that the sums are always made in the same order
+FEWEST = 16  # images in a part, about: fewer are not worth a thread
+
+# (model, labels (n,), *images (n, C, H, W)) -> losses (n,), and the logits whose predictions are counted.
+Losses = Callable[..., tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update came to.
+
+    loss: mean over the batch; hits: correct predictions; both before the update.
+    slope: the gradient of the mean loss by the first images, where they are; None unless asked for.
+    """
+
+    loss: float
+    hits: int
+    slope: Array | None = None
+
+
+def cross_entropy(model: Callable, labels: Array, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The losses of standard training."""
+    logits = model(x)
+    return ops.cross_entropy(logits, labels, "none"), logits
+
+
+@contextmanager
+def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None) -> Iterator[Callable[..., Update]]:
+    """A function (images, labels, losses=cross_entropy, slope=False) -> Update: one update on one batch.
+
+    images: an array (N, C, H, W), or a tuple of such, which `losses` gets one after the other; clip_norm: the largest
+    l2 norm of the gradient of the mean loss, which is scaled down where it is longer. A batch is split into up to four
+    parts, whose gradients are computed on threads and summed in order, so that the result does not depend on the
+    number of cores; batch normalisation makes them meet (`parallel.all_reduce`). A batch stays whole on a GPU, and for
+    a model with a module that says `needs_whole_batch`: then BLAS has the cores. Where the loss is not a number the
+    weights stay as they are.
+    """
+    parameters = optimizer.parameters
+    whole = not all(isinstance(p.data, np.ndarray) for p in parameters)
+    whole = whole or any(module.needs_whole_batch for _, module in model.named_modules())
+
+    def update(images: Any, labels: Array, losses: Losses = cross_entropy, slope: bool = False) -> Update:
+        several = images if isinstance(images, tuple) else (images,)
+        like, count = driver.memory_of(model, several[0]), len(labels)
+        labels = move(labels, like)
+
+        def gradient(part: slice) -> tuple[float, int, list[Array], list[Array]]:
+            inputs = [Tensor(batch_last(move(each[part], like))) for each in several]
+            with recording(True):  # whatever the caller's no_grad()
+                values, logits = losses(model, labels[part], *inputs)
+                loss = values.sum() * (1 / count)
+                hits = int((logits.data.argmax(axis=1) == labels[part]).sum())
+                found = gradients(loss, [*parameters, *inputs[:slope]])
+            return loss.item(), hits, found[:len(parameters)], found[len(parameters):]
+
+        if whole:
+            results = [gradient(slice(0, count))]
+        else:
+            most = min(PARTS, count // FEWEST, len(driver.shards(count, None, several[0][0].size)))
+            parts = driver.shards(count, -(-count // max(1, most)))
+            results = together(pool, gradient, parts)
+        losses_of, hits_of, shares, slopes = zip(*results, strict=True)
+        loss, totals = sum(losses_of), [functools.reduce(operator.add, each) for each in zip(*shares, strict=True)]
+        if clip_norm is not None:
+            norm = math.sqrt(sum(float((g**2).sum()) for g in totals))
+            totals = [g * min(1.0, clip_norm / max(norm, 1e-12)) for g in totals]
+        if math.isfinite(loss):  # else the weights stay as they are
+            for parameter, g in zip(parameters, totals, strict=True):
+                parameter.grad = g
+            optimizer.step()
+        whole_slope = move(array_module(like).concatenate([each[0] for each in slopes]), several[0]) if slope else None
+        return Update(loss, sum(hits_of), whole_slope)
+
+    with ThreadPoolExecutor(PARTS) as pool, nullcontext() if whole else single_threaded_blas:
+        yield update
