@@ -27,7 +27,7 @@ setup(
     ],
     python_requires=">=3.11",
     packages=find_packages(include=["tinyadv*"]),
-    package_data={"tinyadv": ["VERSION", "py.typed"]},
+    package_data={"tinyadv": ["VERSION", "py.typed", "models/weights/*"]},
     install_requires=["numpy>=2", "matplotlib", "pillow", "tqdm", "threadpoolctl", "pooch"],
     extras_require={
         "test": TEST,

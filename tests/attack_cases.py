@@ -4,12 +4,49 @@ A new attack is one line of ATTACKS.
 """
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from tinyadv import Tensor, nn, ops
-from tinyadv.attacks import APGD, BIM, FGSM, MIFGSM, PGD, BoundaryAttack, CarliniWagner, DeepFool, Square, driver
+from tinyadv.attacks import (
+    APGD,
+    BIM,
+    FAB,
+    FGSM,
+    MIFGSM,
+    PGD,
+    AutoAttack,
+    BoundaryAttack,
+    CarliniWagner,
+    DeepFool,
+    HopSkipJump,
+    MultiAttack,
+    Square,
+    Transfer,
+    driver,
+)
+from tinyadv.backend import array_module
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A linear model of five classes, for images of any shape, in any memory."""
+
+    seed: int = 0
+
+    def __call__(self, x):
+        rows = ops.flatten(x)
+        weight = np.random.default_rng(self.seed).normal(size=(5, rows.shape[1])).astype(x.dtype)
+        return ops.linear(rows, array_module(x.data).asarray(weight))
+
+
+class TinyAutoAttack(AutoAttack):
+    """All of AutoAttack, in a moment."""
+
+    _steps, _queries, _classes, _passes = 2, 4, 2, 2
+
 
 ATTACKS = [
     FGSM(0.1),
@@ -26,12 +63,22 @@ ATTACKS = [
     APGD(1.0, steps=5, norm="l1", loss="margin"),
     DeepFool(steps=3),
     DeepFool("linf", steps=3, candidates=2),
+    FAB(steps=4, restarts=2),
+    FAB("l2", steps=4, target_classes=2),
+    FAB("l1", steps=4, eps=2.0, restarts=2),
     CarliniWagner(binary_search_steps=2, steps=15, lr=0.3, initial_c=1.0),
     Square(0.1, queries=8),
     Square(0.5, norm="l2", queries=8),
-    BoundaryAttack(steps=12),
+    BoundaryAttack(queries=40),
+    HopSkipJump(queries=60, initial_directions=4),
+    HopSkipJump(queries=60, initial_directions=4, norm="linf"),
+    MultiAttack([FGSM(0.1), PGD(0.1, steps=2), Square(0.1, queries=5)]),
+    MultiAttack([DeepFool(steps=2), DeepFool(steps=3, candidates=2)]),
+    Transfer(Surrogate(), PGD(0.1, steps=2)),
+    TinyAutoAttack(0.1),
+    TinyAutoAttack(0.5, norm="l2", version="plus"),
 ]
-BLACK_BOX = (Square, BoundaryAttack)
+BLACK_BOX = (Square, BoundaryAttack, HopSkipJump, Transfer)
 NORMS = {
     "linf": lambda x: abs(x).max(axis=1),
     "l2": lambda x: np.linalg.norm(x, axis=1),
@@ -44,10 +91,21 @@ def name(attack):
 
 
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=name)
+every_single_attack = pytest.mark.parametrize(
+    "attack", [a for a in ATTACKS if not isinstance(a, MultiAttack)], ids=name)
 every_attack_with_eps = pytest.mark.parametrize("attack", [a for a in ATTACKS if not a.minimum_norm], ids=name)
 every_white_box = pytest.mark.parametrize("attack", [a for a in ATTACKS if not isinstance(a, BLACK_BOX)], ids=name)
 every_black_box = pytest.mark.parametrize("attack", [a for a in ATTACKS if isinstance(a, BLACK_BOX)], ids=name)
 targeted_or_not = pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
+
+
+def varied(attack, **changes):
+    """The attack with other parameters or, if it is made of others, those with them."""
+    if isinstance(attack, Transfer):
+        return Transfer(attack.surrogate, varied(attack.attack, **changes))
+    if type(attack) is MultiAttack:
+        return MultiAttack([varied(each, **changes) for each in attack.attacks])
+    return replace(attack, **changes)
 
 
 def dense(shape, classes, dtype=np.float32, scale=2.0, seed=0):
@@ -145,7 +203,7 @@ def check_budget(attack, x, x_adv):
     """Guarantee 1, in float64 arithmetic and without a tolerance."""
     difference = x_adv.astype(np.float64) - x.astype(np.float64)
     if difference.size:
-        assert NORMS[attack.norm](rows(difference)).max() <= getattr(attack, "eps", math.inf)
+        assert NORMS[attack.norm](rows(difference)).max() <= (math.inf if attack.minimum_norm else attack.eps)
         assert x_adv.astype(np.float64).min() >= attack.bounds[0]
         assert x_adv.astype(np.float64).max() <= attack.bounds[1]
 

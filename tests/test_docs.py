@@ -1,6 +1,6 @@
 """The documentation is true: its code runs, prints what it says, and what it links to and names exists.
 
-A page is a Markdown file: docs/*.md and the README. Its Python blocks run in order, in one namespace, in an
+A page is a Markdown file: those in docs/ and the README. Its Python blocks run in order, in one namespace, in an
 empty folder. A text block right after one is what it prints, to the letter; a number written as ~0.97 comes
 from training, which rounds differently on every machine, and may be a tenth off. No other blocks are run.
 """
@@ -17,7 +17,9 @@ from threadpoolctl import threadpool_limits
 import tinyadv
 
 ROOT = Path(__file__).parents[1]
-PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+DOCS = ROOT / "docs"
+PAGES = {path.relative_to(DOCS).as_posix(): path for path in sorted(DOCS.rglob("*.md"))}
+PAGES["README.md"] = ROOT / "README.md"
 FOLDERS = ("tinyadv", "tests", "examples", "docs")
 FILES = [*ROOT.glob("*.*"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*"))]
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)

@@ -1,16 +1,19 @@
+import math
 import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from attack_cases import dense, every_attack_with_eps, images, predictions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyadv import evaluation, nn
-from tinyadv.attacks import FGSM, Attack
+from tinyadv.attacks import BIM, FGSM, PGD, Attack, CarliniWagner, DeepFool, MultiAttack, Transfer
 from tinyadv.data import Dataset
 
 CLASSES = ("a", "b", "c", "d")
+BUDGETS = [0.5, 0.125, 0.25]
 
 
 def pixels(x):
@@ -113,13 +116,96 @@ def test_the_target_of_an_attack_is_passed_on():
     assert robust > evaluation.robust_accuracy(pixels, attack, test)
 
 
-@settings(max_examples=15)
+def held(model, attack, test, **options):
+    """(N,) bool: right before and after the attack."""
+    x_adv = attack(model, test.images, test.labels, skip_misclassified=True, **options)
+    before, after = (evaluation.predict(model, x) == test.labels for x in (test.images, x_adv))
+    return before & after
+
+
+@settings(max_examples=20)
 @given(test=data_sets, epsilons=st.lists(budgets, max_size=4), seed=seeds, attack=attacks)
-def test_an_epsilon_curve_holds_the_robust_accuracy_for_each_eps_in_order(test, epsilons, seed, attack):
-    curve = evaluation.epsilon_curve(pixels, attack, test, epsilons, seed=seed)
-    assert list(curve) == list(dict.fromkeys(epsilons))
-    for eps, accuracy in curve.items():
-        assert accuracy == evaluation.robust_accuracy(pixels, replace(attack, eps=eps), test, seed=seed)
+def test_an_epsilon_curve_counts_what_no_budget_up_to_eps_has_broken_in_the_order_given(test, epsilons, seed, attack):
+    for model in (pixels, network(seed)):
+        curve = evaluation.epsilon_curve(model, attack, test, epsilons, seed=seed)
+        assert list(curve) == list(dict.fromkeys(epsilons))
+        whole = {eps: held(model, replace(attack, eps=eps), test, seed=seed) for eps in curve}
+        for eps, accuracy in curve.items():
+            assert accuracy == np.all([whole[smaller] for smaller in curve if smaller <= eps], axis=0).mean()
+        assert [curve[eps] for eps in sorted(curve)] == sorted(curve.values(), reverse=True)
+
+
+@every_attack_with_eps
+def test_every_attack_with_a_budget_has_an_epsilon_curve(attack):
+    model, x = dense((1, 4, 4), 5, np.float64), images(12, (1, 4, 4))
+    test = Dataset(x, np.where(np.arange(12) % 4, predictions(model, x), 0), "dense-test", tuple("abcde"))
+    curve = evaluation.epsilon_curve(model, attack, test, [0.4, 0, 0.1], seed=1)
+    whole = [held(model, attack.with_eps(eps), test, seed=1) for eps in (0, 0.1, 0.4)]
+    assert [curve[eps] for eps in (0, 0.1, 0.4)] == [np.all(whole[:k], axis=0).mean() for k in (1, 2, 3)]
+
+
+@settings(max_examples=15)
+@given(test=data_sets, seed=seeds)
+def test_a_curve_passes_its_options_and_the_targets_of_those_that_are_left_on(test, seed):
+    model, attack, target = network(seed), PGD(eps=1.0, steps=2), (test.labels + 1) % 4
+    for goal in (target, 2):
+        curve = evaluation.epsilon_curve(model, attack, test, [0.5, 0.25], target=goal, batch_size=3, seed=seed)
+        smaller, larger = (held(model, replace(attack, eps=eps), test, target=goal, seed=seed) for eps in (0.25, 0.5))
+        assert curve == {0.5: (smaller & larger).mean(), 0.25: smaller.mean()}
+
+
+def test_an_epsilon_curve_shows_the_model_only_what_is_right_still():
+    test, shown = dataset(60), []
+
+    def counted(x):
+        shown.append(len(x))
+        return pixels(x)
+
+    epsilons, shown_at = [0.3, 0.0, 0.9, 0.1, 0.6], []
+    for count in range(1, 6):
+        shown.clear()
+        curve = evaluation.epsilon_curve(counted, BIM(eps=0, steps=1), test, sorted(epsilons)[:count], batch_size=60)
+        shown_at.append(sum(shown))
+    clean, *left = (round(60 * fraction) for fraction in (evaluation.accuracy(pixels, test), *curve.values()))
+    # An image as it is, and if it is right then for the gradient, and after the step.
+    assert np.diff([0, *shown_at]).tolist() == [60 + 2 * clean, *(3 * count for count in left[:-1])]
+    assert len(set(left)) > 2
+    shown.clear()
+    assert evaluation.epsilon_curve(counted, BIM(eps=0, steps=1), test, epsilons, batch_size=60) == curve
+    assert sum(shown) == shown_at[-1]
+
+
+@settings(max_examples=15)
+@given(test=data_sets, attack=attacks, seed=seeds)
+def test_the_curve_of_a_composite_gives_every_attack_inside_it_the_same_budget(test, attack, seed):
+    model, surrogate = network(seed), network(seed + 1)
+    several = MultiAttack([attack, Transfer(surrogate, MultiAttack([attack, attack]))])
+    assert evaluation.epsilon_curve(model, MultiAttack([attack]), test, BUDGETS, seed=seed) == (
+        evaluation.epsilon_curve(model, attack, test, BUDGETS, seed=seed))
+    curve = evaluation.epsilon_curve(model, several, test, BUDGETS, seed=seed)
+    assert several.with_eps(0.5) == MultiAttack([replace(attack, eps=0.5), Transfer(surrogate, MultiAttack(
+        [replace(attack, eps=0.5)] * 2))])
+    alone = np.all([held(model, replace(several.attacks[0], eps=eps), test, seed=seed) for eps in BUDGETS], axis=0)
+    assert curve[max(BUDGETS)] <= alone.mean()
+
+
+@settings(max_examples=15)
+@given(test=data_sets, epsilons=st.lists(budgets, max_size=5), seed=seeds, targeted=st.booleans())
+def test_a_security_curve_counts_the_distances_of_one_run(test, epsilons, seed, targeted):
+    model, attack = network(seed), DeepFool(steps=4)
+    target = (test.labels + 1) % 4 if targeted else None
+    curve = evaluation.security_curve(model, attack, test, [*epsilons, math.inf], seed=seed, target=target)
+    result = attack.run(model, test.images, test.labels, seed=seed, target=target)
+    broken_at = [0 if before != label else distance if after != label else math.inf for before, after, distance, label
+                 in zip(result.predictions_clean, result.predictions, result.distances, test.labels, strict=True)]
+    right = evaluation.predict(model, test.images) == test.labels
+    assert list(curve) == list(dict.fromkeys([*epsilons, math.inf]))
+    for eps, fraction in curve.items():
+        assert fraction == np.mean([was and (at == math.inf or at > eps)
+                                    for was, at in zip(right, broken_at, strict=True)])
+    assert [curve[eps] for eps in sorted(curve)] == sorted(curve.values(), reverse=True)
+    assert curve[math.inf] == evaluation.robust_accuracy(model, attack, test, seed=seed, target=target)
+    assert evaluation.security_curve(model, attack, test, [0], seed=seed) == {0: evaluation.accuracy(model, test)}
 
 
 @given(test=data_sets, attack=attacks)
@@ -149,6 +235,7 @@ def test_the_model_may_lie_on_a_device(xp, monkeypatch):
 
 @pytest.mark.parametrize("measure", [
     evaluation.accuracy,
+    lambda model, test: evaluation.security_curve(model, DeepFool(), test, [0.1]),
     lambda model, test: evaluation.robust_accuracy(model, FGSM(eps=0.1), test),
     lambda model, test: evaluation.epsilon_curve(model, FGSM(eps=0.1), test, [0.1]),
 ])
@@ -169,3 +256,19 @@ def test_an_attack_without_eps_has_no_epsilon_curve():
 def test_every_eps_is_checked_before_the_first_attack_runs():
     with pytest.raises(ValueError, match=r"eps must be a number >= 0, in the units of the data, got -1\.0"):
         evaluation.epsilon_curve(never, FGSM(eps=0.1), dataset(3), [0.1, -1])
+
+
+@pytest.mark.parametrize("attack", [DeepFool(), MultiAttack([DeepFool(), CarliniWagner()])])
+def test_an_attack_of_minimum_norm_is_referred_to_its_own_curve(attack):
+    message = re.escape(f"got {attack}, which looks for the nearest point: security_curve has the curve")
+    with pytest.raises(ValueError, match=message):
+        evaluation.epsilon_curve(never, attack, dataset(3), [0.1])
+
+
+def test_a_security_curve_is_of_an_attack_of_minimum_norm_and_budgets_that_are_numbers():
+    with pytest.raises(ValueError, match=r"nearest point, got FGSM\(eps=0.1\), whose budget is fixed: epsilon_curve"):
+        evaluation.security_curve(never, FGSM(eps=0.1), dataset(3), [0.1])
+    for eps in (-0.1, math.nan):
+        message = re.escape(f"epsilons must be numbers >= 0, in the units of the data, got [0, {eps}]")
+        with pytest.raises(ValueError, match=message):
+            evaluation.security_curve(never, DeepFool(), dataset(3), [0, eps])

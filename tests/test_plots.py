@@ -142,23 +142,126 @@ def test_an_accuracy_that_is_no_fraction_is_refused(accuracy):
         plots.epsilon_curve({"FGSM": {0.0: 0.9, 0.1: accuracy}})
 
 
+sizes = st.integers(1, 3)
+
+
+@settings(max_examples=10)
+@given(rows=sizes, columns=sizes, channels=st.sampled_from([1, 3]), seed=st.integers(0, 99))
+def test_a_grid_shows_images_as_they_are_and_noise_relative_to_its_largest_value(rows, columns, channels, seed):
+    rng = np.random.default_rng(seed)
+    shape, noise = (rows, columns), rng.random((rows, columns)) < 0.5
+    images = np.where(noise[..., None, None, None], -3, 1) * rng.random((*shape, channels, 4, 5))
+    names = [[str(k) for k in range(count)] for count in shape]
+    captions = [[f"{i}, {j}" for j in range(columns)] for i in range(rows)]
+    figure = plots.grid(images, rows=names[0], columns=names[1], captions=captions, noise=noise, title="pets")
+    places = np.reshape(figure.axes, shape)
+    assert figure.get_suptitle() == "pets"
+    assert [axes.get_ylabel() for axes in places[:, 0]] == names[0]
+    assert [axes.get_title() for axes in places[0]] == names[1]
+    for place, axes in np.ndenumerate(places):
+        image = images[place]
+        expected = layout(image / abs(image).max() if noise[place] else image)
+        if noise[place] and channels == 3:
+            expected = (expected + 1) / 2
+        assert np.allclose(pixels(axes), expected)
+        assert axes.images[0].get_clim() == (-1 if noise[place] and channels == 1 else 0, 1)
+        assert [text.get_text() for text in axes.texts] == [captions[place[0]][place[1]]]
+
+
+def test_a_grid_leaves_out_an_image_with_a_nan_and_shows_noise_of_nothing():
+    images = np.zeros((1, 2, 1, 4, 5))
+    images[0, 1, 0, 2, 3] = np.nan
+    shown, left_out = plots.grid(images, captions="caption", noise=True).axes
+    assert not pixels(shown).any()
+    assert not left_out.axison
+    assert not [*left_out.images, *left_out.texts]
+
+
+def test_the_images_of_a_grid_may_lie_on_a_device(xp):
+    images = dataset(4, 1).images.reshape(2, 2, 1, 4, 5)
+    for axes, expected in zip(plots.grid(xp.asarray(images)).axes, plots.grid(images).axes, strict=True):
+        assert np.array_equal(pixels(axes), pixels(expected))
+
+
+@pytest.mark.parametrize(("shape", "options", "message"), [
+    ((2, 1, 4, 5), {}, "images must be (R, K, C, H, W), R and K >= 1, C = 1 or 3, got shape (2, 1, 4, 5)"),
+    ((0, 2, 1, 4, 5), {}, "R and K >= 1, C = 1 or 3, got shape (0, 2, 1, 4, 5)"),
+    ((1, 2, 2, 4, 5), {}, "R and K >= 1, C = 1 or 3, got shape (1, 2, 2, 4, 5)"),
+    ((2, 1, 1, 4, 5), {"rows": "abc"}, "rows must hold 2 labels, or none, got 3"),
+    ((2, 1, 1, 4, 5), {"columns": "abc"}, "columns must hold 1 labels, or none, got 3"),
+    ((2, 1, 1, 4, 5), {"captions": ["a", "b", "c"]}, "could not be broadcast"),
+])
+def test_a_grid_of_what_does_not_fit_is_refused(shape, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        plots.grid(np.zeros(shape), **options)
+
+
+numbers = st.floats(0.1, 1e4)
+
+
+@settings(max_examples=15)
+@given(x=st.lists(numbers, min_size=1, max_size=5), seed=st.integers(0, 99), log=st.sampled_from(["", "x", "y", "xy"]))
+def test_lines_are_thick_for_one_and_thin_for_many_of_a_name(x, seed, log):
+    rng = np.random.default_rng(seed)
+    one, many = rng.random(len(x)), rng.random((3, len(x)))
+    (axes,) = plots.lines({"one": (x, one), "many": (x, many), "own x": (many, many)}, xlabel="steps", ylabel="loss",
+                          title="pets", log=log).axes
+    first, *others = axes.lines
+    assert np.array_equal(first.get_data(), (x, one))
+    for line, other, own_x, y in zip(axes.lines[:1] * 3, others[:3], others[3:], many, strict=True):
+        assert np.array_equal(other.get_data(), (x, y))
+        assert np.array_equal(own_x.get_data(), (y, y))
+        assert line.get_linewidth() > other.get_linewidth() == own_x.get_linewidth()
+    assert [len({line.get_color() for line in group}) for group in (axes.lines, others[:3], others[3:])] == [3, 1, 1]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "many", "own x"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("steps", "loss", "pets")
+    assert "".join(name for name in "xy" if getattr(axes, f"get_{name}scale")() == "log") == log
+
+
+def test_no_lines_are_refused():
+    with pytest.raises(ValueError, match=re.escape("curves must hold at least one name with its x and y, got {}")):
+        plots.lines({}, xlabel="x", ylabel="y")
+
+
+def check_layout(figure, titles=()):
+    """No text is cut off or overlaps another or an image; returns how many there are."""
+    figure.draw_without_rendering()
+    texts = [*titles]
+    for axes in figure.axes:
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        texts += [tick.label1 for axis in (axes.xaxis, axes.yaxis) for tick in axis.get_major_ticks()
+                  if axis.get_view_interval()[0] <= tick.get_loc() <= axis.get_view_interval()[1]]
+    texts = [text for text in texts if text.get_text()]
+    boxes = [part.get_window_extent() for part in (*texts, *figure.axes)]
+    assert min(min(box.x0, box.y0) for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+    assert max(box.y1 for box in boxes) <= figure.bbox.y1
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    return len(texts)
+
+
 def test_side_by_side_no_text_is_cut_off_or_overlaps_another_or_an_image():
     clean = replace(dataset(4, 3), classes=("airplane", "automobile", "horse"))
     both = plots.blank(8, 4)
     left, right = both.subfigures(1, 2)
     assert plots.adversarial_triples(model, clean, attacked(clean), figure=left) is both
     assert plots.epsilon_curve({"a": {0: 1, 0.3: 0}, "b": {0: 1, 0.3: 0.5}}, title="b", figure=right) is both
-    both.draw_without_rendering()
-    texts = [*left.texts]  # the title
-    for axes in both.axes:
-        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
-    texts = [text for text in texts if text.get_text()]
-    assert len(texts) == 1 + 3 + 4 * (2 + 2) + 3
-    boxes = [part.get_window_extent() for part in (*texts, *both.axes)]
-    assert min(min(box.x0, box.y0) for box in boxes) >= 0
-    assert max(box.x1 for box in boxes) <= both.bbox.x1
-    assert max(box.y1 for box in boxes) <= both.bbox.y1
-    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+    assert check_layout(both, left.texts) > 1 + 3 + 4 * (2 + 2) + 3
+
+
+@pytest.mark.parametrize("log", ["", "x", "y", "xy"])
+@pytest.mark.parametrize("most", [5, 1000, 1e6])
+def test_no_text_of_lines_is_cut_off_or_overlaps(log, most):
+    x = np.geomspace(1.4, most, 9)
+    assert check_layout(plots.lines({"a": (x, x)}, xlabel="x", ylabel="y", title="a", log=log)) >= 3 + 2 + 2
+
+
+@pytest.mark.parametrize(("rows", "columns", "height"), [(1, 1, 0), (2, 8, 4), (3, 3, 1)])
+def test_no_text_of_a_grid_is_cut_off_or_overlaps(rows, columns, height):
+    caption = "\n".join(["linf 0.15"] * height)
+    figure = plots.grid(np.zeros((rows, columns, 1, 28, 28)), rows="8" * rows, columns="8" * columns,
+                        captions=caption, title="title")
+    assert check_layout(figure, figure.texts) == 1 + rows + columns + (rows * columns if height else 0)
 
 
 def test_threads_draw_the_same_figure_at_a_time(tmp_path):

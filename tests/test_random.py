@@ -85,6 +85,17 @@ def test_uniform_and_normal_are_what_they_say():
     assert streams.uniform(()).shape == (100,)
 
 
+@draws
+def test_spawned_streams_are_others_and_depend_on_seed_and_number_alone(draw):
+    used = Streams(7, [3, 4, 5])
+    draw(used, (2,))
+    values = np.array([draw(used.spawn(number), (3,)) for number in (2, 3, 2**40)] + [draw(used, (3,))])
+    assert len(np.unique(values)) == values.size
+    assert np.array_equal(draw(Streams(7, [5, 3]).spawn(2), (3,)), values[0][[2, 0]])
+    assert not np.array_equal(draw(Streams(8, [3, 4, 5]).spawn(2), (3,)), values[0])
+    assert not np.array_equal(draw(used.spawn(2).spawn(2), (3,)), draw(used.spawn(2), (3,)))
+
+
 def test_no_examples_draw_nothing():
     assert Streams(0, []).uniform((2, 3)).shape == (0, 2, 3)
 

@@ -10,11 +10,12 @@ works on a server and in threads. `figure=` draws into a part of a larger figure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogLocator
 
 from tinyadv import ops
 from tinyadv.attacks import driver
@@ -56,20 +57,82 @@ def adversarial_triples(model: Callable, clean: Dataset, adversarial: Array, *, 
     for axes, heading in zip(rows[0], ("clean", "noise", "adversarial"), strict=True):
         axes.set_title(heading, size="medium")
     for axes, image in zip(rows[:, 1], noise, strict=True):
-        if len(image) == 1:
-            _show(axes, image, cmap="RdBu_r", vmin=-1)
-        else:
-            _show(axes, (image + 1) / 2)
+        _show(axes, image, noise=True)
     for column, images in ((0, x), (2, x_adv)):
         probabilities = ops.softmax(driver.logits(model, images)).numpy()  # (N, K)
         for axes, image, p, label in zip(rows[:, column], images, probabilities, clean.labels, strict=True):
             _show(axes, image)
             caption = f"“{clean.classes[p.argmax()]}”\n{p.max():.1%}"
-            axes.text(0.5, -0.05, caption, color=BLUE if p.argmax() == label else VERMILION,
-                      ha="center", va="top", transform=axes.transAxes)
+            _write_below(axes, caption, color=BLUE if p.argmax() == label else VERMILION)
     for column, sign in ((1, f"+ {scale:.3g} ×"), (2, "=")):
         for axes in rows[:, column]:
             axes.set_ylabel(sign, rotation=0, ha="right", va="center", size="large")
+    return figure.figure
+
+
+def grid(images: Array, *, rows: Sequence[str] = (), columns: Sequence[str] = (), captions: Any = "",
+         noise: Any = False, title: str | None = None, figure: Figure | SubFigure | None = None) -> Figure:
+    """Images (R, K, C, H, W) in R rows and K columns, in [0, 1]; C is 1 (grey) or 3 (RGB).
+
+    rows, columns: labels on the left and on top; captions: texts (R, K), or what NumPy broadcasts to that, below.
+    noise: bool (R, K) likewise: where an image is a perturbation. It is drawn relative to its largest |value|, from
+    blue (below 0) to red (above); that of an RGB image is RGB, with 0 as grey. An image with a NaN is left out.
+    Raises ValueError where a shape does not fit.
+    """
+    images = to_host(images)
+    if images.ndim != 5 or not images.size or images.shape[2] not in (1, 3):
+        raise ValueError(f"images must be (R, K, C, H, W), R and K >= 1, C = 1 or 3, got shape {images.shape}")
+    shape = images.shape[:2]
+    for name, labels, count in (("rows", rows, shape[0]), ("columns", columns, shape[1])):
+        if len(labels) not in (0, count):
+            raise ValueError(f"{name} must hold {count} labels, or none, got {len(labels)}")
+    texts, noise = (np.broadcast_to(np.asarray(each, object), shape) for each in (captions, noise))
+
+    text_lines = sum(max(text.count("\n") + bool(text) for text in row) for row in texts)
+    figure = figure or blank(0.3 + 0.75 * shape[1], 0.6 + 0.75 * shape[0] + 0.13 * text_lines)
+    figure.suptitle(title or "")
+    places = figure.subplots(*shape, squeeze=False)
+    for place, axes in np.ndenumerate(places):
+        image = images[place]
+        if np.isnan(image).any():
+            axes.set_axis_off()
+            continue
+        _show(axes, image / (abs(image).max() or 1) if noise[place] else image, noise=noise[place])
+        _write_below(axes, str(texts[place]), size="x-small")
+    for axes, label in zip(places[:, 0], rows, strict=False):
+        axes.set_ylabel(label, rotation=0, ha="right", va="center")
+    for axes, label in zip(places[0], columns, strict=False):
+        axes.set_title(label, size="medium")
+    return figure.figure
+
+
+def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, title: str | None = None,
+          log: str = "", figure: Figure | SubFigure | None = None) -> Figure:
+    """A line for each {name: (x, y)} of numbers (n,); with y (m, n), and x too or not, m thin ones of one colour.
+
+    log: "x", "y" or "xy", the axes that are logarithmic. Raises ValueError where there is nothing to draw.
+    """
+    if not curves:
+        raise ValueError(f"curves must hold at least one name with its x and y, got {curves!r}")
+    figure = figure or blank(5, 3.5)
+    axes = figure.subplots()
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        colour, marker = LINES[i % len(LINES)]
+        look = {"marker": marker} if np.ndim(y) == 1 else {"linewidth": 0.6}
+        first, *_ = axes.plot(np.transpose(x), np.transpose(y), color=colour, clip_on=False, **look)
+        first.set_label(name)
+    axes.set_title(title or "", pad=12)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    for name in log:
+        axes.set(**{f"{name}scale": "log"})
+        axis = getattr(axes, f"{name}axis")
+        low, high = axis.get_view_interval()
+        numbered = (1, 2, 5) if high < 1000 * low else (1,)  # of each decade
+        axis.set(major_locator=LogLocator(subs=numbered), major_formatter="{x:g}", minor_formatter="")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(curves) > 1:
+        axes.legend(frameon=False)
     return figure.figure
 
 
@@ -81,25 +144,26 @@ def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | N
     """
     if not curves or not all(curves.values()):
         raise ValueError(f"curves must hold at least one name, and an accuracy for each, got {curves!r}")
-    figure = figure or blank(5, 3.5)
-    axes = figure.subplots()
-    for i, (name, curve) in enumerate(curves.items()):
+    percents = {}
+    for name, curve in curves.items():
         epsilons, accuracies = np.array(sorted(curve.items())).T
         if not ((accuracies >= 0) & (accuracies <= 1)).all():
             raise ValueError(f"curves must hold accuracies in [0, 1], got {curve!r} for {name!r}")
-        colour, marker = LINES[i % len(LINES)]
-        axes.plot(epsilons, 100 * accuracies, color=colour, marker=marker, label=name, clip_on=False)
-    axes.set_title(title or "", pad=12)
-    axes.set(xlabel="budget ε", ylabel="accuracy (%)", ylim=(0, 100))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    if len(curves) > 1:
-        axes.legend(frameon=False)
+        percents[name] = epsilons, 100 * accuracies
+    figure = figure or blank(5, 3.5)
+    lines(percents, xlabel="budget ε", ylabel="accuracy (%)", title=title, figure=figure)
+    figure.axes[0].set_ylim(0, 100)
     return figure.figure
 
 
-def _show(axes: Any, image: np.ndarray, cmap: str = "gray", vmin: float = 0) -> None:
-    """An image (C, H, W) without ticks; a grey one in the colour map from vmin to 1."""
+def _show(axes: Any, image: np.ndarray, noise: bool = False) -> None:
+    """An image (C, H, W) without ticks, from 0 to 1 or, if it is noise, from -1 to 1."""
+    if noise and len(image) == 3:
+        image, noise = (image + 1) / 2, False
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)  # (H, W) or (H, W, 3)
-    axes.imshow(pixels, cmap=cmap, vmin=vmin, vmax=1)
+    axes.imshow(pixels, cmap="RdBu_r" if noise else "gray", vmin=-1 if noise else 0, vmax=1)
     axes.set(xticks=[], yticks=[])
+
+
+def _write_below(axes: Any, text: str, **look: Any) -> None:
+    axes.text(0.5, -0.05, text, ha="center", va="top", transform=axes.transAxes, **look)

@@ -41,6 +41,11 @@ class Streams:
         part._streams = self._streams
         return part
 
+    def spawn(self, number: int) -> Streams:
+        """Other streams of the same examples, which depend on the seed and the number alone."""
+        seed = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)
+        return Streams(int(seed[0]), self.examples)
+
     def _stream(self, example: int) -> np.random.Generator:
         if example not in self._streams:
             key = np.array([self.seed, example], dtype=np.uint64)

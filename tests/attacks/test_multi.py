@@ -77,8 +77,30 @@ def test_an_example_is_broken_where_any_attack_breaks_it(targeted):
             cost = sum(found.backwards[i] for found in alone)
         assert result.backwards[i] == cost
     assert {"", str(attacks[0])} < set(result.broken_by)
-    for name, count in zip(*np.unique(result.broken_by, return_counts=True), strict=True):
-        assert not name or f"{count} broken by {name}" in result.summary()
+    check_table(result, attacks, alone)
+
+
+def check_table(result, attacks, alone):
+    """A row for each attack and one for all: what was left, what it broke, what it cost; and they are in print."""
+    *rows, total = result.table
+    right, left = result.predictions_clean == result.y, np.ones(len(result.y), bool)
+    assert [row[0] for row in rows] == list(map(str, attacks))
+    for (name, right_left, broken, seconds, _, backwards), found in zip(rows, alone, strict=True):
+        assert broken == (result.broken_by == name).sum()
+        assert backwards == found.backwards[left].sum()
+        left &= ~found.success
+        assert right_left == (right & left).sum()
+        assert seconds > 0
+        line = next(line for line in result.summary().splitlines() if line.strip().startswith(f"{name} "))
+        assert line.removeprefix(f"  {name}").split() == [
+            str(right_left), str(broken), f"{seconds:.1f}", str(row_of(rows, name)[4]), str(backwards)]
+    assert total[:2] == ("all", rows[-1][1])
+    np.testing.assert_allclose(total[2:], np.sum([row[2:] for row in rows], axis=0))
+    assert total[4:] == (result.forwards.sum(), result.backwards.sum())
+
+
+def row_of(rows, name):
+    return next(row for row in rows if row[0] == name)
 
 
 @targeted_or_not
@@ -94,6 +116,18 @@ def test_of_minimum_norm_the_nearest_point_is_returned(targeted):
     np.testing.assert_allclose(result.distances, np.where(result.success, distances.min(axis=0), 0), atol=1e-12)
     assert (result.distances[~result.success] == 0).all()
     assert len(set(result.broken_by) - {""}) > 1
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("attack", [PGD(0.3, steps=2), DeepFool(steps=3)], ids=["eps", "minimum"])
+@targeted_or_not
+def test_one_attack_alone_is_itself(attack, targeted, scene):
+    model, x, y, target = stage(scene, targeted)
+    options = {"target": target, "seed": 2, "batch_size": 1}  # lest the shards differ, of which some are left out
+    alone, result = (each.run(model, x, y, **options) for each in (attack, MultiAttack([attack])))
+    assert result.x_adv.tobytes() == alone.x_adv.tobytes()
+    for name in ("success", "predictions", "predictions_clean", "distances", "backwards"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(alone, name))
 
 
 def test_two_equal_attacks_are_two_different_runs():

@@ -20,9 +20,11 @@ def test_a_file_brings_all_of_it_back(attack, targeted, tmp_path):
     result = attack.run(model, x, y, target=target, seed=2**64 - 1)
     result.save(tmp_path / "result.npz")
     again = AttackResult.load(tmp_path / "result.npz")
-    assert again == result
-    assert again.attack == attack
-    assert type(again.attack) is type(attack)
+    known = not isinstance(attack, Transfer)  # a surrogate has a name, and no more
+    assert (again == result) == (again.attack == attack) == (type(again.attack) is type(attack)) == known
+    assert replace(again, attack=attack) == result
+    if not known:
+        return
     assert (again.summary(), repr(again), again.to_json()) == (result.summary(), repr(result), result.to_json())
     assert again.x_adv.dtype == x.dtype
 
@@ -47,7 +49,7 @@ def test_a_file_keeps_the_dtype(dtype, tmp_path):
 @pytest.mark.parametrize("change", [
     {"seed": 1}, {"norm": "l2"}, {"version": "9"}, {"seconds": 0.0}, {"attack": FGSM(0.2)},
     {"target": np.zeros(4, int)}, {"x_adv": np.zeros((4, 1, 8, 8), np.float32)}, {"success": np.zeros(4, bool)},
-    {"broken_by": np.full(4, "")},
+    {"broken_by": np.full(4, "")}, {"table": (("all", 0, 4, 0.1, 8, 4),)}, {"warnings": ("none",)},
 ])
 def test_results_are_equal_where_everything_is(change):
     result = FGSM(0.1).run(cnn(), images(4), np.full(4, 4))

@@ -3,7 +3,8 @@
 At later checkpoints the two may decide differently, and then part for good. In torchattacks, (1) the share of steps
 that raised the loss must be above rho, in the paper not below it; (2) the first step counts as a rise if the loss after
 it is above 0, for it is compared with an empty row; (3) a point that goes back to the best keeps its old loss for the
-next comparison; (4) the first checkpoint never halves the step for want of a better point.
+next comparison; (4) the first checkpoint never halves the step for want of a better point. And in l2 (5) it scales and
+then clips, which loses budget where a bound is active.
 """
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from tinyadv import data, evaluation, nn, training
 from tinyadv.attacks import APGD, driver
-from tinyadv.attacks.norms import ball_class
+from tinyadv.attacks.norms import L2Ball, ball_class
 
 torch = pytest.importorskip("torch")
 torchattacks = pytest.importorskip("torchattacks")
@@ -62,17 +63,23 @@ def _float64():
 
 @pytest.mark.usefixtures("_float64")
 @pytest.mark.parametrize("loss", ["cross_entropy", "dlr"])
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.25)])
-def test_every_step_is_the_same_until_a_decision_differs(norm, eps, loss, monkeypatch):
+@pytest.mark.parametrize(("norm", "eps", "edge"), [("linf", 0.1, 0.3), ("l2", 0.25, 0.3), ("l2", 0.5, 0)])
+def test_every_step_is_the_same_until_a_decision_differs(norm, eps, edge, loss, monkeypatch):
+    """In l2 with our projection where no bound is active, and with that of torchattacks where many are."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, rng=0), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5, rng=1))
     for parameter in model.parameters():
         parameter.data = parameter.data.astype(np.float64)
     network = torch.nn.Sequential(
         torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 5))
     network.load_state_dict({name: torch.from_numpy(array) for name, array in model.state_dict().items()})
-    # No bound is active in l2: where one is, torchattacks scales and then clips, which loses budget (test_pgd.py).
-    x = np.random.default_rng(0).uniform(0.3, 0.7, (16, 1, 8, 8))
+    x = np.random.default_rng(0).uniform(edge, 1 - edge, (16, 1, 8, 8))
     y = driver.logits(model, x).argmax(axis=1)
+    if norm == "l2" and not edge:
+        def project(ball, points):
+            length = np.maximum(ball.distance(points - ball.x), eps)[:, None, None, None]
+            return np.clip(ball.x + (points - ball.x) / length * eps, 0, 1)
+
+        monkeypatch.setattr(L2Ball, "project", project)
 
     theirs, ours = [], []
     network.register_forward_pre_hook(

@@ -1,8 +1,16 @@
-"""The Square attack beside torchattacks: the same bumps, and no less strength for the same queries."""
+"""The Square attack beside torchattacks: the same schedule, the same queries from the same draws, no less strength.
 
+The draws differ: torchattacks has one window and, for linf, one sign for all images of a batch; its windows never reach
+the last row and column; and it spends queries on squares that are there already.
+"""
+
+import math
+
+import numpy as np
 import pytest
 
-from tinyadv.attacks import Square, square
+from tinyadv import nn
+from tinyadv.attacks import Square, driver, square
 
 torch = pytest.importorskip("torch")
 torchattacks = pytest.importorskip("torchattacks")
@@ -44,3 +52,62 @@ def test_the_bumps_are_the_same(side):
     for _ in range(5):
         bump = theirs.eta(side).numpy()
         assert min(abs(bump - ours).max(), abs(bump - ours.T).max()) < 1e-6
+
+
+@pytest.mark.parametrize("rescale", [True, False], ids=["rescaled", "as for 10,000"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_squares_shrink_alike(norm, rescale):
+    """AutoAttack's schedule is the one that is not rescaled; torchattacks counts the queries from 0."""
+    theirs = torchattacks.Square(torch.nn.Linear(1, 1), norm=norm.capitalize(), resc_schedule=rescale)
+    ours = Square(0.1, norm, rescale_schedule=rescale)
+    assert ours.queries == theirs.n_queries == 5000
+    for query in range(5000):
+        side = max(round(math.sqrt(theirs.p_selection(query) * 28 * 28)), 1 if norm == "linf" else 3)
+        side += norm == "l2" and side % 2 == 0
+        assert ours._sides(query, 28, 28) == (side, side)
+
+
+@pytest.fixture
+def _float64():
+    """Or torchattacks would draw, and keep the squares, in float32."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("_float64")
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.2)])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_query_is_the_same_from_the_same_draws(norm, eps, seed, monkeypatch):
+    """The windows, bumps and signs that ours has drawn for an image are what torchattacks gets for random numbers."""
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, rng=0), nn.ReLU(), nn.Flatten(), nn.Linear(400, 5, rng=1))
+    for parameter in model.parameters():
+        parameter.data = parameter.data.astype(np.float64)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(400, 5))
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in model.state_dict().items()})
+    x = np.random.default_rng(seed).uniform(size=(1, 1, 10, 10))
+    y = driver.logits(model, x).argmax(axis=1)
+
+    windows, bumps, ours, theirs = [], [], [], []
+    for name, calls in ("_window", windows), ("_bumps", bumps):
+        draw = getattr(square, name)
+        monkeypatch.setattr(square, name, lambda *args, draw=draw, calls=calls: calls.append(draw(*args)) or calls[-1])
+    Square(eps, norm, queries=300, rescale_schedule=False).run(
+        model, x, y, callback=lambda step: ours.append(step.points))
+    corners = [(int(rows.min()), int(columns.min())) for _, _, rows, columns in windows]
+
+    peer = torchattacks.Square(network, norm=norm.capitalize(), eps=eps, n_queries=299, resc_schedule=False)
+    shrink, places, bump = peer.p_selection, iter(sum(corners, ())), iter(bumps)
+    peer.p_selection = lambda query: shrink(query + 1)
+    peer.random_int = lambda low, high: torch.tensor([next(places)])
+    peer.eta = lambda side: torch.from_numpy(next(bump)[0, 0])
+    peer.random_choice = lambda shape: torch.ones(1)  # the bumps have their signs
+    if norm == "linf":  # the signs are read off our points: a square that is there already has been turned around
+        start, *moves = (torch.from_numpy(np.sign(points - x)) for points in ours)
+        signs = iter([start[:, :, :1], *(move[0, :, top:, left:][:, :1, :1]
+                                         for move, (top, left) in zip(moves, corners, strict=False))])
+        peer.random_choice = lambda shape: next(signs)
+    network.register_forward_pre_hook(lambda _, inputs: theirs.append(inputs[0].numpy().copy()))
+    peer(torch.from_numpy(x), torch.from_numpy(y))
+    np.testing.assert_allclose(ours, theirs[1:1 + len(ours)], rtol=0, atol=1e-5)  # the first is the image itself

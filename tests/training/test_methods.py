@@ -170,12 +170,12 @@ def test_free_updates_the_weights_in_every_replay_and_goes_on_from_the_last_pert
     assert len(memory["perturbation"]) == 12
 
 
-@given(strength=st.floats(0, 1))
+@given(strength=st.floats(1e-6, 1))
 def test_a_weakened_attack_has_a_smaller_budget_and_steps_as_much_shorter(strength):
     attack = PGD(0.3, step_size=0.01, steps=40)
     weak = weakened(attack, strength)
     assert weak.eps == pytest.approx(0.3 * strength)
-    assert weak.step_size == (pytest.approx(0.01 * strength) if strength else None)
+    assert weak.step_size == pytest.approx(0.01 * strength)
     assert weakened(PGD(0.3), strength).step_size is None
 
 
@@ -220,11 +220,17 @@ def test_the_model_ends_as_it_was_in_the_epoch_of_the_highest_robust_accuracy(mo
     (lambda: TRADES(0.3, beta=-1), "beta must be a number >= 0, got -1"),
     (lambda: TRADES(-0.3), "eps must be a number >= 0"),
     (lambda: Free(0.3, replays=0), "steps must be an integer >= 1, got 0"),
-    (lambda: training.ramp(0), "until must be a fraction of training in (0, 1], got 0"),
+    (lambda: training.ramp(0), "start and until must be fractions of training, 0 <= start < until <= 1; got 0.0 and 0"),
 ])
 def test_what_does_not_fit_is_refused(make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make()
+
+
+@given(start=st.floats(0, 0.5), until=st.floats(0.51, 1), progress=st.floats(0, 1))
+def test_a_ramp_is_zero_then_rises_in_proportion_and_then_is_one(start, until, progress):
+    expected = 0 if progress <= start else 1 if progress >= until else (progress - start) / (until - start)
+    assert training.ramp(until, start)(progress) == pytest.approx(expected)
 
 
 def test_the_budget_grows_with_its_schedule():

@@ -13,17 +13,15 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any
-
-import numpy as np
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any, cast
 
 from tinyadv.attacks import driver, levels, losses
 from tinyadv.attacks.batch import Batch, Step
 from tinyadv.attacks.norms import ball_class
-from tinyadv.attacks.parameters import Parameters
-from tinyadv.attacks.result import AttackResult, host_copy
-from tinyadv.backend import Array, array_module, move, to_host
+from tinyadv.attacks.parameters import Parameters, check_bounds, is_number, to_count
+from tinyadv.attacks.result import AttackResult
+from tinyadv.backend import Array, array_module, move
 from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, no_grad
@@ -49,20 +47,23 @@ class Attack(Parameters):
     def __post_init__(self) -> None:
         ball_class(self.norm)
         losses.objective(self.loss)
-        for name in ("steps", "queries", "restarts"):
-            count = getattr(self, name, 1)
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {count!r}")
-        eps, bounds = getattr(self, "eps", 0), self.bounds
-        if not (is_number(eps) and 0 <= eps < math.inf):
+        for name in ("steps", "queries", "restarts", "eot"):
+            if name in vars(self):
+                object.__setattr__(self, name, to_count(name, vars(self)[name]))
+        check_bounds(self.bounds)
+        eps = getattr(self, "eps", 0)
+        if not (self.minimum_norm or (is_number(eps) and 0 <= eps < math.inf)):
             raise ValueError(f"eps must be a number >= 0, in the units of the data, got {eps!r}")
-        if not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))
-                and -math.inf < bounds[0] < bounds[1] < math.inf):
-            raise ValueError(f"bounds must be a tuple (low, high) of numbers with low < high, got {bounds!r}")
 
     def perturb(self, batch: Batch) -> Array:
         """The last candidates for the batch, (n, ...) like batch.x: the one method that an attack defines."""
         raise TypeError(f"{type(self).__name__} defines no perturb(batch)")
+
+    def with_eps(self, eps: float) -> Attack:
+        """The same attack with another budget; ValueError if it has none."""
+        if not hasattr(self, "eps"):
+            raise ValueError(f"attack must have an eps to vary, got {self}")
+        return replace(cast(Any, self), eps=eps)
 
     def __call__(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, **options: Any) -> Array:
         """The adversarial images alone, an array like x; arguments and options are those of `run`."""
@@ -88,12 +89,10 @@ class Attack(Parameters):
         Raises ValueError for arguments that do not fit; an attack that fails on an example is no exception.
         """
         started = time.perf_counter()
-        y, target, streams = self._check(x, y, target, seed)
-        eps = getattr(self, "eps", math.inf)  # an attack that minimises the distance has no budget
+        y, target, streams = driver.check_arguments(x, y, target, seed, self.bounds)
+        eps = math.inf if self.minimum_norm else getattr(self, "eps", math.inf)
         like = driver.memory_of(model, x)
-        x_adv = array_module(x).empty_like(x)
-        success, distances, (before, predictions) = np.zeros(len(x), bool), np.zeros(len(x)), np.full((2, len(x)), -1)
-        forwards, backwards = np.zeros((2, len(x)), np.int64)
+        result = AttackResult.blank(self, array_module(x).empty_like(x), y, target, self.norm, streams.seed)
         lock, bar = threading.Lock(), driver.progress_bar(len(x), str(self), progress, leave=False)
 
         def report(step: Step) -> None:
@@ -108,34 +107,17 @@ class Attack(Parameters):
             batch = Batch(model, ball, losses.objective(self.loss), labels, goal, streams[part], report,
                           self.minimum_norm)
             self._search(batch, skip_misclassified, quantize, _report or progress)
-            x_adv[part], forwards[part], backwards[part] = move(batch.best, x), batch.forwards, batch.backwards
-            if _report:
-                before[part] = to_host(driver.predict(model, images) if batch.clean is None else batch.clean)
-            if batch.predictions is not None:
-                predictions[part] = to_host(batch.predictions)
-                success[part] = to_host(batch.succeeded)
-                distances[part] = to_host(batch.ball.distance(batch.best.astype(np.float64) - batch.x))
+            if _report and batch.clean is None:
+                batch.clean = driver.predict(model, images)
+            result.put(part, batch)
             if progress:
                 with lock:
                     bar.update(len(images))
-                    bar.set_postfix_str(f"{success.sum() / bar.n:.1%} succeeded")
+                    bar.set_postfix_str(f"{result.success.sum() / bar.n:.1%} succeeded")
 
         with bar:
             driver.run(model, x, work, batch_size=batch_size, workers=workers, like=like)
-        return AttackResult(self, x_adv, host_copy(y), host_copy(target), success, before, predictions, distances,
-                            forwards, backwards, self.norm, streams.seed, time.perf_counter() - started)
-
-    def _check(self, x: Array, y: Array, target: Array | None,
-               seed: int | Streams) -> tuple[Array, Array | None, Streams]:
-        """y and target as arrays where x is, and the streams; ValueError for what does not fit."""
-        driver.check_images(x, self.bounds)
-        y = driver.check_classes(y, "y", x)
-        if target is not None:
-            target = driver.check_classes(np.full(len(x), target) if np.isscalar(target) else target, "target", x)
-        streams = seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
-        if len(streams) != len(x):
-            raise ValueError(f"seed must be an integer, or Streams of {len(x)} examples as x has; got {streams!r}")
-        return y, target, streams
+        return replace(result, seconds=time.perf_counter() - started)
 
     def _search(self, batch: Batch, skip_misclassified: bool, quantize: bool, score: bool) -> None:
         """Leave the best points in the batch, and its predictions there unless nobody needs them to be scored."""
@@ -163,7 +145,7 @@ class Attack(Parameters):
         else:
             batch.consider(last)
         for _ in range(self.restarts - 1):
-            left = ~batch.succeeded
+            left = ~batch.succeeded | self.minimum_norm  # there may be a nearer point
             if not left.any():
                 break
             rest = batch[left]
@@ -175,27 +157,3 @@ class Attack(Parameters):
             if self.minimum_norm:
                 batch.keep_clean()
             batch.consider(points)
-
-
-@dataclass(frozen=True)
-class Composite(Attack):
-    """The base of attacks that run other attacks, of one threat model, which is theirs as well."""
-
-    bounds: tuple[float, float] = field(init=False, repr=False, compare=False)
-
-    def _adopt(self, *attacks: Attack) -> None:
-        """Take over norm, bounds and eps (and its absence) of attacks; ValueError where they differ."""
-        if not attacks or not all(isinstance(attack, Attack) for attack in attacks):
-            raise ValueError(f"{type(self).__name__} is made of attacks, got {attacks!r}")
-        for name in ("norm", "bounds", "minimum_norm", "eps"):
-            value, *others = dict.fromkeys(getattr(attack, name, None) for attack in attacks)
-            if others:
-                raise ValueError(f"attacks must be of one threat model, got {name} {value!r} and {others[0]!r}: "
-                                 "run them apart, and compare their results")
-            if value is not None:
-                object.__setattr__(self, name, value)
-
-
-def is_number(value: Any) -> bool:
-    """Whether the value is a real number, not a truth value."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

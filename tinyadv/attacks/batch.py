@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from tinyadv.attacks import driver
 from tinyadv.attacks.losses import Objective
 from tinyadv.attacks.norms import Ball
 from tinyadv.backend import Array, array_module, to_host
-from tinyadv.ops.loss import check_labels
 from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, gradients, no_grad, recording
@@ -52,7 +52,7 @@ class Batch:
         self.losses: Array = None
         self.predictions: Array = None
         self.forwards, self.backwards = np.zeros((2, len(self.x)), np.int64)
-        self._iterations = 0
+        self._iterations = itertools.count()
 
     @property
     def succeeded(self) -> Array:
@@ -77,7 +77,18 @@ class Batch:
         self.best[index], self.losses[index], self.predictions[index] = part.best, part.losses, part.predictions
         index = to_host(index)
         self.forwards[index], self.backwards[index] = part.forwards, part.backwards
-        self._iterations = part._iterations
+
+    def unbounded(self) -> Batch:
+        """The same examples without a budget: best is the nearest point that succeeds, so far x, and `clean` is known.
+
+        What they cost and their iterations count here as well.
+        """
+        ball = type(self.ball)(self.x, math.inf, self.ball.bounds)
+        free = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report, nearest=True)
+        free.forwards, free.backwards, free._iterations = self.forwards, self.backwards, self._iterations
+        free.clean = self.clean
+        free.keep_clean()
+        return free
 
     def gradient(self, points: Array, candidate: bool = True) -> Array:
         """The gradient of the attack's objective at the points (n, ...), each example's own; the points are candidates.
@@ -135,6 +146,14 @@ class Batch:
             self._count(points, losses)
         return logits.data
 
+    def ranking(self) -> Array:
+        """(n, K): y and, in falling order of their logits at x, the other classes; `clean` is known from then on."""
+        with no_grad():
+            logits = self.logits(Tensor(self.x)).data.copy()
+        xp, self.clean = array_module(logits), logits.argmax(axis=1)
+        logits[xp.arange(len(logits)), self.y] = xp.inf
+        return (-logits).argsort(axis=1)
+
     def keep_clean(self) -> None:
         """Take the clean images for the best points so far; their classes are known."""
         self.best, self.losses, self.predictions = self.x.copy(), self.clean * 0.0, self.clean.copy()
@@ -143,14 +162,11 @@ class Batch:
         """The model's logits (n, K) at the points, checked, as are the classes against them; see check_logits."""
         logits = driver.check_logits(self.model(points), points.data, gradient)
         self.forwards += 1
-        for name, classes in (("y", self.y), ("target", self.target)):
-            if classes is not None:
-                check_labels(classes, logits.shape[1], name)
+        driver.check_range(logits.data, self.y, self.target)
         return logits
 
     def _count(self, points: Array, losses: Array) -> None:
-        self._report(Step(self._iterations, self.streams.examples, points, losses))
-        self._iterations += 1
+        self._report(Step(next(self._iterations), self.streams.examples, points, losses))
 
     def _keep(self, points: Array, losses: Array, logits: Array) -> None:
         where = array_module(points).where

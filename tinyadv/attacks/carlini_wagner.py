@@ -8,10 +8,11 @@ from functools import partial
 
 import numpy as np
 
-from tinyadv.attacks.attack import Attack, is_number
+from tinyadv.attacks.attack import Attack
 from tinyadv.attacks.batch import Batch
 from tinyadv.attacks.losses import margin
 from tinyadv.attacks.norms import column
+from tinyadv.attacks.parameters import is_number
 from tinyadv.backend import Array, array_module
 from tinyadv.nn import Sequential
 from tinyadv.nn.optim import Adam
@@ -30,9 +31,10 @@ class CarliniWagner(Attack):
 
     where the margin is the lead of the best other class over y or, with `target=`, of the target over the best other.
     A binary search for c follows, for each example its own. An example is done with a c once a tenth of the steps
-    lowers its objective by less than 0.01%, but no sooner than a pixel could have come from one bound, where it hardly
-    moves at first, half the way to the other. Returned is the nearest point found of a margin above kappa, and x where
-    there is none; an image that is misclassified to begin with is returned as it is, whatever its margin.
+    lowers the least value of its objective by less than 0.01%, but no sooner than a pixel could have come from one
+    bound, where it hardly moves at first, half the way to the other. Returned is the nearest point found of a margin
+    above kappa, and x where there is none; an image that is misclassified to begin with is returned as it is, whatever
+    its margin.
 
     kappa: the margin, in logits, >= 0; binary_search_steps: values of c; steps: of Adam, for each; lr: its step size,
     in w; initial_c: the first c, which grows tenfold until one succeeds.
@@ -76,8 +78,8 @@ class CarliniWagner(Attack):
         start = SMOOTHING * ((batch.x.astype(np.float64) - low) / half - 1)  # tanh(w) where w begins
         w = xp.arctanh(start)
         adam, first, second = Adam(Sequential(), self.lr), xp.zeros_like(w), xp.zeros_like(w)  # for its rule alone
-        nearest, distance, previous = batch.x.copy(), xp.full(n, xp.inf), xp.full(n, xp.inf)
-        rows, part = xp.arange(n), batch  # the examples that are left
+        nearest, distance = batch.x.copy(), xp.full(n, xp.inf)
+        rows, part, least, previous = xp.arange(n), batch, xp.full(n, xp.inf), xp.inf  # of the examples that are left
         for step in range(self.steps):
             t = xp.tanh(w)
             points = part.ball.project(low + half * (t + 1))
@@ -91,13 +93,13 @@ class CarliniWagner(Attack):
             adam.steps += 1
             w -= adam.lr * adam.direction(g * half * (1 - t * t), first, second)
 
+            least = xp.minimum(least, length**2 + c * xp.maximum(self.kappa - lead, 0))  # it goes up and down
             if step % math.ceil(self.steps / 10) == 0:
-                objective = length**2 + c * xp.maximum(self.kappa - lead, 0)
-                left = (objective <= 0.9999 * previous) | (step * self.lr < FARTHEST)
+                left = (least <= 0.9999 * previous) | (step * self.lr < FARTHEST)
                 batch[rows] = part
-                running = rows, c, objective, start, w, first, second
-                rows, c, previous, start, w, first, second = (array[left] for array in running)
-                part = batch[rows]
+                running = rows, c, least, start, w, first, second
+                rows, c, least, start, w, first, second = (array[left] for array in running)
+                part, previous = batch[rows], least
                 if not len(rows):
                     break
         batch[rows] = part

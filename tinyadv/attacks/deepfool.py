@@ -7,10 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from tinyadv.attacks.attack import Attack, is_number
+from tinyadv.attacks.attack import Attack
 from tinyadv.attacks.batch import Batch
 from tinyadv.attacks.losses import margin
 from tinyadv.attacks.norms import L1Ball, L2Ball, ball_class, column
+from tinyadv.attacks.parameters import is_number
 from tinyadv.backend import Array, array_module
 from tinyadv.tensor import Tensor, no_grad
 

@@ -17,9 +17,11 @@ import numpy as np
 
 from tinyadv.backend import Array, array_module, is_array, move, usable_cores
 from tinyadv.nn import Module
+from tinyadv.ops.loss import check_labels, cross_entropy
 from tinyadv.ops.movement import batch_last
 from tinyadv.parallel import single_threaded_blas, submit
-from tinyadv.tensor import Tensor, no_grad
+from tinyadv.random import Streams
+from tinyadv.tensor import Tensor, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers: 100 MNIST or 25 CIFAR-10 images. Fewer would be too many
 # turns of the interpreter, more would not fit in the caches. A GPU is busy only with a lot at once.
@@ -89,6 +91,22 @@ def logits(model: Callable, x: Array, *, batch_size: int | None = None, workers:
     return array_module(x).concatenate([results[start] for start in sorted(results)])
 
 
+def input_gradients(model: Callable, x: Array, y: Array, *, batch_size: int | None = None,
+                    workers: int | None = None) -> Array:
+    """The gradients of the cross entropy of y (N,) at the images x (N, ...), as an array like x."""
+    slopes, like = array_module(x).empty_like(x), memory_of(model, x)
+
+    def work(part: slice) -> None:
+        points = Tensor(batch_last(move(x[part], like)))
+        with recording(True):
+            logits = check_logits(model(points), points.data, gradient=True)
+            (g,) = gradients(cross_entropy(logits, move(y[part], like), "sum"), [points])
+        slopes[part] = move(g, like=x)
+
+    run(model, x, work, batch_size=batch_size, workers=workers, like=like)
+    return slopes
+
+
 def forward(model: Callable, x: Array) -> Tensor:
     """The logits of one batch, without a graph; ValueError unless they are (N, K)."""
     with no_grad():
@@ -147,3 +165,23 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
         raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "
                          f"got {array.dtype} of shape {array.shape}")
     return move(array, like=x)
+
+
+def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
+                    bounds: tuple[float, float]) -> tuple[Array, Array | None, Streams]:
+    """y and target as arrays where x is, and the streams of an attack; ValueError for what does not fit."""
+    check_images(x, bounds)
+    y = check_classes(y, "y", x)
+    if target is not None:
+        target = check_classes(np.full(len(x), target) if np.isscalar(target) else target, "target", x)
+    streams = seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
+    if len(streams) != len(x):
+        raise ValueError(f"seed must be an integer, or Streams of {len(x)} examples as x has; got {streams!r}")
+    return y, target, streams
+
+
+def check_range(logits: Array, y: Array, target: Array | None) -> None:
+    """ValueError unless y and target (N,) are classes of which there are logits (N, K)."""
+    for name, classes in (("y", y), ("target", target)):
+        if classes is not None:
+            check_labels(classes, logits.shape[1], name)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyadv.attacks.attack import Attack, is_number
+from tinyadv.attacks.attack import Attack
 from tinyadv.attacks.batch import Batch
 from tinyadv.attacks.norms import L1Ball, column
+from tinyadv.attacks.parameters import is_number
 from tinyadv.backend import Array
 
 

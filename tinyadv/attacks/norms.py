@@ -44,10 +44,10 @@ class Ball:
         lost = xp.isnan(points)
         return xp.where(lost, self.x, points) if lost.any() else points
 
-    def random(self, streams: Streams) -> Array:
-        """A point for each example, uniform in the ball, then clipped to the bounds."""
+    def random(self, streams: Streams, radius: Array | None = None) -> Array:
+        """A point for each example, uniform in the ball, or in that of its radius (N,), then clipped to the bounds."""
         offset = move(self._sample(streams, self.x.shape[1:]), like=self.x)
-        return self.project(self.x + self.eps * offset)
+        return self.project(self.x + (self.eps if radius is None else column(radius, offset)) * offset)
 
     @staticmethod
     def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -59,6 +60,25 @@ def restore(description: Any) -> Any:
         except (TypeError, ValueError):
             pass  # another version's, or with a model among them
     return UnknownAttack(name, parameters)
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a real number, not a truth value."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def check_bounds(bounds: Any) -> None:
+    """ValueError unless the bounds are a tuple (low, high) of finite numbers with low < high."""
+    if not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))
+            and -math.inf < bounds[0] < bounds[1] < math.inf):
+        raise ValueError(f"bounds must be a tuple (low, high) of numbers with low < high, got {bounds!r}")
+
+
+def to_count(name: str, value: Any, least: int = 1) -> int:
+    """The parameter of that name as an int; ValueError unless it is an integer, and at least that large."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    return int(value)
 
 
 def _call(name: str, values: dict[str, Any]) -> str:

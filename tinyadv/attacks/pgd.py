@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tinyadv.attacks.attack import Attack, is_number
+from tinyadv.attacks.attack import Attack
 from tinyadv.attacks.batch import Batch
+from tinyadv.attacks.parameters import is_number
 from tinyadv.backend import Array
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tinyadv.attacks.batch import Batch
 from tinyadv.attacks.parameters import Parameters, UnknownAttack, describe, restore
-from tinyadv.backend import VERSION, Array, is_array, to_host
+from tinyadv.backend import VERSION, Array, is_array, move, to_host
 from tinyadv.nn.state import FORMAT, HEADER, StateError, read_archive, write_npz
 
 
@@ -28,7 +29,10 @@ class AttackResult:
     distances: float64, |x_adv - x|.
     forwards, backwards: int64, how often the attack has shown the example to the model, and had a gradient for it;
     to know predictions_clean is no part of that, unless the attack has to.
-    broken_by: str, of a MultiAttack, the attack that has broken the example; "" where there was none, or no need.
+    broken_by: str, of several attacks, the one that has broken the example; "" where there was none, or no need.
+    table: of several attacks, a row for each, and one for all: its name; how many examples that were right were left
+    after it; how many it has broken; and what it took: seconds, forwards, backwards.
+    warnings: what makes the robust accuracy meaningless, by AutoAttack.
     """
 
     attack: Parameters | UnknownAttack
@@ -43,9 +47,30 @@ class AttackResult:
     backwards: np.ndarray = field(repr=False)
     norm: str
     seed: int
-    seconds: float
+    seconds: float = 0.0
     version: str = VERSION
     broken_by: np.ndarray | None = field(default=None, repr=False)
+    table: tuple[tuple[str, int, int, float, int, int], ...] = field(default=(), repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def blank(cls, attack: Parameters, x_adv: Array, y: Array, target: Array | None, norm: str,
+              seed: int) -> AttackResult:
+        """A result to be filled in: no success, no costs, and predictions of -1."""
+        success, distances, (before, after) = np.zeros(len(y), bool), np.zeros(len(y)), np.full((2, len(y)), -1)
+        forwards, backwards = np.zeros((2, len(y)), np.int64)
+        y, target = (None if classes is None else to_host(classes).astype(np.int64) for classes in (y, target))
+        return cls(attack, x_adv, y, target, success, before, after, distances, forwards, backwards, norm, seed)
+
+    def put(self, part: slice, batch: Batch) -> None:
+        """Fill in what became of some of the examples."""
+        self.x_adv[part] = move(batch.best, self.x_adv)
+        self.forwards[part], self.backwards[part] = batch.forwards, batch.backwards
+        if batch.clean is not None:
+            self.predictions_clean[part] = to_host(batch.clean)
+        if batch.predictions is not None:
+            self.predictions[part], self.success[part] = to_host(batch.predictions), to_host(batch.succeeded)
+            self.distances[part] = to_host(batch.ball.distance(batch.best.astype(np.float64) - batch.x))
 
     def __eq__(self, other: object) -> bool:
         """Whether everything is the same, element by element."""
@@ -76,7 +101,7 @@ class AttackResult:
         }
 
     def summary(self) -> str:
-        """A few lines: the attack, its successes and their distances, who has broken how many, and what it took."""
+        """A few lines: the attack, its successes and their distances, what it took, the table, the warnings."""
         row = self.to_json()
         lines = [
             str(self.attack),
@@ -87,9 +112,12 @@ class AttackResult:
             f"forward passes {_show(row['forwards'])} and backward {_show(row['backwards'])} per example, "
             f"{self.seconds:.1f} s; seed {self.seed}, tinyadv {self.version}",
         ]
-        if self.broken_by is not None:
-            names, counts = np.unique(self.broken_by[self.broken_by != ""], return_counts=True)
-            lines[2:2] = [f"{count} broken by {name}" for name, count in zip(names, counts, strict=True)]
+        if self.table:
+            width = max(len(name) for name, *_ in self.table)
+            lines.append(f"{'':{width}}     left  broken   seconds   forwards  backwards")
+            lines += [f"{name:{width}}  {left:7}{broken:8}{seconds:10.1f}{forwards:11}{backwards:11}"
+                      for name, left, broken, seconds, forwards, backwards in self.table]
+        lines += [f"warning: {text}" for text in self.warnings]
         return "\n  ".join(lines)
 
     def save(self, path: str | Path) -> None:
@@ -125,8 +153,3 @@ def _number(of: Callable[[np.ndarray], Any], values: np.ndarray) -> float | None
 
 def _show(number: float | None) -> str:
     return "-" if number is None else f"{number:.4g}"
-
-
-def host_copy(classes: Array | None) -> Any:
-    """A copy of classes (N,) in NumPy, int64; None for None."""
-    return None if classes is None else to_host(classes).astype(np.int64)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyadv.attacks import losses
-from tinyadv.attacks.attack import Attack, is_number
+from tinyadv.attacks.attack import Attack
 from tinyadv.attacks.batch import Batch
 from tinyadv.attacks.norms import column
+from tinyadv.attacks.parameters import is_number
 from tinyadv.backend import Array, array_module, move
 from tinyadv.ops.movement import batch_last
 from tinyadv.tensor import Tensor

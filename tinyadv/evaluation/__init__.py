@@ -1,11 +1,11 @@
 """How well a model does, with and without an adversary."""
 
-from tinyadv.evaluation.accuracy import accuracy, epsilon_curve, predict, robust_accuracy
+from tinyadv.evaluation.accuracy import accuracy, epsilon_curve, predict, robust_accuracy, security_curve
 from tinyadv.evaluation.adversarial import WorstCase, validate, worst_case
 from tinyadv.evaluation.checks import sanity_checks
 from tinyadv.evaluation.report import Check, Report
 
 __all__ = [
     "Check", "Report", "WorstCase", "accuracy", "epsilon_curve", "predict", "robust_accuracy", "sanity_checks",
-    "validate", "worst_case",
+    "security_curve", "validate", "worst_case",
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from tinyadv.attacks import Attack
 from tinyadv.attacks.driver import logits
 from tinyadv.data import Dataset
+from tinyadv.random import Streams
 
 
 def predict(model: Callable, images: Any, *, batch_size: int | None = None, workers: int | None = None) -> np.ndarray:
@@ -35,12 +35,44 @@ def robust_accuracy(model: Callable, attack: Attack, dataset: Dataset, *, seed: 
 
 
 def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: Sequence[float], *, seed: int = 0,
-                  **options: Any) -> dict[float, float]:
-    """{eps: robust accuracy} of the attack with each eps in turn; all else is as in `robust_accuracy`."""
-    if "eps" not in type(attack).__dataclass_fields__:
-        raise ValueError(f"attack must have an eps to vary, got {attack}")
-    attacks = [replace(cast(Any, attack), eps=float(eps)) for eps in epsilons]  # all checked before the first runs
-    return {each.eps: robust_accuracy(model, each, dataset, seed=seed, **options) for each in attacks}
+                  target: Any = None, **options: Any) -> dict[float, float]:
+    """{eps: robust accuracy} for each eps, in the order given; all else is as in `robust_accuracy`.
+
+    What breaks an image within one budget lies within every larger one, too. So from the smallest eps up, only images
+    that nothing has broken yet are attacked, and the curve never rises.
+    attack: any that has an eps, or is made of such. Raises ValueError for others, before anything runs.
+    """
+    _check_not_empty(dataset)
+    if attack.minimum_norm:
+        raise ValueError(f"attack must have an eps to vary, got {attack}, which looks for the nearest point: "
+                         "security_curve has the curve from one run of it")
+    attacks = {float(eps): attack.with_eps(float(eps)) for eps in epsilons}  # all checked before the first runs
+    robust, curve = np.arange(len(dataset)), {}
+    for eps in sorted(attacks):
+        left, goal = dataset[robust], target if target is None or np.isscalar(target) else target[robust]
+        result = attacks[eps].run(model, left.images, left.labels, target=goal, seed=Streams(seed, robust),
+                                  skip_misclassified=True, **options)
+        robust = robust[result.predictions == left.labels]
+        curve[eps] = len(robust) / len(dataset)
+    return {eps: curve[eps] for eps in attacks}
+
+
+def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: Sequence[float], *, seed: int = 0,
+                   **options: Any) -> dict[float, float]:
+    """{eps: the fraction right before an attack of minimum norm, and not broken within eps}, from one run of it.
+
+    The security evaluation curve of Biggio and Roli 2018, arXiv:1712.03141; options: those of `Attack.run`.
+    Raises ValueError for an attack that has a budget, and for an eps that is no number >= 0.
+    """
+    _check_not_empty(dataset)
+    if not attack.minimum_norm:
+        raise ValueError(f"attack must look for the nearest point, got {attack}, whose budget is fixed: "
+                         "epsilon_curve runs it with one after the other")
+    if not all(eps >= 0 for eps in epsilons):
+        raise ValueError(f"epsilons must be numbers >= 0, in the units of the data, got {list(epsilons)}")
+    result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True, **options)
+    right, broken = result.predictions_clean == dataset.labels, result.predictions != dataset.labels
+    return {float(eps): float((right & ~(broken & (result.distances <= eps))).mean()) for eps in epsilons}
 
 
 def _check_not_empty(dataset: Dataset) -> None:

@@ -1,7 +1,8 @@
 """Networks to attack and defend; the seed of each draws its initial weights."""
 
+from tinyadv.models import zoo
 from tinyadv.models.cifar10 import CifarCNN
 from tinyadv.models.mnist import LeNet, MadryCNN, SmallCNN
 from tinyadv.models.resnet import ResNet20
 
-__all__ = ["CifarCNN", "LeNet", "MadryCNN", "ResNet20", "SmallCNN"]
+__all__ = ["CifarCNN", "LeNet", "MadryCNN", "ResNet20", "SmallCNN", "zoo"]

@@ -91,13 +91,14 @@ def read_archive(path: str | Path, kind: str, key: str) -> tuple[dict[str, Any],
     return header, arrays
 
 
-def write_npz(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+def write_npz(path: str | Path, arrays: dict[str, np.ndarray], compress: bool = False) -> None:
     """Write arrays to an .npz file that is either whole or not there at all."""
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
-            with zipfile.ZipFile(file, "w") as archive:  # not np.savez, which cannot write an array named "file"
+            method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+            with zipfile.ZipFile(file, "w", method) as archive:  # not np.savez: it cannot write an array named "file"
                 for name, array in arrays.items():
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                         np.lib.format.write_array(entry, array, allow_pickle=False)

@@ -33,11 +33,12 @@ class CatastrophicOverfitting(UserWarning):
     """The robust accuracy has collapsed under an attack other than the one trained with; training has stopped."""
 
 
-def ramp(until: float) -> Schedule:
-    """From 0 up to 1 in proportion, at `until`, a fraction of training; 1 from there on."""
-    if not 0 < until <= 1:
-        raise ValueError(f"until must be a fraction of training in (0, 1], got {until!r}")
-    return lambda progress: min(1.0, progress / until)
+def ramp(until: float, start: float = 0.0) -> Schedule:
+    """0 up to `start`, a fraction of training; then up to 1 in proportion, which it is from `until` on."""
+    if not 0 <= start < until <= 1:
+        raise ValueError(f"start and until must be fractions of training, 0 <= start < until <= 1; got {start!r} and "
+                         f"{until!r}")
+    return lambda progress: min(max(progress - start, 0) / (until - start), 1.0)
 
 
 def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, attack: Attack | None = None,

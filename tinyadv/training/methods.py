@@ -103,15 +103,7 @@ class Adversarial(Method):
         return getattr(self.attack, "eps", None)
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
-        return (self.attacked(scene, images, labels),)
-
-    def attacked(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Array:
-        """The adversarial images for the model as it is now."""
-        attack, like = weakened(self.attack, scene.strength), driver.memory_of(scene.model, images)
-        x, y = move(images, like), move(labels, like)
-        if self.crafting == "train":  # a callable that is no Module stays in the mode in which it is
-            return attack(scene.model.__call__, x, y, seed=scene.streams, batch_size=len(x), workers=1)
-        return attack(scene.model, x, y, seed=scene.streams)
+        return (attacked(self.attack, scene, images, labels, self.crafting),)
 
 
 @dataclass(frozen=True)
@@ -129,7 +121,7 @@ class Mixed(Adversarial):
             raise ValueError(f"clean_weight must be in [0, 1], got {self.clean_weight!r}")
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
-        return images, self.attacked(scene, images, labels)
+        return images, attacked(self.attack, scene, images, labels, self.crafting)
 
     def losses(self, model: Callable, labels: Array, *x: Tensor) -> tuple[Tensor, Tensor]:
         (clean, _), (attacked, logits) = (super(Mixed, self).losses(model, labels, each) for each in x)
@@ -215,13 +207,12 @@ class TRADES(Method):
         return _Divergence(self.eps, self.step_size, self.steps, self.norm, bounds=self.bounds)
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
-        return images, weakened(self._attack, scene.strength)(scene.model, images, labels, seed=scene.streams)
+        return images, attacked(self._attack, scene, images, labels)
 
     def losses(self, model: Callable, labels: Array, *x: Tensor) -> tuple[Tensor, Tensor]:
-        losses, clean = super().losses(model, labels, x[0])
-        attacked = model(x[1])
-        difference = ops.log_softmax(clean) - ops.log_softmax(attacked)
-        return losses + self.beta * ops.sum(ops.softmax(clean) * difference, axis=1), attacked
+        (losses, clean), adversarial = super().losses(model, labels, x[0]), model(x[1])
+        difference = ops.log_softmax(clean) - ops.log_softmax(adversarial)
+        return losses + self.beta * ops.sum(ops.softmax(clean) * difference, axis=1), adversarial
 
 
 @dataclass(frozen=True)
@@ -240,11 +231,19 @@ class _Divergence(PGD):
         return x
 
 
+def attacked(attack: Attack, scene: Scene, images: np.ndarray, labels: np.ndarray, crafting: str = "eval") -> Array:
+    """The adversarial images for the model as it is now; the images themselves, as long as there is no budget."""
+    if not scene.strength:
+        return images
+    attack, like = weakened(attack, scene.strength), driver.memory_of(scene.model, images)
+    x, y = move(images, like), move(labels, like)
+    if crafting == "train":  # a callable that is no Module stays in the mode in which it is
+        return attack(scene.model.__call__, x, y, seed=scene.streams, batch_size=len(x), workers=1)
+    return attack(scene.model, x, y, seed=scene.streams)
+
+
 def weakened(attack: Attack, strength: float) -> Attack:
     """The attack with its budget, and its step size if that is given, times the strength."""
-    if strength == 1:
-        return attack
-    changes: dict[str, Any] = {"eps": strength * getattr(attack, "eps", 0.0)}
-    if getattr(attack, "step_size", None):
-        changes["step_size"] = strength * getattr(attack, "step_size", 0.0) or None  # of no length is the default
-    return replace(attack, **changes)
+    given = {name: getattr(attack, name, None) for name in ("eps", "step_size")}
+    changes: dict[str, Any] = {name: strength * value for name, value in given.items() if value}
+    return attack if strength == 1 else replace(attack, **changes)

@@ -1,0 +1,74 @@
+"""A trained network measured and put into the zoo, with its card.
+
+    python examples/madry_mnist.py --config examples/configs/mnist-madry-linf.toml
+    python -m benchmarks.cards examples/configs/mnist-madry-linf.toml --weights mnist-madry-linf.npz
+
+Measures the clean accuracy on the test set, PGD of 20, 40 and 100 steps and with restarts, every other budgeted attack,
+and AutoAttack, each on the first --images or --few images; the weights are those of the file in float16. The settings
+give the budget ([evaluation] eps, norm) and the summary; the seconds of training are those of the history beside the
+weights, a .csv file of the same name.
+"""
+
+from __future__ import annotations
+
+import tinyadv  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
+import argparse
+import csv
+import platform
+import tempfile
+import tomllib
+from pathlib import Path
+
+from tinyadv import attacks, backend, data, evaluation, nn
+from tinyadv.models import zoo
+
+
+def table(eps: float, norm: str) -> list[tuple[attacks.Attack, bool]]:
+    """The attacks of a card, and whether each is dear, and so measured on fewer images."""
+    step = {"step_size": 0.01} if norm == "linf" else {}
+    pgd = [(attacks.PGD(eps=eps, steps=steps, norm=norm, **step), False) for steps in (20, 40, 100)]
+    others = [
+        (attacks.FGSM(eps=eps, norm=norm), False),
+        (attacks.MIFGSM(eps=eps, norm=norm), False),
+        (attacks.PGD(eps=eps, steps=100, norm=norm, loss="margin", **step), False),
+        (attacks.PGD(eps=eps, steps=100, norm=norm, restarts=20, **step), True),
+        (attacks.AutoAttack(eps=eps, norm=norm), True),
+    ]
+    return pgd + others
+
+
+def main(options: argparse.Namespace) -> None:
+    name, settings = options.config.stem, tomllib.loads(options.config.read_text(encoding="utf-8"))
+    measured, summary = settings.pop("evaluation"), settings.pop("summary")
+    here = f"{platform.processor() or platform.machine()}, {backend.usable_cores()} cores"
+    with options.weights.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
+        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    train, test = data.mnist()
+    model = nn.load(options.weights)
+    facts = {"summary": summary, "settings": settings, "seconds": round(seconds), "version": tinyadv.__version__,
+             "training": f"python examples/madry_mnist.py --config examples/configs/{options.config.name}",
+             "machine": options.machine or here,
+             "data": f"{train.name}, the first {len(train) - settings['held_out']:,} images"}
+    with tempfile.TemporaryDirectory() as folder:  # what is measured is what is shipped
+        zoo.publish(model, name, Path(folder), results=[], **facts)
+        model = nn.load(Path(folder) / f"{name}.npz")
+    rows = [{"attack": "none", "images": len(test), "accuracy": evaluation.accuracy(model, test), "seed": 0}]
+    for attack, dear in table(measured["eps"], measured["norm"]):
+        subset = test[:options.few if dear else options.images]
+        accuracy = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
+        rows.append({"attack": str(attack), "images": len(subset), "accuracy": accuracy, "seed": options.seed})
+        print(rows[-1], flush=True)
+    print(zoo.publish(model, name, options.folder, results=rows, **facts))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("config", type=Path, help="file of settings")
+    parser.add_argument("--weights", type=Path, required=True, help="what the training has saved")
+    parser.add_argument("--images", type=int, default=10_000, help="test images for the cheaper attacks")
+    parser.add_argument("--few", type=int, default=1000, help="test images for AutoAttack and for restarts")
+    parser.add_argument("--seed", type=int, default=0, help="of the attacks")
+    parser.add_argument("--machine", default="", help="on which it was trained, for the card")
+    parser.add_argument("--folder", type=Path, default=zoo.FOLDER, help="of the zoo")
+    main(parser.parse_args())

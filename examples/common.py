@@ -1,0 +1,61 @@
+"""What the examples share: the digits, the network of fgsm_mnist.py, ready trained, and the options of all."""
+
+import argparse
+import math
+from pathlib import Path
+from textwrap import indent
+
+from tinyadv import data, evaluation, models, nn, training
+
+
+def mnist_or_digits(limit):
+    """The training and the test set of MNIST or, where it is not to be had, of the built-in digits."""
+    try:
+        train, test = data.mnist()
+    except data.DataUnavailable as error:
+        print(f"{error}\n\nMNIST is not to be had here: going on with the built-in digits instead.\n")
+        train, test = data.digits()
+    train, test = train[:limit], test[:limit]
+    print(f"{train}\n{test}\n")
+    return train, test
+
+
+def slide_cnn(train, test, options):
+    """The network of fgsm_mnist.py, trained as it is there."""
+    model = models.SmallCNN(seed=options.seed).to(options.device)
+    history = training.fit(model, train, epochs=options.epochs, optimizer=nn.optim.SGD(model, lr=0.01),
+                           batch_size=32, seed=options.seed, progress=True)
+    print(indent(repr(history), f"{train.name}  "))
+    print(f"\n{test.name}  accuracy on {len(test):,} images: {evaluation.accuracy(model, test):.2%}\n")
+    return model
+
+
+def arguments(description, out):
+    """A parser of the options that all examples have; each adds its own."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
+    parser.add_argument("--limit", type=at_least(1, int), default=60_000, help="images of each set, at most")
+    parser.add_argument("--device", type=device, default="cpu", help="where to compute: cpu or cuda")
+    parser.add_argument("--seed", type=at_least(0, int), default=42, help="of initial weights and all else drawn")
+    parser.add_argument("--out", type=Path, default=out, help="file of the figure")
+    return parser
+
+
+def at_least(low, kind):
+    """An argparse type: a finite number of this kind, from `low` up."""
+    def number(text):
+        value = kind(text)
+        if not low <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"must be a number >= {low}, got {text}")
+        return value
+    return number
+
+
+def device(name):
+    """An argparse type: a device that is there."""
+    try:
+        nn.Linear(1, 1).to(name)
+    except (RuntimeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error  # it says what is missing
+    return name

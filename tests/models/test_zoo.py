@@ -1,0 +1,68 @@
+import hashlib
+import re
+
+import numpy as np
+import pytest
+
+from tinyadv import data, evaluation, models
+from tinyadv.models import zoo
+from tinyadv.nn import StateError
+
+FACTS = {"summary": "For the tests.", "training": "python train.py", "settings": {"seed": 1}, "seconds": 12.3,
+         "machine": "none", "data": "digits", "version": "0", "results": [
+             {"attack": "none", "images": 100, "accuracy": 0.5, "seed": 0}]}
+every_network = pytest.mark.parametrize("name", zoo.names())
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A zoo of its own, with one network in it."""
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    model = models.LeNet(seed=1)
+    return model, zoo.publish(model, "lenet", tmp_path, **FACTS)
+
+
+def test_what_is_published_loads_in_half_precision_and_evaluation_mode(published):
+    model, card = published
+    loaded = zoo.load("lenet")
+    assert isinstance(loaded, models.LeNet)
+    assert not any(module.training for _, module in loaded.named_modules())
+    for name, array in loaded.state_dict().items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, model.state_dict()[name].astype(np.float16))
+    assert zoo.card("lenet") == card
+    assert zoo.names() == ["lenet"]
+
+
+def test_a_card_prints_what_a_reader_has_to_know(published):
+    text = str(published[1])
+    for part in ("lenet: For the tests.", "LeNet, 61,706 parameters", "python train.py", "12 s on none", "50.00%",
+                 "of 100 images, seed 0", published[1].sha256):
+        assert part in text
+
+
+def test_a_damaged_file_and_an_unknown_name_are_refused(published, tmp_path):
+    path = tmp_path / "lenet.npz"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(StateError, match=re.escape(f"its SHA-256 is {hashlib.sha256(path.read_bytes()).hexdigest()}")):
+        zoo.load("lenet")
+    with pytest.raises(ValueError, match="name must be one of lenet; got 'alexnet'"):
+        zoo.load("alexnet")
+
+
+def test_the_package_stays_small():
+    files = list(zoo.FOLDER.iterdir())
+    assert sum(path.stat().st_size for path in files) < 19e6
+    assert {path.stem for path in files if path.suffix == ".npz"} == set(zoo.names())
+
+
+@every_network
+def test_every_network_loads_and_its_card_is_complete(name):
+    card, model = zoo.card(name), zoo.load(name)
+    assert type(model).__name__ == card.model
+    assert all(np.isfinite(array).all() for array in model.state_dict().values())
+    assert card.summary.endswith(".")
+    assert next(row["attack"] for row in card.results) == "none"
+    assert all(0 <= row["accuracy"] <= 1 and row["images"] > 0 for row in card.results)
+    digits, _ = data.digits(100, 1)
+    assert evaluation.accuracy(model, digits) > 0.1  # other digits than it was trained on

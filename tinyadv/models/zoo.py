@@ -1,0 +1,88 @@
+"""Trained networks in one line, each with a card: how it was made, and what was measured on it.
+
+    model = models.zoo.load("mnist-madry-linf")
+    print(models.zoo.card("mnist-madry-linf"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyadv import nn
+from tinyadv.nn.state import HEADER, StateError, read_npz, write_npz
+
+FOLDER = Path(__file__).with_name("weights")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader has to know of a trained network before using it.
+
+    summary: one sentence; model: its class; parameters: their number; training: the command that makes it, `settings`
+    what its file of settings says, `seconds` how long that took, on `machine`; data: what it was trained on; sha256: of
+    the weights' file; version: of tinyadv. results: rows {"attack", "images", "accuracy", "seed"}, of the test set.
+    """
+
+    name: str
+    summary: str
+    model: str
+    parameters: int
+    training: str
+    settings: dict[str, Any]
+    seconds: float
+    machine: str
+    data: str
+    sha256: str
+    version: str
+    results: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        facts = {
+            "model": f"{self.model}, {self.parameters:,} parameters", "training": self.training, "data": self.data,
+            "took": f"{self.seconds:,.0f} s on {self.machine}", "tinyadv": self.version, "sha256": self.sha256,
+        }
+        width = max((len(row["attack"]) for row in self.results), default=0)
+        rows = [f"  {row['attack']:{width}}  {row['accuracy']:7.2%}  of {row['images']:,} images, seed {row['seed']}"
+                for row in self.results]
+        return "\n".join([f"{self.name}: {self.summary}", *(f"  {key:10}{fact}" for key, fact in facts.items()), *rows])
+
+
+def names() -> list[str]:
+    """The names of all networks there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def card(name: str) -> Card:
+    """The card of a network; ValueError lists the names there are."""
+    if name not in names():
+        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
+    return Card(**json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def load(name: str) -> nn.Module:
+    """The trained network, in float32 and in evaluation mode; StateError if its file is not the one of the card."""
+    path, expected = FOLDER / f"{name}.npz", card(name).sha256
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise StateError(f"{path} is damaged: its SHA-256 is {found}, and that of the card {expected}: install again")
+    return nn.load(path).eval()
+
+
+def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) -> Card:
+    """Write the weights in float16, and the card; facts: its remaining fields. The model itself stays as it is."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.npz"
+    nn.save(model, path)
+    arrays = {key: array if key == HEADER or array.dtype.kind != "f" else array.astype(np.float16)
+              for key, array in read_npz(path).items()}
+    write_npz(path, arrays, compress=True)
+    made = Card(name=name, model=type(model).__name__, parameters=sum(p.size for p in model.parameters()),
+                sha256=hashlib.sha256(path.read_bytes()).hexdigest(), **facts)
+    (folder / f"{name}.json").write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
+    return made
