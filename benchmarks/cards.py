@@ -1,7 +1,7 @@
 """A trained network measured and put into the zoo, with its card.
 
-    python examples/madry_mnist.py --config examples/configs/mnist-madry-linf.toml
-    python -m benchmarks.cards examples/configs/mnist-madry-linf.toml --weights mnist-madry-linf.npz
+    python examples/madry_mnist.py --config examples/configs/mnist-madry-linf.toml --out madry.png
+    python -m benchmarks.cards examples/configs/mnist-madry-linf.toml --weights madry.npz
 
 Measures the clean accuracy on the test set, PGD of 20, 40 and 100 steps and with restarts, every other budgeted attack,
 and AutoAttack, each on the first --images or --few images; the weights are those of the file in float16. The settings

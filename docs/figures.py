@@ -147,6 +147,34 @@ def square():
 
 
 @figure
+def boundary():
+    queries, few = (100, 300, 1000, 3000, 10_000), [4, 10]
+    walk = [attacks.BoundaryAttack(queries=n, starts=train.images[:50]).run(model, x[few], y[few]) for n in queries]
+    images = np.stack([*(result.x_adv for result in walk), x[few]], axis=1)
+    captions = [[*(f"“{result.predictions[i]}”, l2 {result.distances[i]:.2f}" for result in walk), f"“{y[few[i]]}”"]
+                for i in range(len(few))]
+    return plots.grid(images, columns=[*map("{:,}".format, queries), "image"], captions=captions)
+
+
+@figure
+def hopskipjump():
+    few, queries, curves = slice(0, 20), (300, 1000, 3000, 10_000), {}
+    right = evaluation.predict(model, x[few]) == y[few]
+
+    def median(attack):
+        result = attack.run(model, x[few][right], y[few][right])
+        return np.median(np.where(result.success, result.distances, np.inf))
+
+    for attack in attacks.BoundaryAttack, attacks.HopSkipJump:
+        curves[attack.__name__] = queries, [median(attack(queries=n, starts=train.images[:50])) for n in queries]
+    gradients = attacks.CarliniWagner(binary_search_steps=5, steps=200, lr=0.1, initial_c=1.0)
+    curves["CarliniWagner, by gradients"] = queries[::3], [median(gradients)] * 2
+    drawn = plots.lines(curves, xlabel="queries", ylabel="median l2 distance", log="x")
+    drawn.axes[0].set_ylim(bottom=0)
+    return drawn
+
+
+@figure
 def transfer():
     epsilons = np.linspace(0, 0.3, 13).tolist()
     several = {

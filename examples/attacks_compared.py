@@ -42,7 +42,7 @@ def main(options):
             "l0 {}\nl2 {:.2f}\nlinf {:.2f}\n{:.2f} s".format(*norms, result.seconds))
     figure = plots.grid(pictures.reshape(-1, *pictures.shape[2:]), captions=captions.reshape(-1, COLUMNS),
                         noise=[[False], [True]] * shape[0],
-                        title=f"{test.name}: one image under each attack, and the noise (red: brighter, blue: darker)")
+                        title=f"{test.name}: one image under each attack, and its noise (red: brighter)")
     figure.savefig(options.out)
     print(f"{test.name}  figure: {options.out}\n")
 

@@ -33,28 +33,28 @@ def main(options):
     model = made(models, settings["model"]).to(options.device)
     attack = attacks.PGD(**settings["evaluation"], steps=40)
     recipe = settings["training"] | ({"epochs": options.epochs} if options.epochs else {})
-    file = options.out.with_name(options.config.stem)
+    weights, table = options.out.with_suffix(".npz"), options.out.with_suffix(".csv")
     try:
         history = training.fit(
             model, train, optimizer=made(nn.optim, settings["optimizer"], model=model), **recipe,
             method=made(training, settings["method"]), schedule=made(nn.optim, settings["schedule"]),
             eps_schedule=training.ramp(**settings["ramp"]) if "ramp" in settings else None,
             validation=validation, validation_attack=attack if "ramp" in settings else None,
-            checkpoint=f"{file}.checkpoint.npz", resume=True, progress=True)
+            checkpoint=options.out.with_suffix(".checkpoint.npz"), resume=True, progress=True)
     except training.Interrupted as stopped:
         sys.exit(str(stopped))
-    nn.save(model, f"{file}.npz")
-    history.to_csv(f"{file}.csv")
+    nn.save(model, weights)
+    history.to_csv(table)
     print(indent(repr(history), f"{train.name}  "))
 
     subset = test[:options.images]
     clean = evaluation.accuracy(model, test)
     robust = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
-    plots.history(history, title=f"{train.name}: {options.config.stem}").savefig(options.out)
+    plots.history(history, title=train.name).savefig(options.out)
     print(f"\n{test.name}  accuracy on {len(test):,} images: {clean:.2%}")
-    print(f"{test.name}  figure: {options.out}; weights: {file}.npz; history: {file}.csv")
+    print(f"{test.name}  figure: {options.out}; weights: {weights}; history: {table}")
     verdict = "holds" if robust > 0.5 else "does not hold: train longer"
-    print(f"{test.name}  accuracy under {attack}, on {len(subset):,} images: {robust:.2%}; the claim {verdict}")
+    print(f"{test.name}  under {attack} {robust:.2%} of {len(subset):,} images are right: the claim {verdict}")
 
 
 if __name__ == "__main__":

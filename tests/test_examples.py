@@ -16,9 +16,15 @@ TINY = {
     "pgd_mnist.py": (*SMALL, "--steps", "2", "4", "--starts", "3"),
     "targeted_cw_mnist.py": (*SMALL, "--steps", "3"),
     "attacks_compared.py": (*SMALL, "--images", "2"),
-    "boundary_mnist.py": (*SMALL, "--queries", "60", "--images", "3"),
+    "boundary_mnist.py": (*SMALL, "--queries", "60", "--images", "2"),
+    "adversarial_training_mnist.py": (*SMALL, "--robust-epochs", "1", "--steps", "2", "--images", "5"),
+    "madry_mnist.py": (*SMALL, "--images", "2"),
 }
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "common.py")
+
+
+def docstring(script):
+    return ast.get_docstring(ast.parse((EXAMPLES / script).read_text(encoding="utf-8")))
 
 
 def run(script, folder, *options):
@@ -34,18 +40,18 @@ def run(script, folder, *options):
 
 @pytest.fixture(scope="module", params=SCRIPTS)
 def offline(request, tmp_path_factory):
-    """What became of an example with tiny settings, and the figure that it drew."""
+    """What became of an example with tiny settings, the figure that it drew, and its name."""
     folder = tmp_path_factory.mktemp("example")
     done = run(request.param, folder, *TINY[request.param], "--out", "figure.png")
     assert done.returncode == 0, done.stderr
-    return done, folder / "figure.png"
+    return done, folder / "figure.png", request.param
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, "common.py"])
 def test_an_example_fits_on_a_screen_tells_its_idea_and_has_its_place_in_the_readme(script):
     text = (EXAMPLES / script).read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 80
-    assert ast.get_docstring(ast.parse(text)).splitlines()[0].endswith(".")
+    assert docstring(script).splitlines()[0].endswith(".")
     assert f"[{script}]({script})" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
@@ -56,7 +62,7 @@ def test_an_example_runs_offline_and_draws_its_figure(offline):
 
 
 def test_without_mnist_it_says_so_and_labels_every_result_as_one_on_the_digits(offline):
-    done, _ = offline
+    done, *_ = offline
     notice = "\nMNIST is not to be had here: going on with the built-in digits instead.\n"
     tried, _, said = done.stdout.partition(notice)
     assert "TINYADV_DATA" in tried
@@ -65,6 +71,12 @@ def test_without_mnist_it_says_so_and_labels_every_result_as_one_on_the_digits(o
     assert len(results) > 5
     assert [line for line in results if not re.match("(Dataset )?digits-(train|test)", line)] == []
     assert "digits-train, epoch 1/1: 100%" in done.stderr
+
+
+def test_the_last_line_judges_the_claim_of_the_first_if_the_docstring_says_so(offline):
+    done, _, script = offline
+    verdict = re.match("digits-test  .*: the claim (holds|does not hold: .+)$", done.stdout.splitlines()[-1])
+    assert bool(verdict) == ("The last line says whether" in " ".join(docstring(script).split()))
 
 
 def test_fgsm_mnist_starts_its_table_from_the_clean_accuracy_and_judges_its_claim(tmp_path):

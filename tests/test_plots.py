@@ -13,6 +13,7 @@ from matplotlib.image import imread
 
 from tinyadv import ops, plots
 from tinyadv.data import Dataset
+from tinyadv.training import Epoch, History
 
 CLASSES = ("cat", "dog", "ship")
 
@@ -238,6 +239,23 @@ def check_layout(figure, titles=()):
     assert max(box.y1 for box in boxes) <= figure.bbox.y1
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
     return len(texts)
+
+
+@given(count=st.integers(1, 9), attacked=st.booleans())
+@settings(max_examples=5, deadline=None)
+def test_a_history_shows_what_was_measured_against_the_epoch(count, attacked):
+    robust = 0.25 if attacked else None
+    epochs = History([Epoch(k, 1 / k, 0.5, 0.75, 0.1, 2.0, robust) for k in range(1, count + 1)])
+    left, right = plots.history(epochs).axes
+    found = {line.get_label(): line.get_ydata().tolist() for line in left.lines}
+    expected = {"as trained on": [50] * count, "held out": [75] * count}
+    assert found == expected | ({"held out, attacked": [25] * count} if attacked else {})
+    np.testing.assert_allclose(right.lines[0].get_ydata(), [1 / k for k in range(1, count + 1)])
+
+
+def test_no_history_is_refused():
+    with pytest.raises(ValueError, match="epochs must hold at least one epoch"):
+        plots.history(History())
 
 
 def test_side_by_side_no_text_is_cut_off_or_overlaps_another_or_an_image():

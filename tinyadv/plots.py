@@ -156,6 +156,21 @@ def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | N
     return figure.figure
 
 
+def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure | SubFigure | None = None) -> Figure:
+    """Accuracies and mean loss against the epoch, of the History that `training.fit` returns; ValueError if empty."""
+    if not len(epochs):
+        raise ValueError("epochs must hold at least one epoch, got none")
+    figure = figure or blank(8, 3.5)
+    left, right = figure.subfigures(1, 2)
+    names = {"accuracy": "as trained on", "validation": "held out", "robust": "held out, attacked"}
+    columns = {name: [getattr(epoch, name) for epoch in epochs] for name in ("epoch", "loss", *names)}
+    known = {label: 100 * np.array(columns[name]) for name, label in names.items() if None not in columns[name]}
+    lines({label: (columns["epoch"], percents) for label, percents in known.items()}, xlabel="epoch",
+          ylabel="accuracy (%)", title=title, figure=left)
+    lines({"loss": (columns["epoch"], columns["loss"])}, xlabel="epoch", ylabel="mean loss", title=" ", figure=right)
+    return figure.figure
+
+
 def _show(axes: Any, image: np.ndarray, noise: bool = False) -> None:
     """An image (C, H, W) without ticks, from 0 to 1 or, if it is noise, from -1 to 1."""
     if noise and len(image) == 3:

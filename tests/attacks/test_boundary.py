@@ -35,17 +35,19 @@ def test_the_distance_never_grows_and_every_point_is_adversarial(seed):
 
 @given(seed=seeds)
 def test_a_step_leads_along_the_sphere_and_then_inwards(seed):
-    """From the nearest point so far: no query is of a farther one, and ten of eleven are nearer, first by a hundredth."""
+    """No query is of a point farther than the nearest so far, and ten of eleven are nearer, first by a hundredth."""
     model, x, y = scene(seed, count=1)
     start = images(1, SHAPE, np.float64, seed + 1)
     points = []
-    BoundaryAttack(queries=80, starts=start).run(model, x, y, seed=seed, callback=lambda step: points.append(step.points))
+    attack = BoundaryAttack(queries=80, starts=start)
+    attack.run(model, x, y, seed=seed, callback=lambda step: points.append(step.points))
     if predictions(model, start) == y:
         assert len(points) == 1  # no start, no walk
         return
     assert len(points) == 78
     distances = [np.linalg.norm(point - x) for point in points]
-    nearest = np.minimum.accumulate(np.where([predictions(model, point)[0] != y[0] for point in points], distances, np.inf))
+    wrong = [predictions(model, point)[0] != y[0] for point in points]
+    nearest = np.minimum.accumulate(np.where(wrong, distances, np.inf))
     for query, (distance, before) in enumerate(zip(distances[11:], nearest[10:], strict=False)):
         assert distance <= before * (1 if query % 11 else 1 + 1e-12)
         assert query != 1 or distance <= 0.99 * before * (1 + 1e-12)

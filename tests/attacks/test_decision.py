@@ -96,7 +96,7 @@ def test_more_queries_come_nearer(attack):
 @every_attack
 @pytest.mark.parametrize("queries", [1, 0, 2.5, True, None])
 def test_less_than_a_query_for_the_image_and_one_for_the_result_is_refused(attack, queries):
-    with pytest.raises(ValueError, match="^queries must be an integer >= "):
+    with pytest.raises(ValueError, match=r"^queries must be an integer >= "):
         replace(attack, queries=queries)
 
 

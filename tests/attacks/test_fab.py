@@ -242,7 +242,8 @@ def test_with_a_budget_it_stands_beside_other_attacks():
     result = several.run(model, x, y)
     check_budget(several, x, result.x_adv)
     assert set(result.broken_by) == {"", *map(str, several.attacks)}
-    curve = evaluation.epsilon_curve(model, FAB(steps=10), Dataset(x.astype(np.float32), y, "images", tuple("abcde")), [0.0, 0.03, 1.0])
+    some = Dataset(x.astype(np.float32), y, "images", tuple("abcde"))
+    curve = evaluation.epsilon_curve(model, FAB(steps=10, eps=0.0), some, [0.0, 0.03, 1.0])
     assert list(curve.values()) == sorted(curve.values(), reverse=True)
     assert (curve[0.0], curve[1.0]) == (1.0, 0.0)
 

@@ -112,7 +112,8 @@ class AutoAttack(MultiAttack):
             found.append(f"Square, which sees no gradient, broke {broken['Square']} images that no attack before it "
                          "did: the gradients are likely masked")
         left = np.unique(result.y[(result.predictions_clean == result.y) & ~result.success])
-        if self.norm == "linf" and 2 * self.eps >= self.bounds[1] - self.bounds[0] and len(left) > 1:
-            found.append(f"images of {len(left)} classes are left, though with this eps all can become one and the same "
-                         "grey: the attacks fail")
+        grey = self.norm == "linf" and result.target is None and 2 * self.eps >= self.bounds[1] - self.bounds[0]
+        if grey and len(left) > 1:
+            found.append(f"images of {len(left)} classes are left, though with this eps all can become one and the same"
+                         " grey: the attacks fail")
         return found

@@ -11,6 +11,7 @@ import numpy as np
 from tinyadv.attacks.attack import Attack
 from tinyadv.attacks.batch import Batch
 from tinyadv.attacks.norms import Ball, LinfBall, column
+from tinyadv.attacks.parameters import to_count
 from tinyadv.backend import Array, array_module, is_array, move
 
 BLENDS, BISECTIONS = 10, 10  # more and more noisy, until one is adversarial; and halvings of the way back from it
@@ -38,8 +39,7 @@ class DecisionAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.queries < 2:
-            raise ValueError(f"queries must be an integer >= 2, for the image and the result, got {self.queries}")
+        to_count("queries", self.queries, 2)
 
     def perturb(self, batch: Batch) -> Array:
         self._start(batch)

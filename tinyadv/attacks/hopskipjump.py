@@ -6,9 +6,12 @@ import itertools
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from tinyadv.attacks.batch import Batch
 from tinyadv.attacks.decision import DecisionAttack
 from tinyadv.attacks.norms import L2Ball, column
+from tinyadv.attacks.parameters import to_count
 from tinyadv.backend import Array, array_module, move
 
 FIRST_DELTA = 0.1  # of the range of the data, as in the authors' code
@@ -39,14 +42,14 @@ class HopSkipJump(DecisionAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        to_count("initial_directions", self.initial_directions)
         if self.norm == "l1":
             raise ValueError('norm must be "l2" or "linf" for HopSkipJump, got "l1"')
 
     def approach(self, batch: Batch) -> None:
         xp, d = array_module(batch.x), math.prod(batch.x.shape[1:])
         halvings = math.ceil((1.5 if self.norm == "l2" else 2) * math.log2(d))  # of the way to x, to theta of it
-        rows, rest = xp.arange(len(batch.x)), batch  # the examples that are left
-        points = self.bisect(rest, rest.best, halvings)
+        rows, rest, points = xp.arange(len(batch.x)), batch, batch.best.astype(np.float64)  # the examples that are left
         for t in itertools.count(1):
             r = rest.ball.distance(points - rest.x)
             spare = self.left(rest) - HALVINGS - halvings  # queries for directions
