@@ -44,6 +44,12 @@ def watch(attack, images, labels):
 
 
 @figure
+def fgsm():
+    few = test[[4, 10]]
+    return plots.adversarial_triples(model, few, attacks.FGSM(0.2)(model, few.images, few.labels))
+
+
+@figure
 def bim():
     epsilons = np.linspace(0, 0.3, 13).tolist()
     several = {"FGSM, 1 gradient": attacks.FGSM(0.1), "BIM, 10 gradients": attacks.BIM(0.1)}
@@ -54,7 +60,7 @@ def bim():
 @figure
 def pgd():
     attack, curves = attacks.PGD(0.15), {}
-    for number in (0, 8, 3):
+    for number in (8, 1, 6):
         images, labels = np.repeat(x[number:number + 1], 20, axis=0), np.repeat(y[number], 20)
         _, loss = watch(attack, images, labels)
         curves[f"a {y[number]}, from 20 random points"] = np.arange(len(loss)), loss.T
@@ -93,7 +99,7 @@ def changes(results, headings):
     pictures = np.array([x[ONE], *(result.x_adv[0] for result in results)])
     noise = pictures - pictures[0]
     noise[0] = np.nan  # left out
-    below = [f"“{result.predictions[0]}”, {result.norm} {result.distances[0]:.3g}" for result in results]
+    below = [f"“{result.predictions[0]}”, {result.norm} {result.distances[0]:#.3g}" for result in results]
     return plots.grid(np.array([pictures, noise]), columns=[f"a {y[ONE]}", *headings], noise=[[False], [True]],
                       captions=[[""] * len(pictures), ["", *below]], figure=plots.blank(0.85 * len(pictures), 2.2))
 

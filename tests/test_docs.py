@@ -119,8 +119,19 @@ def test_what_the_page_names_exists(page):
     assert missing_targets(text) == []
 
 
-def test_every_page_is_on_the_map():
-    assert set(PAGES) - {"index.md", "README.md"} <= set(LINK.findall(read("index.md")))
+def test_every_page_and_every_file_is_on_the_map():
+    text = read("index.md")
+    assert set(PAGES) - {"index.md", "README.md"} <= set(LINK.findall(text))
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tinyadv").rglob("*.py") if path.name[:2] != "__"}
+    assert files - set(CODE.findall(text)) == set()
+
+
+def test_each_figure_is_drawn_and_shown_and_small():
+    figures = {path.stem: path for path in DOCS.rglob("*.png")}
+    shown = [Path(link).stem for page in PAGES for link in LINK.findall(read(page)) if link.endswith(".png")]
+    drawn = re.findall(r"^@figure\ndef (\w+)", (DOCS / "figures.py").read_text("utf-8"), re.MULTILINE)
+    assert sorted(figures) == sorted(shown) == sorted(drawn)
+    assert max(path.stat().st_size for path in figures.values()) < 60_000
 
 
 @pytest.mark.parametrize("untrue", [
@@ -135,6 +146,6 @@ def test_an_untrue_page_is_caught(untrue):
 
 def test_what_does_not_exist_is_caught():
     assert list(missing_names("`ops.none`, `tinyadv.no.more`, `ops.relu`")) == ["ops.none", "tinyadv.no.more"]
-    assert list(missing_names("`nothing.py`, `training.py`")) == ["nothing.py"]
+    assert list(missing_names("`nothing.py`, `loop.py`")) == ["nothing.py"]
     assert list(broken_links("[a](nothing.md) [b](#b) [c](#c)\n# C\n", ROOT)) == ["nothing.md", "#b"]
     assert missing_targets("`make nothing` and\n```sh\nmake test\n```\n") == ["nothing"]

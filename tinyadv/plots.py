@@ -152,7 +152,7 @@ def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | N
         percents[name] = epsilons, 100 * accuracies
     figure = figure or blank(5, 3.5)
     lines(percents, xlabel="budget ε", ylabel="accuracy (%)", title=title, figure=figure)
-    figure.axes[0].set_ylim(0, 100)
+    figure.axes[-1].set_ylim(0, 100)
     return figure.figure
 
 
@@ -161,13 +161,13 @@ def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure |
     if not len(epochs):
         raise ValueError("epochs must hold at least one epoch, got none")
     figure = figure or blank(8, 3.5)
-    left, right = figure.subfigures(1, 2)
+    parts: Any = figure.subfigures(1, 2)
     names = {"accuracy": "as trained on", "validation": "held out", "robust": "held out, attacked"}
     columns = {name: [getattr(epoch, name) for epoch in epochs] for name in ("epoch", "loss", *names)}
     known = {label: 100 * np.array(columns[name]) for name, label in names.items() if None not in columns[name]}
     lines({label: (columns["epoch"], percents) for label, percents in known.items()}, xlabel="epoch",
-          ylabel="accuracy (%)", title=title, figure=left)
-    lines({"loss": (columns["epoch"], columns["loss"])}, xlabel="epoch", ylabel="mean loss", title=" ", figure=right)
+          ylabel="accuracy (%)", title=title, figure=parts[0])
+    lines({"loss": (columns["epoch"], columns["loss"])}, xlabel="epoch", ylabel="mean loss", title=" ", figure=parts[1])
     return figure.figure
 
 

@@ -173,7 +173,7 @@ def test_a_callback_sees_every_iteration_of_every_shard(attack, targeted):
         assert step.losses.shape == (len(step.examples),)
         if not searches:
             wide = attack.norm == "l1" and not attack.minimum_norm  # APGD starts in a ball of three times the budget
-        check_budget(attack.with_eps(3 * attack.eps) if wide else attack, x[step.examples], step.points)
+            check_budget(attack.with_eps(3 * attack.eps) if wide else attack, x[step.examples], step.points)
     assert sorted(by_shard) == [0, 1, 2]
     for shard, own in by_shard.items():
         first = own[0]

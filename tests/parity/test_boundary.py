@@ -20,7 +20,7 @@ def test_as_many_steps_come_as_near():
     distances = np.linalg.norm((x[:, None] - pool).reshape(len(x), len(pool), -1), axis=2)
     starts = pool[np.where(classes == y[:, None], np.inf, distances).argmin(axis=1)]  # those that ours finds
 
-    ours = BoundaryAttack(steps=1000, starts=pool).run(ours_net, x, y)
+    ours = BoundaryAttack(queries=1100, starts=pool).run(ours_net, x, y)
     attack = foolbox.attacks.BoundaryAttack(steps=1000)
     found = attack.run(foolbox.PyTorchModel(their_net, bounds=(0, 1)), torch.from_numpy(x), torch.from_numpy(y),
                        starting_points=torch.from_numpy(starts)).numpy()

@@ -21,8 +21,8 @@ def cross_entropy(logits: Tensor, y: Array, target: Array | None) -> Tensor:
 def margin(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     """How far the best other logit is above that of y, or the target's above the best other.
 
-    Carlini and Wagner 2017, arXiv:1608.04644, the f of section IV without its lower limit. It is positive just where
-    the attack has succeeded.
+    Carlini and Wagner 2017, arXiv:1608.04644: the f of their l2 attack, up to its sign and without its lower limit. It
+    is positive just where the attack has succeeded.
     """
     xp = array_module(logits.data)
     rows, own, others = xp.arange(len(logits)), y if target is None else target, logits.data.copy()
@@ -34,7 +34,7 @@ def margin(logits: Tensor, y: Array, target: Array | None) -> Tensor:
 def dlr(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     """The margin over the spread of the highest logits, which no scaling of the logits changes: Croce and Hein 2020.
 
-    arXiv:2003.01690, section 4, with z_(k) the k-th highest logit: (max of the others - z_y) / (z_(1) - z_(3)); with a
+    arXiv:2003.01690, with z_(k) the k-th highest logit: (max of the others - z_y) / (z_(1) - z_(3)); with a
     target t, (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2). These need three and four classes: with fewer, the margin.
     """
     if logits.shape[1] < (3 if target is None else 4):
