@@ -53,7 +53,8 @@ def main(options):
     plots.history(history, title=train.name).savefig(options.out)
     print(f"\n{test.name}  accuracy on {len(test):,} images: {clean:.2%}")
     print(f"{test.name}  figure: {options.out}; weights: {weights}; history: {table}")
-    verdict = "holds" if robust > 0.5 else "does not hold: train longer"
+    why = "train longer" if "ramp" in settings else "it was trained on clean images"
+    verdict = "holds" if robust > 0.5 else f"does not hold: {why}"
     print(f"{test.name}  under {attack} {robust:.2%} of {len(subset):,} images are right: the claim {verdict}")
 
 

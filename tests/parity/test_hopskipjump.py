@@ -9,12 +9,11 @@ torch = pytest.importorskip("torch")
 foolbox = pytest.importorskip("foolbox")
 art = pytest.importorskip("art.attacks.evasion")
 from art.estimators.classification import PyTorchClassifier  # noqa: E402  as above
-
 from peers import trained  # noqa: E402  it needs torch
 
 pytestmark = pytest.mark.parity
 torch.set_num_threads(1)
-IMAGES, ROUNDS = 12, 8
+IMAGES, ROUNDS = 10, 6
 every_norm = pytest.mark.parametrize("norm", ["l2", "linf"])
 
 

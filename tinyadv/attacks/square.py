@@ -28,10 +28,10 @@ class Square(Attack):
     algorithm 3 for "l2". Each example has squares of its own, up to the last row and column; in an image too short for
     them they are rectangles, and a vector is an image of one row. No query is lost on a square that is there already.
 
-    eps: the budget, in the units of the data; norm: "linf" or "l2"; queries: of each example at most so many, with the
-    start, and one to look at the result; p_init: the fraction of the pixels in the first squares, in (0, 1]; loss:
-    "margin" or, the authors' choice with a target, "cross_entropy"; rescale_schedule: whether the squares shrink in
-    proportion to `queries`, as in the paper, so that few get to small squares too, or as for 10,000 (AutoAttack).
+    eps: the budget; norm: "linf" or "l2"; queries: of each example at most so many, with the start, and one to look at
+    the result; p_init: the fraction of the pixels in the first squares, in (0, 1]; loss: "margin" or, the authors'
+    choice with a target, "cross_entropy"; rescale_schedule: whether the squares shrink in proportion to `queries`, as
+    in the paper, so that few get to small squares too, or as for 10,000 (AutoAttack).
     """
 
     eps: float
@@ -49,16 +49,15 @@ class Square(Attack):
             raise ValueError(f"p_init must be a number in (0, 1], got {self.p_init!r}")
 
     def perturb(self, batch: Batch) -> Array:
-        shape = (1,) * (4 - batch.x.ndim) + batch.x.shape[1:]  # (C, H, W)
+        xp, shape = array_module(batch.x), (1,) * (4 - batch.x.ndim) + batch.x.shape[1:]  # (C, H, W)
         start, propose = (_stripes, _square) if self.norm == "linf" else (_tiles, _two_squares)
-        xp, objective = array_module(batch.x), losses.objective(self.loss)
         rest, rows = batch, xp.arange(len(batch.x))  # the examples that are left
         best = points = rest.ball.project(start(rest, shape).reshape(rest.x.shape))
         values = xp.full(len(rows), -math.inf)
         for query in range(1, self.queries + 1):
             if query % BLOCK == 1:
                 numbers = move(rest.streams.uniform((BLOCK, 5 + shape[0])), like=rest.x)
-            now = objective(Tensor(rest.consider(points, iteration=True)), rest.y, rest.target).data
+            now = losses.objective(self.loss)(Tensor(rest.consider(points, iteration=True)), rest.y, rest.target).data
             better = now > values
             best, values = xp.where(column(better, best), points, best), xp.where(better, now, values)
             left = ~rest.succeeded
