@@ -83,8 +83,9 @@ def test_the_way_arrives_and_none_is_shorter(norm, problem):
     for i in range(len(x)):
         if reach[i] > 1 or most[i] == 0:
             continue
-        assert abs(lead[i] + w[i] @ rows[i]) <= 1e-12 * most[i]
-        if lead[i]:
+        negligible = 1e-150 * abs(w[i]).max() * room[i].sum()  # what pixels may do that are left alone
+        assert abs(lead[i] + w[i] @ rows[i]) <= 1e-12 * most[i] + negligible
+        if abs(lead[i]) > 1e3 * negligible:
             expected = least(norm, abs(lead[i]), abs(w[i]), room[i])
             assert NORMS[norm](rows[i : i + 1])[0] == pytest.approx(expected, rel=1e-9, abs=1e-12 * width)
 

@@ -73,8 +73,12 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(step, optimizer, tmp_path_
 
 
 def test_without_a_checkpoint_ctrl_c_stops_at_once():
-    with pytest.raises(KeyboardInterrupt) as caught:
-        trained(METHODS[0], hook=lambda: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs with Ctrl-C ignored
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            trained(METHODS[0], hook=lambda: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not isinstance(caught.value, Interrupted)
 
 

@@ -25,7 +25,8 @@ class BoundaryAttack(DecisionAttack):
     delta far in a random direction, then by epsilon towards the image, both relative to the distance; it is taken if
     the model's class there is adversarial. Each example adapts its own delta, so that 35% of the steps along the sphere
     stay adversarial, and epsilon, so that a quarter of the whole steps do: by a little after each of them, where the
-    authors' code multiplies after many. Distances are l2. Every eleventh query is of a step along the sphere alone.
+    authors' code multiplies after many. Distances are l2. Every eleventh query is of a step along the sphere alone, and
+    the noise of every second step is smooth, where theirs never is.
 
     queries, starts: see DecisionAttack.
     """
@@ -44,7 +45,7 @@ class BoundaryAttack(DecisionAttack):
             if not len(rows):
                 break
             distance = _distance(rest, rest.best)
-            points = _along_the_sphere(rest, distance, delta)
+            points = _along_the_sphere(rest, distance, delta, smooth=query % 2 == 1)
             if query % EVERY == 0:
                 delta = xp.minimum(delta * xp.exp(0.4 * (self.ask(rest, points) - SPHERE)), 1)
                 continue
@@ -56,11 +57,16 @@ class BoundaryAttack(DecisionAttack):
         batch[rows] = rest
 
 
-def _along_the_sphere(batch: Batch, distance: Array, delta: Array) -> Array:
-    """From the best points (n, ...) a step of length delta * distance in a random direction orthogonal to that of x."""
+def _along_the_sphere(batch: Batch, distance: Array, delta: Array, smooth: bool) -> Array:
+    """From the best points (n, ...) a step of length delta * distance in a random direction orthogonal to that of x.
+
+    smooth: sum the noise over 3 x 3 pixels, for a network answers to what pixels side by side have in common.
+    """
     xp, axes = array_module(batch.x), tuple(range(1, batch.x.ndim))
     away = (batch.best.astype(np.float64) - batch.x) / column(distance, batch.x)
     eta = move(batch.streams.normal(batch.x.shape[1:]), like=batch.x)
+    for axis in axes[-2:] if smooth else ():
+        eta = eta + xp.roll(eta, 1, axis) + xp.roll(eta, -1, axis)
     eta -= (eta * away).sum(axis=axes, keepdims=True) * away
     eta *= column(delta / xp.maximum(batch.ball.distance(eta), TINY), eta)
     points = batch.x + column(distance / (1 + delta**2) ** 0.5, eta) * (away + eta)  # back onto the sphere
