@@ -4,7 +4,8 @@
     python -m benchmarks.cards examples/configs/mnist-madry-linf.toml --weights madry.npz
 
 Measures the clean accuracy on the test set, PGD of 20, 40 and 100 steps and with restarts, every other budgeted attack,
-and AutoAttack, each on the first --images or --few images; the weights are those of the file in float16. The settings
+and AutoAttack, each on the first --images or --few images, and runs the sanity checks; the weights are those of the
+file as the zoo rounds them. The settings
 give the budget ([evaluation] eps, norm) and the summary; the seconds of training are those of the history beside the
 weights, a .csv file of the same name.
 """
@@ -17,6 +18,7 @@ import csv
 import platform
 import tempfile
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 
 from tinyadv import attacks, backend, data, evaluation, nn
@@ -50,7 +52,7 @@ def main(options: argparse.Namespace) -> None:
              "machine": options.machine or here,
              "data": f"{train.name}, the first {len(train) - settings['held_out']:,} images"}
     with tempfile.TemporaryDirectory() as folder:  # what is measured is what is shipped
-        zoo.publish(model, name, Path(folder), results=[], **facts)
+        zoo.publish(model, name, Path(folder), results=[], checks=[], **facts)
         model = nn.load(Path(folder) / f"{name}.npz")
     rows = [{"attack": "none", "images": len(test), "accuracy": evaluation.accuracy(model, test), "seed": 0}]
     for attack, dear in table(measured["eps"], measured["norm"]):
@@ -58,7 +60,8 @@ def main(options: argparse.Namespace) -> None:
         accuracy = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
         rows.append({"attack": str(attack), "images": len(subset), "accuracy": accuracy, "seed": options.seed})
         print(rows[-1], flush=True)
-    print(zoo.publish(model, name, options.folder, results=rows, **facts))
+    checks = evaluation.sanity_checks(model, test[:200], seed=options.seed, **measured).checks
+    print(zoo.publish(model, name, options.folder, results=rows, checks=[asdict(check) for check in checks], **facts))
 
 
 if __name__ == "__main__":

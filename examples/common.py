@@ -1,11 +1,16 @@
 """What the examples share: the digits, the network of fgsm_mnist.py, ready trained, and the options of all."""
 
 import argparse
+import json
 import math
+import sys
+import time
 from pathlib import Path
 from textwrap import indent
 
-from tinyadv import data, evaluation, models, nn, training
+from tinyadv import backend, data, evaluation, models, nn, training
+
+STARTED = time.perf_counter()
 
 
 def mnist_or_digits(limit):
@@ -15,9 +20,8 @@ def mnist_or_digits(limit):
     except data.DataUnavailable as error:
         print(f"{error}\n\nMNIST is not to be had here: going on with the built-in digits instead.\n")
         train, test = data.digits()
-    train, test = train[:limit], test[:limit]
-    print(f"{train}\n{test}\n")
-    return train, test
+    print(f"{train[:limit]}\n{test[:limit]}\n")
+    return train[:limit], test[:limit]
 
 
 def slide_cnn(train, test, options):
@@ -28,6 +32,21 @@ def slide_cnn(train, test, options):
     print(indent(repr(history), f"{train.name}  "))
     print(f"\n{test.name}  accuracy on {len(test):,} images: {evaluation.accuracy(model, test):.2%}\n")
     return model
+
+
+def record(options, dataset, tables):
+    """Print tables {title: rows}, and keep them beside the figure in a .json file, with how to get them again.
+
+    The first row is the head; a float is a fraction. docs/pages.py makes a page of such files.
+    """
+    for title, rows in tables.items():
+        cells = [[title], *([f"{cell:.2%}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*cells[1:], strict=True)]
+        print(*(f"{dataset.name}  {'  '.join(map(str.ljust, row, widths))}".rstrip() for row in cells), sep="\n")
+    command = f"python examples/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
+    facts = {"data": repr(dataset), "tables": tables, "command": command, "seed": options.seed,
+             "seconds": round(time.perf_counter() - STARTED), "machine": backend.describe().splitlines()}
+    options.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def arguments(description, out):

@@ -9,6 +9,7 @@ import contextlib
 import io
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -130,8 +131,15 @@ def test_each_figure_is_drawn_and_shown_and_small():
     figures = {path.stem: path for path in DOCS.rglob("*.png")}
     shown = [Path(link).stem for page in PAGES for link in LINK.findall(read(page)) if link.endswith(".png")]
     drawn = re.findall(r"^@figure\ndef (\w+)", (DOCS / "figures.py").read_text("utf-8"), re.MULTILINE)
-    assert sorted(figures) == sorted(shown) == sorted(drawn)
-    assert max(path.stat().st_size for path in figures.values()) < 60_000
+    measured = [path.stem for path in (DOCS / "results").glob("*.json")]
+    assert sorted(figures) == sorted(shown) == sorted([*drawn, *measured])
+    assert max(path.stat().st_size for path in figures.values()) < 150_000
+
+
+def test_the_pages_made_of_numbers_are_those_that_the_files_give():
+    pages = runpy.run_path(DOCS / "pages.py")
+    assert read("results.md") == pages["results"]()
+    assert read("zoo.md") == pages["the_zoo"]()
 
 
 @pytest.mark.parametrize("untrue", [

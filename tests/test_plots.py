@@ -224,6 +224,48 @@ def test_no_lines_are_refused():
         plots.lines({}, xlabel="x", ylabel="y")
 
 
+@settings(max_examples=10, deadline=None)
+@given(shape=st.tuples(st.integers(2, 5), st.integers(2, 5)), count=st.integers(1, 3), seed=st.integers(0, 99))
+def test_surfaces_lie_side_by_side_on_one_scale_of_colours(shape, count, seed):
+    rng = np.random.default_rng(seed)
+    heights = {str(k): rng.random(shape) * (k + 1) for k in range(count)}
+    x, y = np.arange(shape[1]), np.arange(shape[0])
+    *places, bar = plots.surfaces(heights, x, y, xlabel="a", ylabel="b", title="pets").axes
+    assert [axes.get_title() for axes in places] == list(heights)
+    assert [axes.get_ylabel() for axes in places] == ["b"] + [""] * (count - 1)
+    extremes = np.min(list(heights.values())), np.max(list(heights.values()))
+    for axes in places:
+        filled = axes.collections[0]
+        assert (filled.levels[0], filled.levels[-1]) == pytest.approx(extremes)
+        assert (*axes.get_xlim(), *axes.get_ylim()) == (0, shape[1] - 1, 0, shape[0] - 1)
+    assert bar.get_ylim() == pytest.approx(extremes)
+
+
+@settings(max_examples=10, deadline=None)
+@given(headings=st.integers(1, 3), names=st.integers(1, 3), n=st.integers(1, 9), seed=st.integers(0, 99))
+def test_histograms_count_everything_in_bins_of_one_width(headings, names, n, seed):
+    rng = np.random.default_rng(seed)
+    values = {str(k): list(rng.random((names, n))) for k in range(headings)}
+    figure = plots.histograms(values, "abc"[:names], xlabel="loss")
+    assert [axes.get_title() for axes in figure.axes] == list(values)
+    for axes in figure.axes:
+        bars = [[bar.get_height() for bar in container] for container in axes.containers]
+        assert [sum(heights) for heights in bars] == [n] * names
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == list("abc"[:names])
+
+
+def test_flat_surfaces_and_histograms_of_one_value_are_drawn():
+    plots.surfaces({"flat": np.ones((2, 2))}, [0, 1], [0, 1], xlabel="", ylabel="").draw_without_rendering()
+    plots.histograms({"one": [np.ones(3)]}, ["a"], xlabel="").draw_without_rendering()
+
+
+def test_surfaces_and_histograms_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=re.escape("arrays of shape (2, 3), at least one, got {'a': (3, 2)}")):
+        plots.surfaces({"a": np.ones((3, 2))}, [0, 1, 2], [0, 1], xlabel="", ylabel="")
+    with pytest.raises(ValueError, match="values must hold at least one heading, with 2 arrays for each"):
+        plots.histograms({"a": [np.ones(3)]}, "ab", xlabel="")
+
+
 def check_layout(figure, titles=()):
     """No text is cut off or overlaps another or an image; returns how many there are."""
     figure.draw_without_rendering()

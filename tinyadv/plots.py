@@ -136,6 +136,50 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
     return figure.figure
 
 
+def surfaces(heights: Mapping[str, Array], x: Array, y: Array, *, xlabel: str, ylabel: str, title: str | None = None,
+             figure: Figure | SubFigure | None = None) -> Figure:
+    """Side by side a map for each {name: (Y, X)} of numbers over x (X,) and y (Y,), with one scale of colours for all.
+
+    Raises ValueError where there is nothing to draw, or a shape does not fit.
+    """
+    if not heights or any(np.shape(each) != (len(y), len(x)) for each in heights.values()):
+        raise ValueError(f"heights must hold arrays of shape {(len(y), len(x))}, at least one, got "
+                         f"{ {name: np.shape(each) for name, each in heights.items()} }")
+    figure = figure or blank(0.8 + 2.6 * len(heights), 3.2)
+    figure.suptitle(title or "")
+    places = figure.subplots(1, len(heights), sharey=True, squeeze=False)[0]
+    low, high = np.min(list(heights.values())), np.max(list(heights.values()))
+    levels = np.linspace(low, high if high > low else low + 1, 21)
+    for axes, (name, each) in zip(places, heights.items(), strict=True):
+        drawn = axes.contourf(x, y, each, levels=levels, cmap="viridis")
+        axes.contour(x, y, each, levels=levels[4::4], colors="white", linewidths=0.4)
+        axes.set(xlabel=xlabel, title=name)
+    places[0].set_ylabel(ylabel)
+    figure.colorbar(drawn, ax=list(places), ticks=levels[::4], format="%.2g")
+    return figure.figure
+
+
+def histograms(values: Mapping[str, Sequence[Array]], names: Sequence[str], *, xlabel: str, title: str | None = None,
+               figure: Figure | SubFigure | None = None) -> Figure:
+    """Side by side for each {heading: one array (n,) of numbers for each name} their distributions, with the same bins.
+
+    Raises ValueError where there is nothing to draw, or arrays and names do not fit.
+    """
+    if not values or any(len(several) != len(names) for several in values.values()):
+        raise ValueError(f"values must hold at least one heading, with {len(names)} arrays for each, got {values!r}")
+    figure = figure or blank(2 * len(values), 3)
+    figure.suptitle(title or "")
+    for axes, (heading, several) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
+        bins = np.linspace(min(map(np.min, several)), max(map(np.max, several)), 41)
+        for each, name, (colour, _) in zip(several, names, LINES, strict=False):
+            axes.hist(each, bins=bins if bins[-1] > bins[0] else 1, color=colour, alpha=0.7, label=name)
+        axes.set(title=heading, yticks=[])
+        axes.spines[["top", "left", "right"]].set_visible(False)
+    figure.supxlabel(xlabel, size="medium")
+    axes.legend(frameon=False)
+    return figure.figure
+
+
 def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | None = None,
                   figure: Figure | SubFigure | None = None) -> Figure:
     """Accuracy against the budget: a line for each {name: {eps: accuracy}}, as from evaluation.epsilon_curve.

@@ -3,6 +3,9 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tinyadv import data, evaluation, models
 from tinyadv.models import zoo
@@ -10,7 +13,9 @@ from tinyadv.nn import StateError
 
 FACTS = {"summary": "For the tests.", "training": "python train.py", "settings": {"seed": 1}, "seconds": 12.3,
          "machine": "none", "data": "digits", "version": "0", "results": [
-             {"attack": "none", "images": 100, "accuracy": 0.5, "seed": 0}]}
+             {"attack": "none", "images": 100, "accuracy": 0.5, "seed": 0}],
+         "checks": [{"name": "gradients", "passed": True, "figure": 0.0, "explanation": "none"},
+                    {"name": "random starts agree", "passed": False, "figure": 0.3, "explanation": "they do not"}]}
 every_network = pytest.mark.parametrize("name", zoo.names())
 
 
@@ -22,22 +27,31 @@ def published(tmp_path, monkeypatch):
     return model, zoo.publish(model, "lenet", tmp_path, **FACTS)
 
 
-def test_what_is_published_loads_in_half_precision_and_evaluation_mode(published):
+def test_what_is_published_loads_rounded_and_in_evaluation_mode(published):
     model, card = published
     loaded = zoo.load("lenet")
     assert isinstance(loaded, models.LeNet)
     assert not any(module.training for _, module in loaded.named_modules())
     for name, array in loaded.state_dict().items():
         assert array.dtype == np.float32
-        np.testing.assert_array_equal(array, model.state_dict()[name].astype(np.float16))
+        np.testing.assert_allclose(array, model.state_dict()[name], rtol=2.0**-9 + 2.0**-11, atol=2.0**-23)
+        np.testing.assert_array_equal(array, array.astype(np.float16))
     assert zoo.card("lenet") == card
     assert zoo.names() == ["lenet"]
+
+
+@given(arrays(np.float32, 5, elements=st.floats(-60000, 60000, width=32)))
+def test_rounding_keeps_nine_bits_and_leaves_what_has_no_more(weights):
+    rounded = zoo.rounded(weights)
+    np.testing.assert_allclose(rounded, weights, rtol=2.0**-9 + 2.0**-11, atol=2.0**-23)
+    np.testing.assert_array_equal(zoo.rounded(rounded), rounded)
+    assert not (rounded.view(np.uint16) & 3).any()
 
 
 def test_a_card_prints_what_a_reader_has_to_know(published):
     text = str(published[1])
     for part in ("lenet: For the tests.", "LeNet, 61,706 parameters", "python train.py", "12 s on none", "50.00%",
-                 "of 100 images, seed 0", published[1].sha256):
+                 "of 100 images, seed 0", published[1].sha256, "1 of 2 passed: but not random starts agree"):
         assert part in text
 
 
@@ -64,5 +78,7 @@ def test_every_network_loads_and_its_card_is_complete(name):
     assert card.summary.endswith(".")
     assert next(row["attack"] for row in card.results) == "none"
     assert all(0 <= row["accuracy"] <= 1 and row["images"] > 0 for row in card.results)
+    assert len(card.checks) > 6
+    assert all(check["passed"] for check in card.checks), card
     digits, _ = data.digits(100, 1)
     assert evaluation.accuracy(model, digits) > 0.1  # other digits than it was trained on

@@ -41,6 +41,7 @@ class Card:
     sha256: str
     version: str
     results: list[dict[str, Any]]
+    checks: list[dict[str, Any]]
 
     def __str__(self) -> str:
         facts = {
@@ -50,7 +51,10 @@ class Card:
         width = max((len(row["attack"]) for row in self.results), default=0)
         rows = [f"  {row['attack']:{width}}  {row['accuracy']:7.2%}  of {row['images']:,} images, seed {row['seed']}"
                 for row in self.results]
-        return "\n".join([f"{self.name}: {self.summary}", *(f"  {key:10}{fact}" for key, fact in facts.items()), *rows])
+        failed = [check["name"] for check in self.checks if not check["passed"]]
+        checks = f"  sanity checks: {len(self.checks) - len(failed)} of {len(self.checks)} passed"
+        return "\n".join([f"{self.name}: {self.summary}", *(f"  {key:10}{fact}" for key, fact in facts.items()), *rows,
+                          ": but not ".join([checks, ", ".join(failed)]) if failed else checks])
 
 
 def names() -> list[str]:
@@ -75,14 +79,23 @@ def load(name: str) -> nn.Module:
 
 
 def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) -> Card:
-    """Write the weights in float16, and the card; facts: its remaining fields. The model itself stays as it is."""
+    """Write the weights, rounded, and the card; facts: its remaining fields. The model itself stays as it is."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.npz"
     nn.save(model, path)
-    arrays = {key: array if key == HEADER or array.dtype.kind != "f" else array.astype(np.float16)
+    arrays = {key: array if key == HEADER or array.dtype.kind != "f" else rounded(array)
               for key, array in read_npz(path).items()}
     write_npz(path, arrays, compress=True)
     made = Card(name=name, model=type(model).__name__, parameters=sum(p.size for p in model.parameters()),
                 sha256=hashlib.sha256(path.read_bytes()).hexdigest(), **facts)
     (folder / f"{name}.json").write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
     return made
+
+
+def rounded(weights: np.ndarray) -> np.ndarray:
+    """In float16, to 9 of its 11 significant bits: what is lost is far below what training leaves to chance.
+
+    The two last bits, now zero, are what compression gains: a tenth of the file.
+    """
+    bits = weights.astype(np.float16).view(np.uint16)
+    return ((bits + 2) & 0xFFFC).view(np.float16)

@@ -1,0 +1,83 @@
+"""Writes the pages that consist of numbers, from the files that hold them: `python docs/pages.py`.
+
+results.md from the .json files of results/, which examples write; zoo.md from the cards of models.zoo.
+"""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+from tinyadv.models import zoo
+
+DOCS = Path(__file__).parent
+EXAMPLES = DOCS.parent / "examples"
+RESULTS = """# Results
+
+After this page you know what the published experiments on MNIST give when this library repeats them. Each section is
+what one script of `examples/` measured and drew; what it claims, and says whether it is so, is its heading. Above a
+figure stands the command that makes it, and on what machine it ran, below it the numbers; "published" are those
+of the source that the section names. `python docs/pages.py` writes the page from the files in `docs/results/`.
+"""
+ZOO = """# The zoo
+
+After this page you know which trained networks come with tinyadv, how each was made, and how much it withstands.
+`models.zoo.load(name)` loads one, `models.zoo.card(name)` prints what stands here. All numbers are of the test set and
+of the weights as they are shipped, rounded; those of many restarts and of AutoAttack are of its first images, as many
+as the table says. `python docs/pages.py` writes the page from the cards, and `python -m benchmarks.cards` makes one.
+"""
+
+
+def table(rows):
+    """A Markdown table; the first row is its head."""
+    head, *rest = [[f"{cell:.2%}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rest])
+
+
+def checked(card):
+    """A sentence on the sanity checks of a network."""
+    failed = [f"{check['name']} ({check['figure']:.3g}: {check['explanation']})" for check in card.checks
+              if not check["passed"]]
+    return (f"`evaluation.sanity_checks`, on 200 images: {len(card.checks) - len(failed)} of {len(card.checks)} passed"
+            + (f"; not {'; '.join(failed)}." if failed else "."))
+
+
+def results():
+    """The page of results, as text."""
+    sections = [RESULTS]
+    for path in sorted((DOCS / "results").glob("*.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        claim, _, text = ast.get_docstring(ast.parse((EXAMPLES / f"{path.stem}.py").read_text("utf-8"))).partition("\n")
+        version, _, numpy, _, blas, *_ = told["machine"]
+        sections.append("\n\n".join([
+            f"## {claim.removesuffix('.')}", text.strip(),
+            f"```sh\n{told['command']}\n```",
+            f"Seed {told['seed']}, {told['seconds']:,} seconds, on {told['data'].removeprefix('Dataset ')}; {version}, "
+            f"{numpy}, {blas}.",
+            f"![What {path.stem}.py has drawn](results/{path.stem}.png)",
+            *(f"{title}:\n\n{table(rows)}" for title, rows in told["tables"].items())]) + "\n")
+    return "\n".join(sections)
+
+
+def the_zoo():
+    """The page of the networks, as text."""
+    cards = [zoo.card(name) for name in zoo.names()]
+    overview, sections = [["network", "parameters", "clean", "PGD-100", "AutoAttack"]], []
+    for card in cards:
+        shown = [next((row["accuracy"] for row in card.results if re.fullmatch(attack, row["attack"])), "")
+                 for attack in ("none", r"PGD\(.*steps=100\)", r"AutoAttack\(.*")]
+        overview.append([f"[{card.name}](#{card.name})", f"{card.parameters:,}", *shown])
+        rows = [["attack", "images", "accuracy", "seed"], *(
+            [f"`{row['attack']}`", f"{row['images']:,}", row["accuracy"], row["seed"]] for row in card.results)]
+        sections.append("\n\n".join([
+            f"## {card.name}",
+            f"{card.summary} `models.{card.model}`, {card.parameters:,} parameters; data: {card.data}.",
+            f"```sh\n{card.training}\n```",
+            f"{card.seconds:,.0f} seconds on {card.machine}; tinyadv {card.version}; SHA-256 of the weights: "
+            f"`{card.sha256}`.", table(rows), checked(card)]) + "\n")
+    return "\n".join([ZOO, table(overview), "", *sections])
+
+
+if __name__ == "__main__":
+    for name, write in {"results.md": results, "zoo.md": the_zoo}.items():
+        (DOCS / name).write_text(write(), encoding="utf-8")

@@ -1,0 +1,60 @@
+"""Past the budget that it was trained for a robust network falls at once; and in l2, PGD makes it look too strong.
+
+Figure 6 of Madry et al. (2018, arXiv:1706.06083): the accuracy of three networks, trained naturally, in linf 0.3 and
+in l2 2.0, against the budget of the attack: PGD in either norm, and in l2 the boundary attack (Brendel et al. 2018,
+arXiv:1712.04248), which sees no gradient. The last line says whether the first is true: the linf network loses more
+between 0.3 and 0.4 than from 0 to 0.3, and at some l2 budget the boundary attack leaves ten points less of it than PGD.
+"""
+
+from common import arguments, at_least, mnist_or_digits, record
+
+from tinyadv import attacks, evaluation, models, plots
+
+BUDGETS = {"linf": [0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4], "l2": [0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6]}
+
+
+def main(options):
+    _, test = mnist_or_digits(options.limit)
+    subset, few = test[:options.images], test[:options.few]
+    names = {"natural": options.natural, "linf 0.3": options.linf, "l2 2.0": options.l2}
+    networks = {name: models.zoo.load(file).to(options.device) for name, file in names.items()}
+
+    curves, boundary = {"linf": {}, "l2": {}}, attacks.BoundaryAttack(queries=options.queries)
+    for name, model in networks.items():
+        for norm, budgets in BUDGETS.items():
+            attack = attacks.PGD(eps=budgets[-1], steps=options.steps, norm=norm)
+            curves[norm][f"{name}: PGD"] = evaluation.epsilon_curve(model, attack, subset, budgets, seed=options.seed,
+                                                                    progress=True)
+        curves["l2"][f"{name}: boundary"] = evaluation.security_curve(model, boundary, few, BUDGETS["l2"],
+                                                                      seed=options.seed, progress=True)
+        print(f"{test.name}  {name}: accuracy {curves['linf'][f'{name}: PGD'][0]:.2%} on {len(subset):,} images")
+
+    record(options, test, {
+        f"Accuracy by the {norm} budget (PGD: {len(subset):,} images, boundary attack: {len(few):,})": [
+            ["network: attack", *(f"{eps:g}" for eps in BUDGETS[norm])],
+            *([name, *curve.values()] for name, curve in several.items())]
+        for norm, several in curves.items()})
+    figure = plots.blank(10, 4)
+    for part, (norm, several) in zip(figure.subfigures(1, 2), curves.items(), strict=True):
+        plots.epsilon_curve(several, title=f"{test.name}: {norm}", figure=part)
+    figure.savefig(options.out)
+    print(f"\n{test.name}  figure: {options.out}")
+
+    robust = curves["linf"]["linf 0.3: PGD"]
+    before, after = robust[0] - robust[0.3], robust[0.3] - robust[0.4]
+    white, black = (curves["l2"][f"linf 0.3: {attack}"] for attack in ("PGD", "boundary"))
+    gap = max(white[eps] - black[eps] for eps in BUDGETS["l2"])
+    verdict = "holds" if after > before and gap > 0.1 else "does not hold: train longer"
+    print(f"{test.name}  up to 0.3 {before:.2%} are lost, up to 0.4 {after:.2%} more; the boundary attack leaves up to "
+          f"{gap:.2%} less than PGD: the claim {verdict}")
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__, out="budgets_mnist.png")
+    for name, default in (("natural", "mnist-madry-natural"), ("linf", "mnist-madry-linf"), ("l2", "mnist-madry-l2")):
+        parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="the network so trained")
+    parser.add_argument("--steps", type=at_least(1, int), default=100, help="of PGD")
+    parser.add_argument("--queries", type=at_least(2, int), default=2000, help="of the boundary attack")
+    parser.add_argument("--few", type=at_least(1, int), default=200, help="test images for it, at most")
+    parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images for PGD, at most")
+    main(parser.parse_args())

@@ -1,0 +1,78 @@
+"""More starts break a robust network, and another loss hardly; and what fools other networks fools it seldom.
+
+The table of the MNIST challenge of Madry et al. (2018, arXiv:1706.06083, table 1, and its public leaderboard): a
+network that is adversarially trained with eps 0.3, under one step and a hundred, the loss of Carlini and Wagner, many
+restarts, and what was made for another network (transfer). The last line says whether the first is true: each new
+start lowers the accuracy or leaves it, the two losses end within two points, and every transferred attack leaves more
+than the same attack on the network itself.
+"""
+
+import numpy as np
+from common import arguments, at_least, mnist_or_digits, record
+
+from tinyadv import attacks, evaluation, models, plots
+
+PUBLISHED = {  # of their own network; transferred from other copies of it, trained on images and on adversarial ones
+    ("white box", "FGSM, cross entropy"): 0.9636, ("white box", "FGSM, margin"): 0.9640,
+    ("white box", "PGD-100, cross entropy"): 0.9252, ("white box", "PGD-100, margin"): 0.9304,
+    ("50 starts", "PGD-100, cross entropy"): 0.8962, ("50 starts", "PGD-100, margin"): 0.8971,
+    ("from natural", "FGSM, margin"): 0.9608, ("from natural", "PGD-100, cross entropy"): 0.9681,
+    ("from robust", "FGSM, cross entropy"): 0.9766, ("from robust", "PGD-100, cross entropy"): 0.9779,
+}
+
+
+def main(options):
+    _, test = mnist_or_digits(options.limit)
+    load = lambda name: models.zoo.load(name).to(options.device)  # noqa: E731
+    model, sources = load(options.network), {"from natural": load(options.natural), "from robust": load(options.robust)}
+    subset, eps, rows = test[:options.images], 0.3, [["", "attack", "images", "ours", "Madry et al."]]
+    tries = {f"{name}, {loss.replace('_', ' ')}": attacks.PGD(eps=eps, loss=loss, **settings)
+             for name, settings in {"FGSM": {"steps": 1, "step_size": eps, "random_start": False},
+                                    f"PGD-{options.steps}": {"steps": options.steps, "step_size": 0.01}}.items()
+             for loss in ("cross_entropy", "margin")}
+
+    published = PUBLISHED if test.name == "mnist-test" else {}
+
+    def measure(way, name, attack):
+        accuracy = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
+        rows.append([way, name, f"{len(subset):,}", accuracy, published.get((way, name), "")])
+        return accuracy
+
+    direct = {name: measure("white box", name, attack) for name, attack in tries.items()}
+    transferred = {(way, name): measure(way, name, attacks.Transfer(source, attack))
+                   for way, source in sources.items() for name, attack in tries.items()}
+
+    few, curves = test[:options.few], {}
+    for name, attack in list(tries.items())[2:]:
+        right = evaluation.predict(model, few.images) == few.labels
+        left = []
+        for start in range(options.starts):
+            result = attack.run(model, few.images[right], few.labels[right], seed=options.seed + start, progress=True)
+            right[right] = ~result.success
+            left.append(right.mean())
+        rows.append([f"{options.starts} starts (theirs: 50)", name, f"{len(few):,}", float(left[-1]),
+                     published.get(("50 starts", name), "")])
+        curves[name] = 1 + np.arange(len(left)), 100 * np.array(left)
+
+    record(options, test, {f"Accuracy of {options.network} under the attacks of the challenge": rows})
+    plots.lines(curves, xlabel="random starts", ylabel="accuracy (%)",
+                title=f"{test.name}: PGD-{options.steps}, ε = {eps}").savefig(options.out)
+    print(f"\n{test.name}  figure: {options.out}")
+
+    gap = abs(np.subtract(*(percents[-1] for _, percents in curves.values())))
+    weaker = sum(accuracy > direct[name] for (_, name), accuracy in transferred.items())
+    verdict = "holds" if gap < 2 and weaker == len(transferred) else "does not hold: train longer"
+    print(f"{test.name}  the losses are {gap:.2f} points apart, {weaker} of {len(transferred)} transferred attacks are "
+          f"weaker: the claim {verdict}")
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__, out="challenge_mnist.png")
+    for name, default in (("network", "mnist-madry-linf"), ("natural", "mnist-madry-natural"),
+                          ("robust", "mnist-lenet-linf")):
+        parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="a network of the zoo")
+    parser.add_argument("--steps", type=at_least(1, int), default=100, help="of PGD, each of 0.01")
+    parser.add_argument("--starts", type=at_least(1, int), default=50, help="random starts on the --few images")
+    parser.add_argument("--few", type=at_least(1, int), default=1000, help="test images for many starts, at most")
+    parser.add_argument("--images", type=at_least(1, int), default=10_000, help="test images for the rest, at most")
+    main(parser.parse_args())

@@ -1,0 +1,81 @@
+"""The gradient of a robust network is drawn in strokes, that of an ordinary one scattered; and its loss stays low.
+
+Two trained networks of models.zoo, one of them adversarially trained. Above, their gradients of the loss with respect
+to the image (as in Tsipras et al. 2019, arXiv:1805.12152, figure 2); below, the loss of one image on the plane through
+it that is spanned by the sign of its gradient and by random signs, up to eps in each (as in Tramer et al. 2018,
+arXiv:1705.07204, figure 4). The last line says whether the first is true: more of the squared gradient of the robust
+network lies within a pixel of a stroke, and its loss on such planes is less than half of the other's in the mean.
+"""
+
+import numpy as np
+from common import arguments, at_least, mnist_or_digits
+
+from tinyadv import Tensor, evaluation, models, no_grad, ops, plots
+from tinyadv.attacks import driver
+
+SIDE = 41  # points along a side of a plane
+
+
+def near_strokes(images):
+    """(n, 1, H, W) bool: whether a pixel, or one of the eight around it, is brighter than a half."""
+    h, w = images.shape[-2:]
+    padded = np.pad(images > 0.5, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    return np.any([padded[..., i:i + h, j:j + w] for i in range(3) for j in range(3)], axis=0)
+
+
+def plane(model, image, label, across, along, reach):
+    """(SIDE, SIDE): the loss at image + b * across + a * along, for a and b in reach."""
+    points = image + reach[:, None, None, None, None] * across + reach[:, None, None, None] * along  # (b, a, C, H, W)
+    points = points.reshape(-1, *image.shape).clip(0, 1).astype(image.dtype)
+    with no_grad():
+        logits = Tensor(driver.logits(model, points))
+        return ops.cross_entropy(logits, np.full(len(points), label), "none").numpy().reshape(SIDE, SIDE)
+
+
+def main(options):
+    _, test = mnist_or_digits(options.limit)
+    networks = {"natural": models.zoo.load(options.natural), "robust": models.zoo.load(options.robust)}
+    gradients, shares = {}, {}
+    many = test[:options.images]
+    for name, model in networks.items():
+        model.to(options.device)
+        g = driver.input_gradients(model, many.images, many.labels)
+        energy, near = (g.astype(np.float64) ** 2).sum(axis=(1, 2, 3)), near_strokes(many.images)
+        shares[name] = ((g * near) ** 2).sum(axis=(1, 2, 3))[energy > 0] / energy[energy > 0]
+        gradients[name] = g[:options.columns]
+        print(f"{test.name}  {name} network: accuracy {evaluation.accuracy(model, test):.2%}; within a pixel of a "
+              f"stroke lies {shares[name].mean():.0%} of the squared gradient, and {near.mean():.0%} of the image")
+
+    rng, reach, planes = np.random.default_rng(options.seed), np.linspace(-options.eps, options.eps, SIDE), {}
+    for name, model in networks.items():
+        planes[name] = np.array([
+            plane(model, image, label, rng.choice([-1, 1], image.shape), np.sign(g), reach)
+            for image, label, g in zip(many.images, many.labels, gradients[name], strict=False)])
+        print(f"{test.name}  {name} network: mean loss on {len(planes[name])} planes from "
+              f"{planes[name].mean(axis=(1, 2)).min():.3g} to {planes[name].mean(axis=(1, 2)).max():.3g}")
+
+    figure = plots.blank(1 + 0.9 * options.columns, 7)
+    top, bottom = figure.subfigures(2, 1)
+    shown = many.images[:options.columns]
+    plots.grid(np.stack([shown, *gradients.values()]), rows=["image", *networks], noise=[[False], [True], [True]],
+               title=f"{test.name}: images, and gradients of the loss (red: brighter raises it)", figure=top)
+    plots.surfaces({name: each[0] for name, each in planes.items()}, reach, reach, figure=bottom,
+                   xlabel="along the sign of the gradient", ylabel="along random signs",
+                   title="The loss around the first image")
+    figure.savefig(options.out)
+    print(f"\n{test.name}  figure: {options.out}")
+
+    natural, robust = (shares[name].mean() for name in networks)
+    ratio = planes["robust"].mean() / planes["natural"].mean()
+    verdict = "holds" if robust > natural and ratio < 0.5 else "does not hold: take networks that differ more"
+    print(f"{test.name}  {natural:.0%} and {robust:.0%} near strokes, a loss {ratio:.0%} as high: the claim {verdict}")
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__, out="robust_features.png")
+    parser.add_argument("--natural", choices=models.zoo.names(), default="mnist-lenet-natural", help="a network")
+    parser.add_argument("--robust", choices=models.zoo.names(), default="mnist-lenet-linf", help="the robust one")
+    parser.add_argument("--eps", type=at_least(0, float), default=0.3, help="how far the planes reach")
+    parser.add_argument("--columns", type=at_least(1, int), default=8, help="images in the figure")
+    parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to measure, at most")
+    main(parser.parse_args())
