@@ -34,7 +34,7 @@ def test_what_is_published_loads_rounded_and_in_evaluation_mode(published):
     assert not any(module.training for _, module in loaded.named_modules())
     for name, array in loaded.state_dict().items():
         assert array.dtype == np.float32
-        np.testing.assert_allclose(array, model.state_dict()[name], rtol=2.0**-9 + 2.0**-11, atol=2.0**-23)
+        np.testing.assert_allclose(array, model.state_dict()[name], rtol=2.0**-9 + 2.0**-11, atol=2.0**-22)
         np.testing.assert_array_equal(array, array.astype(np.float16))
     assert zoo.card("lenet") == card
     assert zoo.names() == ["lenet"]
@@ -43,7 +43,7 @@ def test_what_is_published_loads_rounded_and_in_evaluation_mode(published):
 @given(arrays(np.float32, 5, elements=st.floats(-60000, 60000, width=32)))
 def test_rounding_keeps_nine_bits_and_leaves_what_has_no_more(weights):
     rounded = zoo.rounded(weights)
-    np.testing.assert_allclose(rounded, weights, rtol=2.0**-9 + 2.0**-11, atol=2.0**-23)
+    np.testing.assert_allclose(rounded, weights, rtol=2.0**-9 + 2.0**-11, atol=2.0**-22)
     np.testing.assert_array_equal(zoo.rounded(rounded), rounded)
     assert not (rounded.view(np.uint16) & 3).any()
 
