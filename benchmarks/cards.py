@@ -32,7 +32,7 @@ def table(eps: float, norm: str) -> list[tuple[attacks.Attack, bool]]:
     others = [
         (attacks.FGSM(eps=eps, norm=norm), False),
         (attacks.MIFGSM(eps=eps, norm=norm), False),
-        (attacks.PGD(eps=eps, steps=100, norm=norm, loss="margin", **step), False),
+        (attacks.PGD(eps=eps, steps=100, norm=norm, loss="margin", **step), True),
         (attacks.PGD(eps=eps, steps=100, norm=norm, restarts=20, **step), True),
         (attacks.AutoAttack(eps=eps, norm=norm), True),
     ]
