@@ -2,10 +2,13 @@ import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinyadv import Tensor, gradients, models, nn, ops
 
-PARAMETERS = {models.SmallCNN: 824_362, models.LeNet: 61_706, models.MadryCNN: 3_274_634}
+PARAMETERS = {models.SmallCNN: 824_362, models.LeNet: 61_706, models.MadryCNN: 3_274_634,
+              models.ThresholdCNN: 349_630}
 IMAGES = np.random.default_rng(0).random((3, 1, 28, 28), np.float32)
 
 every_model = pytest.mark.parametrize("model", PARAMETERS, ids=lambda model: model.__name__)
@@ -43,11 +46,20 @@ def test_the_parameters_are_those_of_the_described_networks():
     }
 
 
+@given(x=st.sampled_from([0.0, 1.0]), change=st.floats(-0.3, 0.3))
+def test_the_first_thresholds_differ_by_the_same_within_03_of_black_and_white(x, change):
+    pixel = np.full((1, 1, 1, 1), x, np.float32)
+    moved = np.clip(pixel + np.float32(change), 0, 1)
+    first = nn.Sequential(*models.ThresholdCNN().layers[:2])
+    low, high, below_low, below_high = (first(moved) - first(pixel)).numpy().ravel()
+    assert (low - high, below_high - below_low) == pytest.approx((0, 0), abs=1e-5)
+
+
 @every_model
 def test_the_seed_draws_the_weights(model):
-    weights = [model(seed=seed).state_dict()["0.weight"].tobytes() for seed in (0, 0, 1)]
+    weights = [b"".join(array.tobytes() for array in model(**seed).state_dict().values())
+               for seed in ({}, {"seed": 0}, {"seed": 1})]
     assert weights[0] == weights[1] != weights[2]
-    assert model().state_dict()["0.weight"].tobytes() == weights[0]
     kernels = [parameter.data for parameter in model(seed=3).parameters() if parameter.ndim > 1]
     assert len({kernel.ravel()[0] for kernel in kernels}) == len(kernels)  # one stream, not the same for each
 

@@ -2,7 +2,7 @@
 
 from tinyadv.models import zoo
 from tinyadv.models.cifar10 import CifarCNN
-from tinyadv.models.mnist import LeNet, MadryCNN, SmallCNN
+from tinyadv.models.mnist import LeNet, MadryCNN, SmallCNN, ThresholdCNN
 from tinyadv.models.resnet import ResNet20
 
-__all__ = ["CifarCNN", "LeNet", "MadryCNN", "ResNet20", "SmallCNN", "zoo"]
+__all__ = ["CifarCNN", "LeNet", "MadryCNN", "ResNet20", "SmallCNN", "ThresholdCNN", "zoo"]

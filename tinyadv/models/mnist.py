@@ -46,6 +46,30 @@ class LeNet(Sequential):
         )
 
 
+class ThresholdCNN(Sequential):
+    """Thresholds of each pixel by itself, two strided convolutions, two dense layers; 349,630 parameters.
+
+    Madry et al. (2018, arXiv:1706.06083, appendix C) found that the first layer of their robust network had learnt
+    thresholds of single pixels. This one starts with two from either side, relu(±4 (x - t)) for t = 0.35 and 0.65, and
+    trains them like all else: the difference of a pair does not see what happens within 0.3 of black or white.
+    """
+
+    input_shape = (1, 28, 28)
+
+    def __init__(self, seed: int = 0):
+        options: Any = {"init": "he_uniform", "rng": np.random.default_rng(seed)}
+        pixels = Conv2d(1, 4, 1, **options)
+        pixels.weight.data[:, 0, 0, 0], pixels.bias.data[:] = (4, 4, -4, -4), (-1.4, -2.6, 1.4, 2.6)
+        super().__init__(
+            pixels, ReLU(),                                              # (N, 4, 28, 28)
+            Conv2d(4, 32, 4, stride=2, padding=1, **options), ReLU(),    # (N, 32, 14, 14)
+            Conv2d(32, 64, 4, stride=2, padding=1, **options), ReLU(),   # (N, 64, 7, 7)
+            Flatten(),                                                   # (N, 3136)
+            Linear(3136, 100, **options), ReLU(),
+            Linear(100, 10, **options),
+        )
+
+
 class MadryCNN(Sequential):
     """The MNIST network of Madry et al. (2018, arXiv:1706.06083); 3,274,634 parameters."""
 
