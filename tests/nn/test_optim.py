@@ -139,7 +139,9 @@ def test_the_rate_may_be_set_at_any_time():
 
 
 def test_repr_says_what_is_trained_and_how():
-    assert repr(optim.SGD(nn.Linear(999, 2), 0.1)) == "SGD(2,000 parameters, lr=0.1, weight_decay=0)"
+    made = repr(optim.SGD(nn.Linear(999, 2), 0.1))
+    assert made == "SGD(2,000 parameters, momentum=0.0, nesterov=False, lr=0.1, weight_decay=0.0)"
+    assert "betas=(0.9, 0.999), eps=1e-08, lr=0.001" in repr(optim.Adam(nn.Linear(999, 2)))
 
 
 @pytest.mark.parametrize(("make", "message"), [

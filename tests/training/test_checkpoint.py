@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import re
@@ -8,12 +9,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_cases import linear, stripes, weights, with_modes
 
-from tinyadv import data, nn, training
+from tinyadv import data, models, nn, training
 from tinyadv.attacks import FGSM, PGD
 from tinyadv.nn.optim import SGD, Adam, cosine
 from tinyadv.nn.state import StateError
@@ -64,8 +66,9 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(step, optimizer, tmp_path_
         if len(calls) == step:
             signal.raise_signal(signal.SIGINT)
 
-    epochs, steps = divmod(step, 4)
-    with pytest.raises(Interrupted, match=f"stopped after {epochs} epochs and {steps} steps|after {epochs - 1} epochs"):
+    epochs, steps = divmod(step, 4)  # the last step of an epoch is saved before the epoch is judged
+    reached = (epochs, steps) if steps else (epochs - 1, 4)
+    with pytest.raises(Interrupted, match="stopped after {} epochs and {} steps".format(*reached)):
         trained(METHODS[1], path, optimizer, press)
     assert len(calls) == step
     assert signal.getsignal(signal.SIGINT) is handler
@@ -106,6 +109,96 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path):
     trained(METHODS[0], tmp_path / "run.npz")
     with pytest.raises(StateError, match=r"another run(.|\n)*optimizer: then 'Adam(.|\n)*method: then 'Standard"):
         trained(METHODS[1], tmp_path / "run.npz", SGD, resume=True)
+
+
+@pytest.mark.parametrize(("change", "differs"), [
+    ({"optimizer": lambda m: SGD(m, 0.1, momentum=0.5)}, "optimizer: then"),
+    ({"schedule": training.ramp(0.6)}, "schedule: then"),
+    ({"eps_schedule": training.ramp(0.6)}, "schedule: then"),
+    ({"train": stripes(8, seed=1)}, "data: then"),
+])
+def test_whatever_decides_the_weights_must_be_the_same(change, differs, tmp_path):
+    def run(model, train=None, optimizer=lambda m: SGD(m, 0.1, momentum=0.9), **options):
+        return training.fit(model, train or stripes(8), epochs=1, optimizer=optimizer(model), attack=FGSM(0.1),
+                            checkpoint=tmp_path / "run.npz", **options)
+
+    run(linear())
+    other = linear(1)
+    before = weights(other)
+    with pytest.raises(StateError, match=differs):
+        run(other, resume=True, **change)
+    assert weights(other) == before
+
+
+def test_a_model_of_other_arguments_is_another_run(tmp_path):
+    for seed, refused in ((0, False), (1, True)):
+        model = models.LeNet(seed=seed)
+        with pytest.raises(StateError, match="model: then") if refused else contextlib.nullcontext():
+            training.fit(model, data.digits(4, 1)[0], epochs=1, optimizer=SGD(model), checkpoint=tmp_path / "run.npz",
+                         resume=True)
+
+
+def test_a_dropout_without_a_seed_goes_on_with_the_one_it_had(tmp_path):
+    def run(seed=None, stop=None):
+        calls = []
+
+        def augment(images, streams):
+            calls.append(1)
+            if len(calls) == stop:
+                signal.raise_signal(signal.SIGINT)
+            return images
+
+        model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5, seed=seed), nn.Linear(12, 3, rng=0))
+        training.fit(model, stripes(8), epochs=4, optimizer=SGD(model, lr=0.1), augment=augment, resume=True,
+                     checkpoint=tmp_path / f"{seed}.npz")
+        return model
+
+    with pytest.raises(Interrupted):
+        run(stop=2)
+    resumed = run()
+    assert weights(resumed) == weights(run(seed=resumed.layers[1].seed))
+
+
+def test_on_a_device_a_checkpoint_holds_averages_and_memory_too(xp, tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.module, "to_device", lambda array, device: xp.asarray(array))
+
+    def run(hook=lambda: None, **options):
+        model = linear().to("the device of xp")
+
+        def augment(images, streams):
+            hook()
+            return images
+
+        training.fit(model, stripes(12), epochs=2, optimizer=Adam(model), average=0.9, augment=augment, batch_size=4,
+                     method=Free(0.1, replays=2), **options)
+        return weights(model)
+
+    calls = []
+
+    def press():
+        calls.append(1)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        run(press, checkpoint=tmp_path / "run.npz")
+    assert run(checkpoint=tmp_path / "run.npz", resume=True) == run()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
+    path, kept = tmp_path / "run.npz", []
+
+    def burst(progress):
+        if progress > 0.5:
+            kept[:] = [path.read_bytes() if path.exists() else b""]
+            return 1e38
+        return 1.0
+
+    model = linear()
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match=r"weight|loss"):
+        training.fit(model, stripes(8), epochs=4, batch_size=8, optimizer=SGD(model, lr=10.0), schedule=burst,
+                     checkpoint=path, minutes=0)
+    assert path.read_bytes() == kept[0]
 
 
 def test_a_path_that_cannot_be_written_is_reported_before_the_first_step(tmp_path, monkeypatch):

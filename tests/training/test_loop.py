@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from training_cases import Probe, fit, flags, linear, stripes, weights, with_modes
 
 from tinyadv import Tensor, data, evaluation, nn, ops, training
+from tinyadv.attacks import FGSM, PGD, DeepFool, MultiAttack, Transfer
 from tinyadv.nn.optim import SGD, Adam
 
 
@@ -141,6 +142,35 @@ def test_a_model_on_a_device_learns_the_same(xp, monkeypatch):
         assert (device.loss, device.accuracy) == pytest.approx((host.loss, host.accuracy), rel=1e-3)
 
 
+def test_a_parameter_of_two_names_ends_averaged():
+    class Tied(nn.Module):
+        def __init__(self):
+            self.a = self.b = nn.Linear(12, 3, rng=0)
+
+        def forward(self, x):
+            return self.a(x.flatten()) + self.b(x.flatten())
+
+    model, live = Tied(), []
+    training.fit(model, stripes(8), epochs=2, optimizer=SGD(model, lr=0.5), batch_size=4, average=0.99,
+                 augment=lambda images, streams: live.append(model.a.weight.data.copy()) or images)
+    assert model.a.weight is model.b.weight
+    state = model.state_dict()
+    assert np.array_equal(state["a.weight"], state["b.weight"])
+    assert min(abs(state["a.weight"] - each).max() for each in live) > 0
+
+
+@pytest.mark.parametrize("strength", [-0.1, 3.0])
+def test_a_budget_grows_from_0_to_1(strength):
+    with pytest.raises(ValueError, match="eps_schedule must give factors in"):
+        fit(linear(), stripes(4), attack=FGSM(0.1), eps_schedule=lambda progress: strength)
+
+
+@pytest.mark.parametrize("attack", [MultiAttack((FGSM(0.1), PGD(0.1, steps=2))), Transfer(linear(), FGSM(0.1))])
+def test_the_budget_of_attacks_made_of_attacks_grows_too(attack):
+    history = fit(linear(), stripes(8), attack=attack, eps_schedule=lambda progress: np.float32(0.5))
+    assert [epoch.eps for epoch in history] == pytest.approx([0.05, 0.05])
+
+
 def test_progress_is_a_bar_on_stderr_that_names_data_set_and_epoch(capsys):
     fit(linear(), stripes(6), progress=True)
     out, err = capsys.readouterr()
@@ -159,6 +189,9 @@ def test_progress_is_a_bar_on_stderr_that_names_data_set_and_epoch(capsys):
     ({"epochs": True}, "epochs must be an integer >= 0, got True"),
     ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
     ({"train": stripes(0)}, "training needs at least one image, and stripes-train has none"),
+    ({"validation": stripes(0)}, "validation needs at least one image"),
+    ({"validation": stripes(3), "validation_attack": "PGD"}, "validation_attack must be an attack with a budget"),
+    ({"validation": stripes(3), "validation_attack": DeepFool()}, "validation_attack must be an attack with a budget"),
     ({"optimizer": SGD(linear(), lr=0.1)}, "optimizer must hold the parameters of this model, and SGD(39"),
 ])
 def test_arguments_that_do_not_fit_are_refused(options, message):

@@ -58,7 +58,7 @@ class ThresholdCNN(Sequential):
 
     def __init__(self, seed: int = 0):
         options: Any = {"init": "he_uniform", "rng": np.random.default_rng(seed)}
-        pixels = Conv2d(1, 4, 1, **options)
+        pixels: Any = Conv2d(1, 4, 1, **options)
         pixels.weight.data[:, 0, 0, 0], pixels.bias.data[:] = (4, 4, -4, -4), (-1.4, -2.6, 1.4, 2.6)
         super().__init__(
             pixels, ReLU(),                                              # (N, 4, 28, 28)

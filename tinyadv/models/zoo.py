@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv import nn
-from tinyadv.nn.state import HEADER, StateError, read_npz, write_npz
+from tinyadv.nn.state import HEADER, StateError, defined_subclasses, read_npz, write_npz
 
 FOLDER = Path(__file__).with_name("weights")
 
@@ -75,11 +75,15 @@ def load(name: str) -> nn.Module:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
         raise StateError(f"{path} is damaged: its SHA-256 is {found}, and that of the card {expected}: install again")
-    return nn.load(path).eval()
+    classes = defined_subclasses(nn.Module, card(name).model).items()  # a reader may have one of that name, too
+    return nn.load(path, into=next(made() for full, made in classes if full.startswith(__package__))).eval()
 
 
 def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) -> Card:
-    """Write the weights, rounded, and the card; facts: its remaining fields. The model itself stays as it is."""
+    """Write the weights, rounded, and the card; facts: its remaining fields. The model itself stays as it is.
+
+    Raises ValueError where a weight is too large for float16.
+    """
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.npz"
     nn.save(model, path)
@@ -97,5 +101,7 @@ def rounded(weights: np.ndarray) -> np.ndarray:
 
     The two last bits, now zero, are what compression gains: a tenth of the file.
     """
+    if not (abs(weights) < 65_000).all():
+        raise ValueError("weights must be numbers that float16 can hold, below 65,000")
     bits = weights.astype(np.float16).view(np.uint16)
     return ((bits + 2) & 0xFFFC).view(np.float16)

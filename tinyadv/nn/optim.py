@@ -55,7 +55,8 @@ class Optimizer:
 
     def __repr__(self) -> str:
         count = sum(parameter.size for parameter in self.parameters)
-        return f"{type(self).__name__}({count:,} parameters, lr={self.lr:g}, weight_decay={self.weight_decay:g})"
+        rule = [f"{k}={v!r}" for k, v in vars(self).items() if k not in ("steps", "moments", "parameters", "state")]
+        return f"{type(self).__name__}({count:,} parameters, {', '.join(rule)})"
 
 
 class SGD(Optimizer):

@@ -23,13 +23,18 @@ class StateError(ValueError):
 
 def save(model: Module, path: str | Path) -> None:
     """Write the model's state and how to build it: to a temporary name first, so that a file is whole or absent."""
+    header = {"format": FORMAT, **built_from(model)}
+    write_npz(path, {HEADER: np.array(json.dumps(header)), **model.state_dict()})
+
+
+def built_from(model: Module) -> dict[str, Any]:
+    """The name of the model's class and its arguments; these only if they are plain numbers and words."""
     args, kwargs = model._arguments
-    header = {"format": FORMAT, "class": type(model).__name__, "args": args, "kwargs": kwargs}
     try:
-        text = json.dumps(header)
+        text = json.dumps({"class": type(model).__name__, "args": args, "kwargs": kwargs})
     except TypeError:  # built from other modules, say: its state can be loaded into a model, but not the model built
-        text = json.dumps({"format": FORMAT, "class": type(model).__name__})
-    write_npz(path, {HEADER: np.array(text), **model.state_dict()})
+        text = json.dumps({"class": type(model).__name__})
+    return json.loads(text)
 
 
 def load(path: str | Path, into: Module | None = None) -> Module:

@@ -53,11 +53,11 @@ class State:
     def save(self, path: Path, model: Module, optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
         """Write everything, atomically; settings: what a run that goes on must have in common with this one."""
         groups = {"model": model.state_dict(), **{name: getattr(self, name) for name in self._ARRAYS}}
-        arrays = {f"{group}/{name}": array for group, own in groups.items() for name, array in own.items()}
+        arrays = {f"{group}/{name}": to_host(array) for group, own in groups.items() for name, array in own.items()}
         for index, moments in enumerate(optimizer.state):
             arrays |= {f"optimizer/{index}.{number}": to_host(array) for number, array in enumerate(moments)}
         header = {
-            "format": FORMAT, "training": dict(settings), "steps": optimizer.steps, "calls": _calls(model),
+            "format": FORMAT, "training": dict(settings), "steps": optimizer.steps, "dropouts": _dropouts(model),
             "history": [asdict(epoch) for epoch in self.history],
             **{name: getattr(self, name) for name in self._NUMBERS},
         }
@@ -77,21 +77,29 @@ class State:
         for name, array in arrays.items():
             group, _, own = name.partition("/")
             groups[group][own] = array
-        model.load_state_dict(groups.pop("model"))
-        for name, array in groups.pop("optimizer").items():
+        moments = groups.pop("optimizer")
+        like = {f"{i}.{k}": p.data for i, p in enumerate(optimizer.parameters) for k in range(optimizer.moments)}
+        if {name: each.shape for name, each in moments.items()} != {name: each.shape for name, each in like.items()}:
+            raise StateError(f"{path}: a checkpoint of another optimiser, which does not fit {optimizer}")
+        try:
+            model.load_state_dict(groups.pop("model"))
+        except ValueError as error:
+            raise StateError(f"{path}: a checkpoint of another model: {error}") from error
+        for name, array in moments.items():
             index, number = map(int, name.split("."))
-            optimizer.state[index][number] = move(array, like=optimizer.parameters[index].data)
+            optimizer.state[index][number] = move(array, like=like[name])
         optimizer.steps = header["steps"]
         for name, module in model.named_modules():
-            if name in header["calls"]:
-                module.calls = header["calls"][name]  # type: ignore[attr-defined]
+            vars(module).update(header["dropouts"].get(name, {}))
         values: dict[str, Any] = {name: header[name] for name in cls._NUMBERS} | groups
         return cls(history=History([Epoch(**epoch) for epoch in header["history"]]), **values)
 
 
-def _calls(model: Module) -> dict[str, int]:
-    """How often each dropout has been called in training, which is all that its next mask depends on but its seed."""
-    return {name: module.calls for name, module in model.named_modules() if hasattr(module, "calls")}
+def _dropouts(model: Module) -> dict[str, dict[str, int]]:
+    """What the next mask of each dropout depends on: its seed, and how often it has been called in training."""
+    keys = {"seed", "calls"}
+    return {name: {key: vars(module)[key] for key in sorted(keys)} for name, module in model.named_modules()
+            if keys <= vars(module).keys()}
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ import numpy as np
 
 from tinyadv import evaluation
 from tinyadv.attacks import Attack, driver
-from tinyadv.backend import move, to_host
+from tinyadv.backend import array_module, move
 from tinyadv.data import Dataset, batches
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer, Schedule
+from tinyadv.nn.state import built_from
 from tinyadv.random import Streams
 from tinyadv.training.checkpoint import Interrupted, State, interruptible
 from tinyadv.training.history import Epoch, History
@@ -79,8 +81,13 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         raise ValueError(f"average must be a decay in (0, 1), such as 0.999, got {average!r}")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be a number above 0, got {clip_norm!r}")
+    if validation is not None and not len(validation):
+        raise ValueError(f"validation needs at least one image, and {validation.name} has none")
     if validation_attack is not None and validation is None:
         raise ValueError("validation_attack needs images held out: give validation, too")
+    if validation_attack is not None and (not isinstance(validation_attack, Attack) or validation_attack.minimum_norm):
+        raise ValueError(f"validation_attack must be an attack with a budget, such as PGD(eps=0.3); got "
+                         f"{validation_attack!r}")
     if resume and path is None:
         raise ValueError("resume needs the file to go on from: give checkpoint, too")
     if path and path.exists() and not resume:
@@ -116,9 +123,9 @@ class _Run:
     state: State = field(default_factory=State)
 
     def all(self, resume: bool) -> History:
-        self.base_rate = self.optimizer.lr
+        self.base_rate, self.settings = self.optimizer.lr, self.described() if self.path else {}
         if resume and self.path and self.path.exists():
-            self.state = State.load(self.path, self.model, self.optimizer, self.settings())
+            self.state = State.load(self.path, self.model, self.optimizer, self.settings)
         elif self.average:
             self.state.average = {name: p.data.copy() for name, p in self.model.named_parameters()}
         try:
@@ -163,8 +170,10 @@ class _Run:
         """One step of the method, at the rate and the budget that the schedules give, and of the average."""
         state = self.state
         progress = (state.epoch + state.step * self.batch_size / len(self.train)) / self.epochs
-        state.rate = self.optimizer.lr = self.base_rate * (self.schedule(progress) if self.schedule else 1)
-        state.strength = self.eps_schedule(progress) if self.eps_schedule else 1.0
+        state.rate = self.optimizer.lr = float(self.base_rate * (self.schedule(progress) if self.schedule else 1))
+        state.strength = float(self.eps_schedule(progress)) if self.eps_schedule else 1.0
+        if not 0 <= state.strength <= 1:
+            raise ValueError(f"eps_schedule must give factors in [0, 1], got {state.strength} at {progress:.0%}")
         key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, state.step)).generate_state(2, np.uint64)
         streams, others = (Streams(int(each), range(len(images))) for each in key)
         if self.augment:
@@ -184,13 +193,16 @@ class _Run:
         live, clean, robust, best = self.model.state_dict(), None, None, 0.0
         if self.validation is not None:
             self.model.load_state_dict(self.averaged())
-            clean = evaluation.accuracy(self.model, self.validation)
-            if self.validation_attack is not None:
-                robust = evaluation.robust_accuracy(self.model, self.validation_attack, self.validation, seed=self.seed)
-                best = max((each.robust or 0.0 for each in state.history), default=0.0)
-                if robust >= best:
-                    state.best = self.model.state_dict()
-            self.model.load_state_dict(live)
+            try:
+                clean = evaluation.accuracy(self.model, self.validation)
+                if self.validation_attack is not None:
+                    robust = evaluation.robust_accuracy(self.model, self.validation_attack, self.validation,
+                                                        seed=self.seed)
+                    best = max((each.robust or 0.0 for each in state.history), default=0.0)
+                    if robust >= best:
+                        state.best = self.model.state_dict()
+            finally:
+                self.model.load_state_dict(live)
         budget = None if self.method.budget is None else self.method.budget * state.strength
         state.history.epochs.append(Epoch(state.epoch + 1, state.loss_sum / count, state.hits / count, clean,
                                           state.rate, state.seconds, robust, budget))
@@ -203,22 +215,35 @@ class _Run:
 
     def averaged(self) -> dict[str, np.ndarray]:
         """The state_dict of the model, with the averaged weights if there are such."""
-        return self.model.state_dict() | {name: to_host(mean) for name, mean in self.state.average.items()}
+        parameters = dict(self.model.named_parameters())  # one that has two names has two in the state_dict, too
+        live = {name: parameters[name].data for name in self.state.average}
+        try:
+            for name, mean in self.state.average.items():
+                parameters[name].data = mean
+            return self.model.state_dict()
+        finally:
+            for name, array in live.items():
+                parameters[name].data = array
 
-    def settings(self) -> dict[str, object]:
+    def described(self) -> dict[str, object]:
         """What a run that goes on must have in common with this one."""
-        return {"model": type(self.model).__name__, "data": repr(self.train), "optimizer": repr(self.optimizer),
+        images, labels = (zlib.crc32(each.tobytes()) for each in (self.train.images, self.train.labels))
+        return {"model": built_from(self.model), "data": f"{self.train!r}, CRC {images:08x} and {labels:08x}",
+                "optimizer": repr(self.optimizer),
                 **{name: repr(getattr(self, name)) for name in (
                     "epochs", "method", "batch_size", "seed", "clip_norm", "average", "validation",
-                    "validation_attack")}}
+                    "validation_attack")},
+                **{name: [factor(k / 10) for k in range(11)] if factor else None for name, factor in (
+                    ("schedule", self.schedule), ("eps_schedule", self.eps_schedule))}}
 
     def save(self) -> None:
         """Write the checkpoint, if there is one; and stop there after Ctrl-C."""
         self.saved = time.monotonic()
+        if not all(array_module(p.data).isfinite(p.data).all() for p in self.model.parameters()):
+            raise FloatingPointError(f"a weight is no finite number any more after {self.state.epoch} epochs and "
+                                     f"{self.state.step} steps: try a lower rate, or clip_norm=1")
         if self.path:
-            lr, self.optimizer.lr = self.optimizer.lr, self.base_rate
-            self.state.save(self.path, self.model, self.optimizer, self.settings())
-            self.optimizer.lr = lr
+            self.state.save(self.path, self.model, self.optimizer, self.settings)
         if self.interrupt.is_set():
             raise Interrupted(f"stopped after {self.state.epoch} epochs and {self.state.step} steps; the same call "
                               f"with checkpoint={str(self.path)!r}, resume=True goes on from there")

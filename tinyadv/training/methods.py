@@ -244,6 +244,7 @@ def attacked(attack: Attack, scene: Scene, images: np.ndarray, labels: np.ndarra
 
 def weakened(attack: Attack, strength: float) -> Attack:
     """The attack with its budget, and its step size if that is given, times the strength."""
-    given = {name: getattr(attack, name, None) for name in ("eps", "step_size")}
-    changes: dict[str, Any] = {name: strength * value for name, value in given.items() if value}
-    return attack if strength == 1 else replace(attack, **changes)
+    if strength == 1 or not getattr(attack, "eps", None):
+        return attack
+    weaker: Any = attack.with_eps(strength * attack.eps)  # type: ignore[attr-defined]
+    return replace(weaker, step_size=strength * weaker.step_size or None) if getattr(weaker, "step_size", 0) else weaker
