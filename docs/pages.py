@@ -23,8 +23,8 @@ ZOO = """# The zoo
 
 After this page you know which trained networks come with tinyadv, how each was made, and how much it withstands.
 `models.zoo.load(name)` loads one, `models.zoo.card(name)` prints what stands here. All numbers are of the test set and
-of the weights as they are shipped, rounded; those of many restarts and of AutoAttack are of its first images, as many
-as the table says. `python docs/pages.py` writes the page from the cards, and `python -m benchmarks.cards` makes one.
+of the weights as they are shipped, rounded, and of its first images, as many as the tables say. `python docs/pages.py`
+writes the page from the cards, and `python -m benchmarks.cards` makes one.
 """
 
 
@@ -50,7 +50,7 @@ def results():
         claim, _, text = ast.get_docstring(ast.parse((EXAMPLES / f"{path.stem}.py").read_text("utf-8"))).partition("\n")
         version, _, numpy, _, blas, *_ = told["machine"]
         sections.append("\n\n".join([
-            f"## {claim.removesuffix('.')}", text.strip(),
+            f"## {claim.removesuffix('.')}", text.strip(), f"Here: {told['verdict']}.",
             f"```sh\n{told['command']}\n```",
             f"Seed {told['seed']}, {told['seconds']:,} seconds, on {told['data'].removeprefix('Dataset ')}; {version}, "
             f"{numpy}, {blas}.",
@@ -64,9 +64,10 @@ def the_zoo():
     cards = [zoo.card(name) for name in zoo.names()]
     overview, sections = [["network", "parameters", "clean", "PGD-100", "AutoAttack"]], []
     for card in cards:
-        shown = [next((row["accuracy"] for row in card.results if re.fullmatch(attack, row["attack"])), "")
-                 for attack in ("none", r"PGD\(.*steps=100\)", r"AutoAttack\(.*")]
-        overview.append([f"[{card.name}](#{card.name})", f"{card.parameters:,}", *shown])
+        found = {attack: [f"{row['accuracy']:.2%} of {row['images']:,}" for row in card.results
+                          if re.match(attack, row["attack"]) and not re.search("loss|restarts", row["attack"])]
+                 for attack in ("none", r"PGD\(.*steps=100\b", "AutoAttack")}
+        overview.append([f"[{card.name}](#{card.name})", f"{card.parameters:,}", *(one for (one,) in found.values())])
         rows = [["attack", "images", "accuracy", "seed"], *(
             [f"`{row['attack']}`", f"{row['images']:,}", row["accuracy"], row["seed"]] for row in card.results)]
         sections.append("\n\n".join([

@@ -28,7 +28,7 @@ def main(options):
     curves = {}
     for name, model in {"natural training": natural, "adversarial training": robust}.items():
         print(f"\n{test.name}  {name}: accuracy {evaluation.accuracy(model, test):.2%}")
-        budgets = [k * options.eps / 6 for k in range(9)]
+        budgets = [options.eps * (k / 6) for k in range(9)]
         curves[name] = evaluation.epsilon_curve(model, attack, subset, budgets, seed=options.seed, progress=True)
         for eps, accuracy in curves[name].items():
             print(f"{test.name}  under PGD-40, eps {eps:.2f}: {accuracy:.2%} of {len(subset):,} images")

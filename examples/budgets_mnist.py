@@ -6,7 +6,7 @@ arXiv:1712.04248), which sees no gradient. The last line says whether the first 
 between 0.3 and 0.4 than from 0 to 0.3, and at some l2 budget the boundary attack leaves ten points less of it than PGD.
 """
 
-from common import arguments, at_least, mnist_or_digits, record
+from common import arguments, at_least, conclude, mnist_or_digits
 
 from tinyadv import attacks, evaluation, models, plots
 
@@ -23,38 +23,35 @@ def main(options):
     for name, model in networks.items():
         for norm, budgets in BUDGETS.items():
             attack = attacks.PGD(eps=budgets[-1], steps=options.steps, norm=norm)
-            curves[norm][f"{name}: PGD"] = evaluation.epsilon_curve(model, attack, subset, budgets, seed=options.seed,
-                                                                    progress=True)
+            curves[norm][f"{name}: PGD"] = evaluation.epsilon_curve(
+                model, attack, few if norm == "l2" else subset, budgets, seed=options.seed, progress=True)
         curves["l2"][f"{name}: boundary"] = evaluation.security_curve(model, boundary, few, BUDGETS["l2"],
                                                                       seed=options.seed, progress=True)
         print(f"{test.name}  {name}: accuracy {curves['linf'][f'{name}: PGD'][0]:.2%} on {len(subset):,} images")
 
-    record(options, test, {
-        f"Accuracy by the {norm} budget (PGD: {len(subset):,} images, boundary attack: {len(few):,})": [
-            ["network: attack", *(f"{eps:g}" for eps in BUDGETS[norm])],
-            *([name, *curve.values()] for name, curve in several.items())]
-        for norm, several in curves.items()})
     figure = plots.blank(10, 4)
     for part, (norm, several) in zip(figure.subfigures(1, 2), curves.items(), strict=True):
         plots.epsilon_curve(several, title=f"{test.name}: {norm}", figure=part)
     figure.savefig(options.out)
-    print(f"\n{test.name}  figure: {options.out}")
 
     robust = curves["linf"]["linf 0.3: PGD"]
     before, after = robust[0] - robust[0.3], robust[0.3] - robust[0.4]
     white, black = (curves["l2"][f"linf 0.3: {attack}"] for attack in ("PGD", "boundary"))
     gap = max(white[eps] - black[eps] for eps in BUDGETS["l2"])
     verdict = "holds" if after > before and gap > 0.1 else "does not hold: train longer"
-    print(f"{test.name}  up to 0.3 {before:.2%} are lost, up to 0.4 {after:.2%} more; the boundary attack leaves up to "
-          f"{gap:.2%} less than PGD: the claim {verdict}")
+    tables = {f"Accuracy by the {norm} budget, on {len(few if norm == 'l2' else subset):,} images": [
+        ["network: attack", *(f"{eps:g}" for eps in BUDGETS[norm])],
+        *([name, *curve.values()] for name, curve in several.items())] for norm, several in curves.items()}
+    conclude(options, test, tables, f"up to 0.3 {before:.2%} of the images are lost, up to 0.4 {after:.2%} more; the "
+             f"boundary attack leaves up to {gap:.2%} less than PGD: the claim {verdict}")
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="budgets_mnist.png")
+    parser = arguments(__doc__, out="budgets_mnist.png", trains=False)
     for name, default in (("natural", "mnist-madry-natural"), ("linf", "mnist-madry-linf"), ("l2", "mnist-madry-l2")):
         parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="the network so trained")
     parser.add_argument("--steps", type=at_least(1, int), default=100, help="of PGD")
     parser.add_argument("--queries", type=at_least(2, int), default=2000, help="of the boundary attack")
-    parser.add_argument("--few", type=at_least(1, int), default=200, help="test images for it, at most")
-    parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images for PGD, at most")
+    parser.add_argument("--few", type=at_least(1, int), default=200, help="test images in l2, at most")
+    parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images in linf, at most")
     main(parser.parse_args())

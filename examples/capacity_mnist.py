@@ -8,7 +8,7 @@ naturally and measured so, and more than ten points behind it when it is trained
 """
 
 import numpy as np
-from common import arguments, at_least, mnist_or_digits, record
+from common import arguments, at_least, conclude, mnist_or_digits
 
 from tinyadv import attacks, evaluation, nn, plots, training
 
@@ -43,7 +43,6 @@ def main(options):
                     evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True))
             table.append([name, str(width), f"{sum(p.size for p in model.parameters()):,}",
                           *(scores[name, measure, width] for measure in measures), f"{history[-1].loss:.3f}"])
-    record(options, test, {f"Accuracy by width and training, attacks on {len(subset):,} images": table})
 
     figure = plots.blank(11, 3.5)
     for part, name in zip(figure.subfigures(1, len(methods)), methods, strict=True):
@@ -52,14 +51,14 @@ def main(options):
         plots.lines(curves, xlabel="width", ylabel="accuracy (%)", log="x", title=f"{name} training", figure=part)
         figure.axes[-1].set_ylim(0, 100)
     figure.savefig(options.out)
-    print(f"\n{test.name}  figure: {options.out}")
 
     small, large = min(options.widths), max(options.widths)
     natural, robust = (scores[name, measure, large] - scores[name, measure, small]
                        for name, measure in (("natural", "clean"), ("PGD", "PGD")))
     verdict = "holds" if natural < 0.05 and robust > 0.1 else "does not hold: train longer"
-    print(f"{test.name}  width {small} is {natural:.2%} behind width {large} in accuracy if trained naturally, and "
-          f"{robust:.2%} under PGD if trained on it: the claim {verdict}")
+    conclude(options, test, {f"Accuracy by width and training, attacks on {len(subset):,} images": table},
+             f"width {small} is {natural:.2%} behind width {large} in accuracy if trained naturally, and {robust:.2%} "
+             f"under PGD if trained on it: the claim {verdict}")
 
 
 if __name__ == "__main__":

@@ -34,26 +34,25 @@ def slide_cnn(train, test, options):
     return model
 
 
-def record(options, dataset, tables):
-    """Print tables {title: rows}, and keep them beside the figure in a .json file, with how to get them again.
-
-    The first row is the head; a float is a fraction. docs/pages.py makes a page of such files.
-    """
+def conclude(options, dataset, tables, verdict):
+    """Print tables {title: rows, the first of them the head} and the verdict; keep them in a file beside the figure."""
     for title, rows in tables.items():
         cells = [[title], *([f"{cell:.2%}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*cells[1:], strict=True)]
-        print(*(f"{dataset.name}  {'  '.join(map(str.ljust, row, widths))}".rstrip() for row in cells), sep="\n")
+        print(*(f"{dataset.name}  {'  '.join(map(str.ljust, row, widths))}".rstrip() for row in cells), "", sep="\n")
     command = f"python examples/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
-    facts = {"data": repr(dataset), "tables": tables, "command": command, "seed": options.seed,
+    facts = {"data": repr(dataset), "verdict": verdict, "tables": tables, "command": command, "seed": options.seed,
              "seconds": round(time.perf_counter() - STARTED), "machine": backend.describe().splitlines()}
     options.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(f"{dataset.name}  figure: {options.out}\n{dataset.name}  {verdict}")
 
 
-def arguments(description, out):
-    """A parser of the options that all examples have; each adds its own."""
+def arguments(description, out, trains=True):
+    """A parser of the options that all examples have, --epochs only those that train; each adds its own."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
+    if trains:
+        parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
     parser.add_argument("--limit", type=at_least(1, int), default=60_000, help="images of each set, at most")
     parser.add_argument("--device", type=device, default="cpu", help="where to compute: cpu or cuda")
     parser.add_argument("--seed", type=at_least(0, int), default=42, help="of initial weights and all else drawn")

@@ -2,19 +2,19 @@
 
 Figures 1 and 2 of Madry et al. (2018, arXiv:1706.06083): the loss on the way of PGD from 20 random starts for one
 image, of a natural and of an adversarially trained network; then, for five images, where it ends from many starts. The
-last line says whether the first is true: within one image and network no start ends above the mean of all by more than
+last line says whether the first is true: within one image and network no start ends further from the mean of all than
 half of it plus a tenth, and in the mean the robust network's losses are a tenth of the other's at most.
 """
 
 import numpy as np
-from common import arguments, at_least, mnist_or_digits, record
+from common import arguments, at_least, conclude, mnist_or_digits
 
 from tinyadv import attacks, models, plots
 
 
 def main(options):
     _, test = mnist_or_digits(options.limit)
-    attack, few = attacks.PGD(eps=0.3, step_size=0.01, steps=options.steps), test[:5]
+    attack, few = attacks.PGD(eps=0.3, step_size=0.01, steps=options.steps + 1), test[:5]
     names = {"natural": options.natural, "robust": options.robust}
     ways, ends = {}, {}
     table = [["network", "image", "starts", "lowest", "median", "mean", "highest", "deviation"]]
@@ -22,25 +22,24 @@ def main(options):
         model = models.zoo.load(file).to(options.device)
         losses = np.empty((options.ways, attack.steps))
 
-        def record_losses(step, losses=losses):
+        def watch(step, losses=losses):
             losses[step.examples, step.index] = step.losses.tolist()
 
         one = np.zeros(options.ways, int)  # a start is an example: each draws its own random numbers
-        attack.run(model, few.images[one], few.labels[one], seed=options.seed, callback=record_losses)
+        attack.run(model, few.images[one], few.labels[one], seed=options.seed, callback=watch)
         ways[name] = np.arange(attack.steps), losses
 
         rows = np.arange(len(few)).repeat(options.starts)
         final = np.empty(len(rows))
 
-        def record_final(step, final=final):
-            final[step.examples] = step.losses.tolist()  # the last step's remain
+        def watch_end(step, final=final):
+            final[step.examples] = step.losses.tolist()  # those of the last point remain
 
-        attack.run(model, few.images[rows], few.labels[rows], seed=options.seed, callback=record_final, progress=True)
+        attack.run(model, few.images[rows], few.labels[rows], seed=options.seed, callback=watch_end, progress=True)
         ends[name] = final.reshape(len(few), options.starts)
         table += [[name, f"a {label}", f"{options.starts:,}", *(f"{number:.3g}" for number in (
             each.min(), np.median(each), each.mean(), each.max(), each.std()))]
             for label, each in zip(few.labels, ends[name], strict=True)]
-    record(options, test, {f"Loss after {options.steps} steps of PGD, eps 0.3, step 0.01": table})
 
     figure = plots.blank(10, 7)
     top, bottom = figure.subfigures(2, 1)
@@ -51,17 +50,18 @@ def main(options):
                      list(names), xlabel=f"cross entropy after {options.steps} steps", figure=bottom,
                      title=f"{test.name}: {options.starts:,} starts")
     figure.savefig(options.out)
-    print(f"\n{test.name}  figure: {options.out}")
 
-    spread = max(float((each.max(axis=1) / (1.5 * each.mean(axis=1) + 0.1)).max()) for each in ends.values())
+    means = {name: each.mean(axis=1, keepdims=True) for name, each in ends.items()}
+    spread = max((abs(ends[name] - mean) / (mean / 2 + 0.1)).max() for name, mean in means.items())
     ratio = ends["robust"].mean() / ends["natural"].mean()
     verdict = "holds" if spread <= 1 and ratio < 0.1 else "does not hold: take more steps, or train longer"
-    print(f"{test.name}  the highest loss is {spread:.0%} of what it may be, the robust network's mean {ratio:.1%} of "
-          f"the other's: the claim {verdict}")
+    conclude(options, test, {f"Loss after {options.steps} steps of PGD, eps 0.3, step 0.01": table},
+             f"the losses differ by up to {spread:.0%} of what they may, the robust network's mean loss is {ratio:.1%} "
+             f"of the other's: the claim {verdict}")
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="loss_starts_mnist.png")
+    parser = arguments(__doc__, out="loss_starts_mnist.png", trains=False)
     parser.add_argument("--natural", choices=models.zoo.names(), default="mnist-madry-natural", help="a network")
     parser.add_argument("--robust", choices=models.zoo.names(), default="mnist-madry-linf", help="the robust one")
     parser.add_argument("--steps", type=at_least(1, int), default=100, help="of PGD, each of 0.01")

@@ -27,21 +27,24 @@ def made(module, settings, **more):
 def main(options):
     settings = tomllib.loads(options.config.read_text(encoding="utf-8"))
     train, test = mnist_or_digits(options.limit)
-    held_out = min(settings["held_out"], len(train) // 5)
+    held_out = max(1, min(settings["held_out"], len(train) // 5))
     train, validation = train[:-held_out], train[-held_out:]
 
-    model = made(models, settings["model"]).to(options.device)
+    given = {name: value for name in ("epochs", "seed") if (value := getattr(options, name)) is not None}
+    recipe, seed = settings["training"] | given, given.get("seed", settings["model"]["seed"])
+    model, method = made(models, settings["model"] | {"seed": seed}), made(training, settings["method"])
+    model.to(options.device)
     attack = attacks.PGD(**settings["evaluation"], steps=40)
-    recipe = settings["training"] | ({"epochs": options.epochs} if options.epochs else {})
-    weights, table = options.out.with_suffix(".npz"), options.out.with_suffix(".csv")
+    out = options.out or Path(f"{options.config.stem}.png")
+    weights, table = out.with_suffix(".npz"), out.with_suffix(".csv")
     try:
         history = training.fit(
             model, train, optimizer=made(nn.optim, settings["optimizer"], model=model), **recipe,
-            method=made(training, settings["method"]), schedule=made(nn.optim, settings["schedule"]),
+            method=method, schedule=made(nn.optim, settings["schedule"]),
             eps_schedule=training.ramp(**settings["ramp"]) if "ramp" in settings else None,
-            validation=validation, validation_attack=attack if "ramp" in settings else None,
-            checkpoint=options.out.with_suffix(".checkpoint.npz"), resume=True, progress=True)
-    except training.Interrupted as stopped:
+            validation=validation, validation_attack=None if method.budget is None else attack,
+            checkpoint=out.with_suffix(".checkpoint.npz"), resume=True, progress=True)
+    except (training.Interrupted, nn.StateError) as stopped:
         sys.exit(str(stopped))
     nn.save(model, weights)
     history.to_csv(table)
@@ -49,18 +52,18 @@ def main(options):
 
     subset = test[:options.images]
     clean = evaluation.accuracy(model, test)
-    robust = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
-    plots.history(history, title=train.name).savefig(options.out)
+    robust = evaluation.robust_accuracy(model, attack, subset, seed=seed, progress=True)
+    plots.history(history, title=train.name).savefig(out)
     print(f"\n{test.name}  accuracy on {len(test):,} images: {clean:.2%}")
-    print(f"{test.name}  figure: {options.out}; weights: {weights}; history: {table}")
-    why = "train longer" if "ramp" in settings else "it was trained on clean images"
+    print(f"{test.name}  figure: {out}; weights: {weights}; history: {table}")
+    why = "it was trained on clean images" if method.budget is None else "train longer"
     verdict = "holds" if robust > 0.5 else f"does not hold: {why}"
     print(f"{test.name}  under {attack} {robust:.2%} of {len(subset):,} images are right: the claim {verdict}")
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="madry_mnist.png")
-    parser.set_defaults(epochs=None)
+    parser = arguments(__doc__, out=None)
+    parser.set_defaults(epochs=None, seed=None)  # those of the settings, unless given
     parser.add_argument("--config", type=Path, default=CONFIGS / "mnist-madry-linf.toml", help="file of settings")
     parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")
     main(parser.parse_args())

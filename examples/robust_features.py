@@ -35,8 +35,7 @@ def plane(model, image, label, across, along, reach):
 def main(options):
     _, test = mnist_or_digits(options.limit)
     networks = {"natural": models.zoo.load(options.natural), "robust": models.zoo.load(options.robust)}
-    gradients, shares = {}, {}
-    many = test[:options.images]
+    many, gradients, shares = test[:options.images], {}, {}
     for name, model in networks.items():
         model.to(options.device)
         g = driver.input_gradients(model, many.images, many.labels)
@@ -72,7 +71,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="robust_features.png")
+    parser = arguments(__doc__, out="robust_features.png", trains=False)
     parser.add_argument("--natural", choices=models.zoo.names(), default="mnist-lenet-natural", help="a network")
     parser.add_argument("--robust", choices=models.zoo.names(), default="mnist-lenet-linf", help="the robust one")
     parser.add_argument("--eps", type=at_least(0, float), default=0.3, help="how far the planes reach")
