@@ -1,13 +1,12 @@
 """A trained network measured and put into the zoo, with its card.
 
-    python examples/madry_mnist.py --config examples/configs/mnist-madry-linf.toml --out madry.png
-    python -m benchmarks.cards examples/configs/mnist-madry-linf.toml --weights madry.npz
+    python examples/madry_mnist.py --config examples/configs/mnist-madry-linf.toml
+    python -m benchmarks.cards examples/configs/mnist-madry-linf.toml --weights mnist-madry-linf.npz
 
-Measures the clean accuracy on the test set, PGD of 20, 40 and 100 steps and with restarts, every other budgeted attack,
-and AutoAttack, each on the first --images or --few images, and runs the sanity checks; the weights are those of the
-file as the zoo rounds them. The settings
-give the budget ([evaluation] eps, norm) and the summary; the seconds of training are those of the history beside the
-weights, a .csv file of the same name.
+Measures the clean accuracy on the test set, PGD of 20, 40 and 100 steps, on the margin loss and with restarts, FGSM,
+MI-FGSM and AutoAttack, each on the first --images or --few images, and runs the sanity checks; the weights are those of
+the file as the zoo rounds them. The settings give the budget ([evaluation] eps, norm) and the summary; the seconds of
+training are those of the history beside the weights, a .csv file of the same name.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ def main(options: argparse.Namespace) -> None:
     here = f"{platform.processor() or platform.machine()}, {backend.usable_cores()} cores"
     with options.weights.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
         seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    options.folder.mkdir(exist_ok=True)  # before the hours of attacks
     train, test = data.mnist()
     model = nn.load(options.weights)
     facts = {"summary": summary, "settings": settings, "seconds": round(seconds), "version": tinyadv.__version__,

@@ -201,17 +201,19 @@ def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | N
 
 
 def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure | SubFigure | None = None) -> Figure:
-    """Accuracies and mean loss against the epoch, of the History that `training.fit` returns; ValueError if empty."""
+    """Accuracies, loss, learning rate and seconds by epoch, of the History of `training.fit`; ValueError if empty."""
     if not len(epochs):
         raise ValueError("epochs must hold at least one epoch, got none")
-    figure = figure or blank(8, 3.5)
-    parts: Any = figure.subfigures(1, 2)
+    figure = figure or blank(8, 6.5)
+    first, *parts = np.ravel(figure.subfigures(2, 2))
     names = {"accuracy": "as trained on", "validation": "held out", "robust": "held out, attacked"}
-    columns = {name: [getattr(epoch, name) for epoch in epochs] for name in ("epoch", "loss", *names)}
+    others = {"loss": "mean loss", "lr": "learning rate", "seconds": "seconds"}
+    columns = {name: [getattr(epoch, name) for epoch in epochs] for name in ("epoch", *names, *others)}
     known = {label: 100 * np.array(columns[name]) for name, label in names.items() if None not in columns[name]}
     lines({label: (columns["epoch"], percents) for label, percents in known.items()}, xlabel="epoch",
-          ylabel="accuracy (%)", title=title, figure=parts[0])
-    lines({"loss": (columns["epoch"], columns["loss"])}, xlabel="epoch", ylabel="mean loss", title=" ", figure=parts[1])
+          ylabel="accuracy (%)", title=title, figure=first)
+    for part, (name, label) in zip(parts, others.items(), strict=True):
+        lines({name: (columns["epoch"], columns[name])}, xlabel="epoch", ylabel=label, title=" ", figure=part)
     return figure.figure
 
 
