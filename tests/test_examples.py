@@ -29,6 +29,7 @@ TINY = {
                          "--natural", ZOO[1], "--linf", ZOO[0], "--l2", ZOO[0]),
     "loss_starts_mnist.py": ("--limit", "100", "--steps", "3", "--ways", "3", "--starts", "5",
                              "--natural", ZOO[1], "--robust", ZOO[0]),
+    "fast_training_mnist.py": (*SMALL, "--seeds", "2", "--restarts", "2", "--images", "4"),
     "capacity_mnist.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
 }
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "common.py")
