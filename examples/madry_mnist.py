@@ -13,7 +13,7 @@ from textwrap import indent
 
 from common import arguments, at_least, mnist_or_digits
 
-from tinyadv import attacks, evaluation, models, nn, plots, training
+from tinyadv import attacks, data, evaluation, models, nn, plots, training
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -42,6 +42,7 @@ def main(options):
             model, train, optimizer=made(nn.optim, settings["optimizer"], model=model), **recipe,
             method=method, schedule=made(nn.optim, settings["schedule"]),
             eps_schedule=training.ramp(**settings["ramp"]) if "ramp" in settings else None,
+            augment=made(data.augment, settings["augment"]) if "augment" in settings else None,
             validation=validation, validation_attack=None if method.budget is None else attack,
             checkpoint=out.with_suffix(".checkpoint.npz"), resume=True, progress=True)
     except (training.Interrupted, nn.StateError) as stopped:
