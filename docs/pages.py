@@ -14,10 +14,10 @@ DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"
 RESULTS = """# Results
 
-After this page you know what the published experiments on MNIST give when this library repeats them. Each section is
-what one script of `examples/` measured and drew; what it claims, and says whether it is so, is its heading. Above a
-figure stands the command that makes it, and on what machine it ran, below it the numbers; "published" are those
-of the source that the section names. `python docs/pages.py` writes the page from the files in `docs/results/`.
+After this page you know what published experiments on MNIST give when this library repeats them. Each section is one
+script of `examples/`: its claim is the heading, and "here" says whether it held. The command comes next, with what it
+took and on what machine, then the figure and the numbers; published ones are those of the source that is named.
+`python docs/pages.py` writes the page from the files in `docs/results/`.
 """
 ZOO = """# The zoo
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ def conclude(options, dataset, tables, verdict):
         cells = [[title], *([f"{cell:.2%}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*cells[1:], strict=True)]
         print(*(f"{dataset.name}  {'  '.join(map(str.ljust, row, widths))}".rstrip() for row in cells), "", sep="\n")
-    command = f"python examples/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
+    command = re.sub(r" --out[ =]\S+", "", " ".join(["python", f"examples/{Path(sys.argv[0]).name}", *sys.argv[1:]]))
     facts = {"data": repr(dataset), "verdict": verdict, "tables": tables, "command": command, "seed": options.seed,
              "seconds": round(time.perf_counter() - STARTED), "machine": backend.describe().splitlines()}
     options.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
