@@ -1,32 +1,29 @@
 """Trained on its own worst case, a small network keeps most of its accuracy where an ordinary one loses all.
 
 Adversarial training (Madry et al. 2018, arXiv:1706.06083): every batch is first attacked, here by a few steps of PGD,
-and the network is trained on what comes of it. Twice the network of fgsm_mnist.py, trained without and with; then the
-accuracy of both under PGD, by eps. The last line says whether the first is true: at the eps of training the one is
-right on less than 5% of the images, and the other on more than half.
+and the network is trained on what comes of it. Twice the same network, trained without and with; then the accuracy of
+both under PGD, by eps. The last line says whether the first is true: at the eps of training the one is right on less
+than 5% of the images, and the other on more than half.
 """
 
 from textwrap import indent
 
-from common import arguments, at_least, mnist_or_digits, slide_cnn
+from common import arguments, at_least, mnist_or_digits
 
 from tinyadv import attacks, evaluation, models, nn, plots, training
 
 
 def main(options):
     train, test = mnist_or_digits(options.limit)
-    natural = slide_cnn(train, test, options)
-
-    robust = models.SmallCNN(seed=options.seed).to(options.device)
-    history = training.fit(
-        robust, train, epochs=options.robust_epochs, optimizer=nn.optim.Adam(robust, lr=1e-3), batch_size=64,
-        attack=attacks.PGD(eps=options.eps, steps=options.steps), seed=options.seed, progress=True,
-        schedule=nn.optim.one_cycle(peak=0.1), eps_schedule=training.ramp(0.5))
-    print(indent(repr(history), f"{train.name}  "))
-
-    subset, attack = test[:options.images], attacks.PGD(eps=options.eps, steps=40)
-    curves = {}
-    for name, model in {"natural training": natural, "adversarial training": robust}.items():
+    inner = attacks.PGD(eps=options.eps, steps=options.steps)
+    subset, attack, curves = test[:options.images], attacks.PGD(eps=options.eps, steps=40), {}
+    for name, epochs, against in (("natural training", options.epochs, None),
+                                  ("adversarial training", options.robust_epochs, inner)):
+        model = models.ThresholdCNN(seed=options.seed).to(options.device)
+        history = training.fit(
+            model, train, epochs=epochs, attack=against, optimizer=nn.optim.Adam(model, lr=2e-3), batch_size=64,
+            seed=options.seed, schedule=nn.optim.one_cycle(peak=0.1), eps_schedule=training.ramp(0.5), progress=True)
+        print(indent(repr(history), f"{train.name}  "))
         print(f"\n{test.name}  {name}: accuracy {evaluation.accuracy(model, test):.2%}")
         budgets = [options.eps * (k / 6) for k in range(9)]
         curves[name] = evaluation.epsilon_curve(model, attack, subset, budgets, seed=options.seed, progress=True)
@@ -46,6 +43,6 @@ if __name__ == "__main__":
     parser = arguments(__doc__, out="adversarial_training_mnist.png")
     parser.add_argument("--eps", type=at_least(0, float), default=0.3, help="budget of training, in linf")
     parser.add_argument("--steps", type=at_least(1, int), default=5, help="of the attack on each batch")
-    parser.add_argument("--robust-epochs", type=at_least(1, int), default=4, help="of adversarial training")
+    parser.add_argument("--robust-epochs", type=at_least(1, int), default=5, help="of adversarial training")
     parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")
     main(parser.parse_args())
