@@ -205,7 +205,8 @@ def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure |
     if not len(epochs):
         raise ValueError("epochs must hold at least one epoch, got none")
     figure = figure or blank(8, 6.5)
-    first, *parts = np.ravel(figure.subfigures(2, 2))
+    quarters: Any = figure.subfigures(2, 2)
+    first, *parts = quarters.ravel()
     names = {"accuracy": "as trained on", "validation": "held out", "robust": "held out, attacked"}
     others = {"loss": "mean loss", "lr": "learning rate", "seconds": "seconds"}
     columns = {name: [getattr(epoch, name) for epoch in epochs] for name in ("epoch", *names, *others)}
