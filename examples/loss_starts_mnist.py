@@ -9,7 +9,7 @@ half of it plus a tenth, and in the mean the robust network's losses are a tenth
 import numpy as np
 from common import arguments, at_least, conclude, mnist_or_digits
 
-from tinyadv import attacks, models, plots
+from tinyadv import attacks, evaluation, models, plots
 
 
 def main(options):
@@ -20,6 +20,7 @@ def main(options):
     table = [["network", "image", "starts", "lowest", "median", "mean", "highest", "deviation"]]
     for name, file in names.items():
         model = models.zoo.load(file).to(options.device)
+        print(f"{test.name}  {name} network: accuracy {evaluation.accuracy(model, test):.2%}")
         losses = np.empty((options.ways, attack.steps))
 
         def watch(step, losses=losses):

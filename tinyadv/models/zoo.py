@@ -51,10 +51,15 @@ class Card:
         width = max((len(row["attack"]) for row in self.results), default=0)
         rows = [f"  {row['attack']:{width}}  {row['accuracy']:7.2%}  of {row['images']:,} images, seed {row['seed']}"
                 for row in self.results]
-        failed = [check["name"] for check in self.checks if not check["passed"]]
-        checks = f"  sanity checks: {len(self.checks) - len(failed)} of {len(self.checks)} passed"
         return "\n".join([f"{self.name}: {self.summary}", *(f"  {key:10}{fact}" for key, fact in facts.items()), *rows,
-                          ": but not ".join([checks, ", ".join(failed)]) if failed else checks])
+                          f"  sanity checks: {self.passed}"])
+
+    @property
+    def passed(self) -> str:
+        """How many of the checks are passed, and which are not."""
+        failed = [check["name"] for check in self.checks if not check["passed"]]
+        count = f"{len(self.checks) - len(failed)} of {len(self.checks)} passed"
+        return f"{count}: but not {', '.join(failed)}" if failed else count
 
 
 def names() -> list[str]:

@@ -239,7 +239,8 @@ class _Run:
     def save(self) -> None:
         """Write the checkpoint, if there is one; and stop there after Ctrl-C."""
         self.saved = time.monotonic()
-        if not all(array_module(p.data).isfinite(p.data).all() for p in self.model.parameters()):
+        begun = self.state.epoch or self.state.step  # before the first step the loss says it better
+        if begun and not all(array_module(p.data).isfinite(p.data).all() for p in self.model.parameters()):
             raise FloatingPointError(f"a weight is no finite number any more after {self.state.epoch} epochs and "
                                      f"{self.state.step} steps: try a lower rate, or clip_norm=1")
         if self.path:
