@@ -47,9 +47,8 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="budgets_mnist.png", trains=False)
-    for name, default in (("natural", "mnist-madry-natural"), ("linf", "mnist-madry-linf"), ("l2", "mnist-madry-l2")):
-        parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="the network so trained")
+    parser = arguments(__doc__, out="budgets_mnist.png", natural="mnist-madry-natural", linf="mnist-madry-linf",
+                       l2="mnist-madry-l2")
     parser.add_argument("--steps", type=at_least(1, int), default=100, help="of PGD")
     parser.add_argument("--queries", type=at_least(2, int), default=2000, help="of the boundary attack")
     parser.add_argument("--few", type=at_least(1, int), default=200, help="test images in l2, at most")

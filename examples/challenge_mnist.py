@@ -67,10 +67,8 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="challenge_mnist.png", trains=False)
-    for name, default in (("network", "mnist-madry-linf"), ("natural", "mnist-madry-natural"),
-                          ("robust", "mnist-lenet-linf")):
-        parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="a network of the zoo")
+    parser = arguments(__doc__, out="challenge_mnist.png", network="mnist-madry-linf", natural="mnist-madry-natural",
+                       robust="mnist-lenet-linf")
     parser.add_argument("--steps", type=at_least(1, int), default=100, help="of PGD, each of 0.01")
     parser.add_argument("--starts", type=at_least(1, int), default=50, help="random starts on the --few images")
     parser.add_argument("--few", type=at_least(1, int), default=1000, help="test images for many starts, at most")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import re
 import sys
 import time
@@ -48,11 +47,13 @@ def conclude(options, dataset, tables, verdict):
     print(f"{dataset.name}  figure: {options.out}\n{dataset.name}  {verdict}")
 
 
-def arguments(description, out, trains=True):
-    """A parser of the options that all examples have, --epochs only those that train; each adds its own."""
+def arguments(description, out, **networks):
+    """A parser of the options that all examples have; without a network of the zoo for an option, --epochs too."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    if trains:
+    for name, default in networks.items():
+        parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="a network of models.zoo")
+    if not networks:
         parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
     parser.add_argument("--limit", type=at_least(1, int), default=60_000, help="images of each set, at most")
     parser.add_argument("--device", type=device, default="cpu", help="where to compute: cpu or cuda")
@@ -64,10 +65,9 @@ def arguments(description, out, trains=True):
 def at_least(low, kind):
     """An argparse type: a finite number of this kind, from `low` up."""
     def number(text):
-        value = kind(text)
-        if not low <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"must be a number >= {low}, got {text}")
-        return value
+        if low <= (value := kind(text)) < float("inf"):
+            return value
+        raise argparse.ArgumentTypeError(f"must be a number >= {low}, got {text}")
     return number
 
 

@@ -62,9 +62,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="loss_starts_mnist.png", trains=False)
-    parser.add_argument("--natural", choices=models.zoo.names(), default="mnist-madry-natural", help="a network")
-    parser.add_argument("--robust", choices=models.zoo.names(), default="mnist-madry-linf", help="the robust one")
+    parser = arguments(__doc__, out="loss_starts_mnist.png", natural="mnist-madry-natural", robust="mnist-madry-linf")
     parser.add_argument("--steps", type=at_least(1, int), default=100, help="of PGD, each of 0.01")
     parser.add_argument("--ways", type=at_least(1, int), default=20, help="starts that are watched on their way")
     parser.add_argument("--starts", type=at_least(1, int), default=1000, help="starts for each of five images")

@@ -46,9 +46,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="pgd_steps_mnist.png", trains=False)
-    for name, default in (("first", "mnist-madry-linf"), ("second", "mnist-threshold-linf")):
-        parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="a network of the zoo")
+    parser = arguments(__doc__, out="pgd_steps_mnist.png", first="mnist-madry-linf", second="mnist-threshold-linf")
     parser.add_argument("--steps", type=at_least(1, int), nargs="+", default=[20, 40, 60, 80, 100], help="of PGD")
     parser.add_argument("--images", type=at_least(1, int), default=10_000, help="test images to attack, at most")
     main(parser.parse_args())

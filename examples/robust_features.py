@@ -71,9 +71,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="robust_features.png", trains=False)
-    parser.add_argument("--natural", choices=models.zoo.names(), default="mnist-lenet-natural", help="a network")
-    parser.add_argument("--robust", choices=models.zoo.names(), default="mnist-lenet-linf", help="the robust one")
+    parser = arguments(__doc__, out="robust_features.png", natural="mnist-lenet-natural", robust="mnist-lenet-linf")
     parser.add_argument("--eps", type=at_least(0, float), default=0.3, help="how far the planes reach")
     parser.add_argument("--columns", type=at_least(1, int), default=8, help="images in the figure")
     parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to measure, at most")
