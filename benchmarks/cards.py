@@ -3,10 +3,10 @@
     python examples/madry_mnist.py --config examples/configs/mnist-madry-linf.toml
     python -m benchmarks.cards examples/configs/mnist-madry-linf.toml --weights mnist-madry-linf.npz
 
-Measures the clean accuracy on the test set, PGD of 20, 40 and 100 steps, on the margin loss and with restarts, FGSM,
-MI-FGSM and AutoAttack, each on the first --images or --few images, and runs the sanity checks; the weights are those of
-the file as the zoo rounds them. The settings give the budget ([evaluation] eps, norm) and the summary; the seconds of
-training are those of the history beside the weights, a .csv file of the same name.
+Measures the clean accuracy on the test set, PGD of 20, 40 and 100 steps, FGSM and MI-FGSM on its first --images, PGD
+on the margin loss and with restarts on --few, and AutoAttack on --autoattack, and runs the sanity checks; the weights
+are those of the file as the zoo rounds them. The settings give the budget ([evaluation] eps, norm) and the summary; the
+seconds of training are those of the history beside the weights, a .csv file of the same name.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from tinyadv import attacks, backend, data, evaluation, nn
 from tinyadv.models import zoo
 
 
-def table(eps: float, norm: str) -> list[tuple[attacks.Attack, bool]]:
-    """The attacks of a card, and whether each is dear, and so measured on fewer images."""
+def table(eps: float, norm: str, options: argparse.Namespace) -> list[tuple[attacks.Attack, int]]:
+    """The attacks of a card, each with the number of images that it is measured on."""
     step = {"step_size": 0.01} if norm == "linf" else {}
-    pgd = [(attacks.PGD(eps=eps, steps=steps, norm=norm, **step), False) for steps in (20, 40, 100)]
+    pgd = [(attacks.PGD(eps=eps, steps=steps, norm=norm, **step), options.images) for steps in (20, 40, 100)]
     others = [
-        (attacks.FGSM(eps=eps, norm=norm), False),
-        (attacks.MIFGSM(eps=eps, norm=norm), False),
-        (attacks.PGD(eps=eps, steps=100, norm=norm, loss="margin", **step), True),
-        (attacks.PGD(eps=eps, steps=100, norm=norm, restarts=20, **step), True),
-        (attacks.AutoAttack(eps=eps, norm=norm), True),
+        (attacks.FGSM(eps=eps, norm=norm), options.images),
+        (attacks.MIFGSM(eps=eps, norm=norm), options.images),
+        (attacks.PGD(eps=eps, steps=100, norm=norm, loss="margin", **step), options.few),
+        (attacks.PGD(eps=eps, steps=100, norm=norm, restarts=20, **step), options.few),
+        (attacks.AutoAttack(eps=eps, norm=norm), options.autoattack),
     ]
     return pgd + others
 
@@ -55,8 +55,8 @@ def main(options: argparse.Namespace) -> None:
         zoo.publish(model, name, Path(folder), results=[], checks=[], **facts)
         model = nn.load(Path(folder) / f"{name}.npz")
     rows = [{"attack": "none", "images": len(test), "accuracy": evaluation.accuracy(model, test), "seed": 0}]
-    for attack, dear in table(measured["eps"], measured["norm"]):
-        subset = test[:options.few if dear else options.images]
+    for attack, images in table(measured["eps"], measured["norm"], options):
+        subset = test[:images]
         accuracy = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
         rows.append({"attack": str(attack), "images": len(subset), "accuracy": accuracy, "seed": options.seed})
         print(rows[-1], flush=True)
@@ -70,7 +70,8 @@ if __name__ == "__main__":
     parser.add_argument("config", type=Path, help="file of settings")
     parser.add_argument("--weights", type=Path, required=True, help="what the training has saved")
     parser.add_argument("--images", type=int, default=10_000, help="test images for the cheaper attacks")
-    parser.add_argument("--few", type=int, default=1000, help="test images for AutoAttack and for restarts")
+    parser.add_argument("--few", type=int, default=1000, help="for the margin loss and for restarts")
+    parser.add_argument("--autoattack", type=int, default=1000, help="for AutoAttack; 10,000 take an hour or two")
     parser.add_argument("--seed", type=int, default=0, help="of the attacks")
     parser.add_argument("--machine", default="", help="on which it was trained, for the card")
     parser.add_argument("--folder", type=Path, default=zoo.FOLDER, help="of the zoo")
