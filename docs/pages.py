@@ -22,7 +22,7 @@ took and on what machine, then the figure and the numbers; published ones are th
 ZOO = """# The zoo
 
 After this page you know which trained networks come with tinyadv, how each was made, and how much it withstands.
-`models.zoo.load(name)` loads one, `models.zoo.card(name)` prints what stands here. All numbers are of the test set and
+`models.zoo.load(name)` loads one, `models.zoo.card(name)` is what stands here. All numbers are of the test set and
 of the weights as they are shipped, rounded, and of its first images, as many as the tables say. `python docs/pages.py`
 writes the page from the cards, and `python -m benchmarks.cards` makes one.
 """
@@ -66,8 +66,8 @@ def the_zoo():
             f"## {card.name}",
             f"{card.summary} `models.{card.model}`, {card.parameters:,} parameters; data: {card.data}.",
             f"```sh\n{card.training}\n```",
-            f"{card.seconds:,.0f} seconds on {card.machine}; tinyadv {card.version}; SHA-256 of the weights: "
-            f"`{card.sha256}`.", table(rows),
+            f"{card.seconds:,.0f} seconds, without validation, on {card.machine}; tinyadv {card.version}; SHA-256 of "
+            f"the weights: `{card.sha256}`.", table(rows),
             f"`evaluation.sanity_checks`, on 200 images: {card.passed}."]) + "\n")
     return "\n".join([ZOO, table(overview), "", *sections])
 

@@ -1,10 +1,11 @@
-"""More starts break a robust network, and another loss hardly; and what fools other networks fools it seldom.
+"""More random starts break more images of a robust network, with either loss; what fools other networks seldom does.
 
-The table of the MNIST challenge of Madry et al. (2018, arXiv:1706.06083, table 1, and its public leaderboard): a
-network that is adversarially trained with eps 0.3, under one step and a hundred, the loss of Carlini and Wagner, many
-restarts, and what was made for another network (transfer). The last line says whether the first is true: with either
-loss the last start leaves fewer images than the first, the two losses end within two points, and every transferred
-attack leaves more than the same attack on the network itself.
+The table of the public MNIST challenge of Madry et al. (2018, arXiv:1706.06083): a network that is adversarially
+trained with eps 0.3, under one step and a hundred, the loss of Carlini and Wagner, many restarts, and what was made for
+another network (transfer). Theirs was transferred from other copies of the same network, and the table does not tell
+the steps; ours from a network trained naturally and from a smaller robust one. The last line says whether the first is
+true: with either loss the last start leaves fewer images than the first, the two losses end within two points, and
+every transferred attack leaves more than the same attack on the network itself.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from common import arguments, at_least, conclude, mnist_or_digits
 
 from tinyadv import attacks, evaluation, models, plots
 
-PUBLISHED = {  # of their own network; transferred from other copies of it, trained on images and on adversarial ones
+PUBLISHED = {  # of their own network
     ("white box", "FGSM, cross entropy"): 0.9636, ("white box", "FGSM, margin"): 0.9640,
     ("white box", "PGD-100, cross entropy"): 0.9252, ("white box", "PGD-100, margin"): 0.9304,
     ("50 starts", "PGD-100, cross entropy"): 0.8962, ("50 starts", "PGD-100, margin"): 0.8971,

@@ -45,13 +45,14 @@ def main(options):
         print(f"{test.name}  {name} network: accuracy {evaluation.accuracy(model, test):.2%}; within a pixel of a "
               f"stroke lies {shares[name].mean():.0%} of the squared gradient, and {near.mean():.0%} of the image")
 
-    rng, reach, planes = np.random.default_rng(options.seed), np.linspace(-options.eps, options.eps, SIDE), {}
+    reach, planes = np.linspace(-options.eps, options.eps, SIDE), {}
     for name, model in networks.items():
+        rng = np.random.default_rng(options.seed)  # the same random signs for both
         planes[name] = np.array([
             plane(model, image, label, rng.choice([-1, 1], image.shape), np.sign(g), reach)
             for image, label, g in zip(many.images, many.labels, gradients[name], strict=False)])
-        print(f"{test.name}  {name} network: mean loss on {len(planes[name])} planes from "
-              f"{planes[name].mean(axis=(1, 2)).min():.3g} to {planes[name].mean(axis=(1, 2)).max():.3g}")
+        low, high = (end(planes[name].mean(axis=(1, 2))) for end in (np.min, np.max))
+        print(f"{test.name}  {name} network: mean loss on {len(planes[name])} planes {low:.3g} to {high:.3g}")
 
     figure = plots.blank(1 + 0.9 * options.columns, 7)
     top, bottom = figure.subfigures(2, 1)

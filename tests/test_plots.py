@@ -291,7 +291,7 @@ def test_a_history_shows_what_was_measured_against_the_epoch(count, attacked):
     first, loss, rate, seconds = plots.history(epochs).axes
     found = {line.get_label(): line.get_ydata().tolist() for line in first.lines}
     expected = {"as trained on": [50] * count, "held out": [75] * count}
-    assert found == expected | ({"held out, attacked": [25] * count} if attacked else {})
+    assert found == expected | ({"attacked": [25] * count} if attacked else {})
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [1 / k for k in range(1, count + 1)])
     assert rate.lines[0].get_ydata().tolist() == [0.1] * count
     assert seconds.lines[0].get_ydata().tolist() == [2.0] * count

@@ -11,6 +11,7 @@ works on a server and in threads. `figure=` draws into a part of a larger figure
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from tinyadv.data import Dataset
 
 # Colours of Okabe and Ito (2008), which every kind of colour vision tells apart; the markers serve in print.
 BLUE, VERMILION = "#0072B2", "#D55E00"
-LINES = ((BLUE, "o"), (VERMILION, "s"), ("#009E73", "^"), ("#E69F00", "D"), ("#CC79A7", "v"))
+LINES = ((BLUE, "o"), (VERMILION, "s"), ("#009E73", "^"), ("#E69F00", "D"), ("#CC79A7", "v"), ("#56B4E9", "P"),
+         ("#000000", "X"))
 
 
 def blank(width: float, height: float) -> Figure:
@@ -171,7 +173,7 @@ def histograms(values: Mapping[str, Sequence[Array]], names: Sequence[str], *, x
     figure.suptitle(title or "")
     for axes, (heading, several) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
         bins = np.linspace(min(map(np.min, several)), max(map(np.max, several)), 41)
-        for each, name, (colour, _) in zip(several, names, LINES, strict=False):
+        for each, name, (colour, _) in zip(several, names, cycle(LINES), strict=False):
             axes.hist(each, bins=bins if bins[-1] > bins[0] else 1, color=colour, alpha=0.7, label=name)
         axes.set(title=heading, yticks=[])
         axes.spines[["top", "left", "right"]].set_visible(False)
@@ -207,7 +209,7 @@ def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure |
     figure = figure or blank(8, 6.5)
     quarters: Any = figure.subfigures(2, 2)
     first, *parts = quarters.ravel()
-    names = {"accuracy": "as trained on", "validation": "held out", "robust": "held out, attacked"}
+    names = {"accuracy": "as trained on", "validation": "held out", "robust": "attacked"}
     others = {"loss": "mean loss", "lr": "learning rate", "seconds": "seconds"}
     columns = {name: [getattr(epoch, name) for epoch in epochs] for name in ("epoch", *names, *others)}
     known = {label: 100 * np.array(columns[name]) for name, label in names.items() if None not in columns[name]}

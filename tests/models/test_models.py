@@ -8,10 +8,17 @@ from hypothesis import strategies as st
 from tinyadv import Tensor, gradients, models, nn, ops
 
 PARAMETERS = {models.SmallCNN: 824_362, models.LeNet: 61_706, models.MadryCNN: 3_274_634,
-              models.ThresholdCNN: 349_630}
-IMAGES = np.random.default_rng(0).random((3, 1, 28, 28), np.float32)
+              models.ThresholdCNN: 349_630, models.CifarCNN: 551_466, models.ResNet20: 269_722}
 
 every_model = pytest.mark.parametrize("model", PARAMETERS, ids=lambda model: model.__name__)
+
+
+def images(model):
+    return np.random.default_rng(0).random((3, *model.input_shape), np.float32)
+
+
+def test_every_network_is_tested():
+    assert {model.__name__ for model in PARAMETERS} == set(models.__all__) - {"zoo"}
 
 
 def shapes(model):
@@ -26,7 +33,8 @@ def test_the_summary_counts_the_parameters_that_the_sources_print(model, capsys)
     *rows, _, total = capsys.readouterr().out.splitlines()[2:]
     assert total == f"Total parameters: {PARAMETERS[model]:,}"
     names, outputs, counts = zip(*(re.split("  +", row) for row in rows), strict=True)
-    assert list(names) == [f"{i} ({type(layer).__name__})" for i, layer in enumerate(made.layers)]
+    leaves = [(name, module) for name, module in made.named_modules() if len(list(module.named_modules())) == 1]
+    assert list(names) == [f"{name} ({type(module).__name__})" for name, module in leaves]
     assert outputs[-1] == "(N, 10)"
     assert sum(int(count.replace(",", "")) for count in counts) == PARAMETERS[model]
 
@@ -66,17 +74,17 @@ def test_the_seed_draws_the_weights(model):
 
 @every_model
 def test_logits_are_float32_and_do_not_depend_on_the_batch(model):
-    made = model(seed=1).eval()
-    logits = made(IMAGES)
+    made, x = model(seed=1).eval(), images(model)
+    logits = made(x)
     assert (logits.shape, logits.dtype) == ((3, 10), np.float32)
-    alone = np.concatenate([made(image[None]).data for image in IMAGES])
+    alone = np.concatenate([made(image[None]).data for image in x])
     np.testing.assert_allclose(logits.data, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
-    assert made(IMAGES[:0]).shape == (0, 10)
+    assert made(x[:0]).shape == (0, 10)
 
 
 @every_model
 def test_the_loss_depends_on_every_parameter_and_on_the_pixels(model):
-    made, x = model(seed=1), Tensor(IMAGES)
+    made, x = model(seed=1), Tensor(images(model))
     loss = ops.cross_entropy(made(x), np.array([1, 2, 3]), reduction="sum")
     for tensor, gradient in zip([x, *made.parameters()], gradients(loss, [x, *made.parameters()]), strict=True):
         assert (gradient.shape, gradient.dtype) == (tensor.shape, np.float32)
@@ -84,13 +92,13 @@ def test_the_loss_depends_on_every_parameter_and_on_the_pixels(model):
         assert gradient.any()
 
 
-def test_lenet_alone_drops_out_and_only_in_training():
-    for model in PARAMETERS:
-        made = model(seed=1)
-        one, other = made(IMAGES).data, made(IMAGES).data
-        assert np.array_equal(one, other) == (model is not models.LeNet)
-        made.eval()
-        np.testing.assert_array_equal(made(IMAGES).data, made(IMAGES).data)
+@every_model
+def test_those_with_dropout_draw_in_training_and_only_then(model):
+    made, x = model(seed=1), images(model)
+    one, other = made(x).data, made(x).data
+    assert np.array_equal(one, other) == (model not in (models.LeNet, models.CifarCNN))
+    made.eval()
+    np.testing.assert_array_equal(made(x).data, made(x).data)
 
 
 @every_model

@@ -1,5 +1,6 @@
 import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +62,15 @@ def test_a_damaged_file_and_an_unknown_name_are_refused(published, tmp_path):
         zoo.load("lenet")
     with pytest.raises(ValueError, match="name must be one of lenet; got 'alexnet'"):
         zoo.load("alexnet")
+
+
+def test_every_network_has_its_settings_and_every_default_of_an_example_is_there():
+    examples = Path(__file__).parents[2] / "examples"
+    assert {path.stem for path in (examples / "configs").glob("*.toml")} == set(zoo.names())
+    sources = [path.read_text(encoding="utf-8") for path in examples.glob("*.py")]
+    named = {name for source in sources for name in re.findall(r"\"(mnist-\w+-\w+)\"", source)}
+    assert named <= set(zoo.names())
+    assert len(named) > 4
 
 
 def test_the_package_stays_small():

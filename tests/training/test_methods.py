@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from training_cases import fit, linear, stripes, weights, with_modes
 
 from tinyadv import Tensor, evaluation, no_grad, ops, training
-from tinyadv.attacks import FGSM, PGD, DeepFool, Square
+from tinyadv.attacks import FGSM, PGD, AutoAttack, DeepFool, MultiAttack, Square, Transfer, driver
+from tinyadv.attacks.norms import ball_class
 from tinyadv.nn.optim import SGD
 from tinyadv.random import Streams
 from tinyadv.training import TRADES, Adversarial, Fast, Free, Mixed, Standard, Update
-from tinyadv.training.methods import Scene, weakened
+from tinyadv.training.methods import Scene
 
 ATTACK = PGD(0.2, steps=3)
 METHODS = [
@@ -104,7 +105,7 @@ def test_crafting_in_evaluation_mode_leaves_the_running_statistics_alone_and_in_
     for crafting, moved in ("eval", False), ("train", True):
         model = with_modes().train()
         before = weights(model)
-        Adversarial(ATTACK, crafting).step(scene(model, Recorder()), train.images, train.labels)
+        Adversarial(ATTACK, crafting=crafting).step(scene(model, Recorder()), train.images, train.labels)
         assert (weights(model) != before) == moved
         assert all(module.training for _, module in model.named_modules())
 
@@ -153,9 +154,17 @@ def test_trades_attacks_the_divergence_and_needs_no_labels():
     assert (reached > drawn).all()
 
 
-def test_fast_is_one_step_of_pgd_from_a_random_point():
-    assert Fast(eps=0.3).attack == PGD(0.3, step_size=0.375, steps=1)
-    assert Fast(eps=0.3).watch == PGD(0.3, steps=10)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_fast_trains_on_one_step_of_a_quarter_more_than_eps_from_a_random_point_even_if_that_is_worse(norm):
+    model, train, update = linear(), stripes(12), Recorder()
+    low, high = bounds = (-1.0, 2.0)
+    Fast(0.3, norm, bounds, label_smoothing=0.1).step(scene(model, update), train.images, train.labels)
+    ball = ball_class(norm)(train.images, 0.3, bounds)
+    start = ball.random(scene(model, update).streams)
+    slope = driver.input_gradients(model, start, train.labels)
+    np.testing.assert_allclose(update.inputs[0][0], ball.project(start + 0.375 * ball.steepest(slope)), atol=1e-6)
+    assert Fast(0.3, norm, bounds).watch == PGD(0.3, steps=10, norm=norm, bounds=bounds)
+    assert low <= update.inputs[0][0].min() < 0 < 1 < update.inputs[0][0].max() <= high
 
 
 def test_free_updates_the_weights_in_every_replay_and_goes_on_from_the_last_perturbation():
@@ -165,18 +174,23 @@ def test_free_updates_the_weights_in_every_replay_and_goes_on_from_the_last_pert
     assert len(update.inputs) == 3
     later = stripes(7, seed=1)
     Free(0.4, replays=1).step(scene(linear(), update, memory=memory), later.images, later.labels)
-    reached = np.minimum(train.images + 0.4, 1) - train.images  # the slope is one everywhere
-    np.testing.assert_allclose(update.inputs[3], np.minimum(later.images + reached[:7], 1), atol=1e-6)
+    np.testing.assert_allclose(update.inputs[3], np.minimum(later.images + 0.4, 1), atol=1e-6)  # the slope is 1
     assert len(memory["perturbation"]) == 12
 
 
 @given(strength=st.floats(1e-6, 1))
-def test_a_weakened_attack_has_a_smaller_budget_and_steps_as_much_shorter(strength):
+def test_a_scaled_attack_has_a_smaller_budget_and_steps_as_much_shorter_whatever_it_is_part_of(strength):
     attack = PGD(0.3, step_size=0.01, steps=40)
-    weak = weakened(attack, strength)
+    weak = attack.scaled(strength)
     assert weak.eps == pytest.approx(0.3 * strength)
     assert weak.step_size == pytest.approx(0.01 * strength)
-    assert weakened(PGD(0.3), strength).step_size is None
+    assert PGD(0.3).scaled(strength).step_size is None
+    surrogate = linear()
+    several = MultiAttack([attack, Transfer(surrogate, attack)])
+    assert several.scaled(strength) == MultiAttack([weak, Transfer(surrogate, weak)])
+    assert AutoAttack(0.3).scaled(strength) == AutoAttack(weak.eps)
+    with pytest.raises(ValueError, match="eps to vary"):
+        DeepFool().scaled(strength)
 
 
 def test_a_collapse_of_the_robust_accuracy_stops_fast_training_with_the_weights_from_before(monkeypatch):
@@ -193,6 +207,7 @@ def test_a_collapse_of_the_robust_accuracy_stops_fast_training_with_the_weights_
     with pytest.warns(training.CatastrophicOverfitting, match=re.escape("fell from 50.0% to 29.0% in epoch 4")):
         history = fit(model, stripes(40), epochs=9, method=Fast(eps=0.1))
     assert [epoch.robust for epoch in history] == [0.3, 0.5, 0.45, 0.29]
+    assert {epoch.validation for epoch in history} == {None}  # nothing was held out
     assert weights(model) == kept[1]
 
 

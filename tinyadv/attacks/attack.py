@@ -65,6 +65,12 @@ class Attack(Parameters):
             raise ValueError(f"attack must have an eps to vary, got {self}")
         return replace(cast(Any, self), eps=eps)
 
+    def scaled(self, factor: float) -> Attack:
+        """The same attack, its budget and the length of its steps times a factor; ValueError if it has no budget."""
+        scaled: Any = self.with_eps(factor * getattr(self, "eps", math.nan))
+        step_size = getattr(scaled, "step_size", None)
+        return replace(scaled, step_size=factor * step_size or None) if step_size else scaled
+
     def __call__(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, **options: Any) -> Array:
         """The adversarial images alone, an array like x; arguments and options are those of `run`."""
         return self.run(model, x, y, _report=False, **options).x_adv

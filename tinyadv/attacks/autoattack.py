@@ -74,7 +74,7 @@ class AutoAttack(MultiAttack):
     def names(self) -> tuple[str, ...]:
         return tuple(self._ensemble())
 
-    with_eps = Attack.with_eps
+    with_eps, scaled = Attack.with_eps, Attack.scaled
 
     def run(self, model: Callable, x: Array, y: Array, **options: Any) -> AttackResult:
         """As of MultiAttack: `state=` names a file to go on from after a kill."""

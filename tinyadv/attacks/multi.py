@@ -51,6 +51,9 @@ class MultiAttack(Composite):
     def with_eps(self, eps: float) -> Attack:
         return replace(self, attacks=tuple(attack.with_eps(eps) for attack in self.attacks))
 
+    def scaled(self, factor: float) -> Attack:
+        return replace(self, attacks=tuple(attack.scaled(factor) for attack in self.attacks))
+
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, skip_misclassified: bool = False, state: str | Path | None = None,
             progress: bool = False, **options: Any) -> AttackResult:

@@ -42,6 +42,9 @@ class Transfer(Composite):
     def with_eps(self, eps: float) -> Transfer:
         return replace(self, attack=self.attack.with_eps(eps))
 
+    def scaled(self, factor: float) -> Transfer:
+        return replace(self, attack=self.attack.scaled(factor))
+
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, skip_misclassified: bool = False, **options: Any) -> AttackResult:
         """As of any attack; what is skipped is what the model, and not the surrogate, gets wrong."""

@@ -20,13 +20,14 @@ from tinyadv.nn.state import HEADER, StateError, defined_subclasses, read_npz, w
 FOLDER = Path(__file__).with_name("weights")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Card:
-    """What a reader has to know of a trained network before using it.
+    """What a reader has to know of a trained network before using it; prints as a page of it.
 
     summary: one sentence; model: its class; parameters: their number; training: the command that makes it, `settings`
-    what its file of settings says, `seconds` how long that took, on `machine`; data: what it was trained on; sha256: of
-    the weights' file; version: of tinyadv. results: rows {"attack", "images", "accuracy", "seed"}, of the test set.
+    what its file of settings says, `seconds` how long its steps took, without validation, on `machine`; data: what it
+    was trained on; sha256: of the weights' file; version: of tinyadv. results: rows {"attack", "images", "accuracy",
+    "seed"}, of the test set; checks: those of `evaluation.sanity_checks`.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Card:
     results: list[dict[str, Any]]
     checks: list[dict[str, Any]]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         facts = {
             "model": f"{self.model}, {self.parameters:,} parameters", "training": self.training, "data": self.data,
             "took": f"{self.seconds:,.0f} s on {self.machine}", "tinyadv": self.version, "sha256": self.sha256,

@@ -3,10 +3,10 @@
 from tinyadv.training.checkpoint import Interrupted
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.loop import CatastrophicOverfitting, fit, ramp
-from tinyadv.training.methods import TRADES, Adversarial, Fast, Free, Method, Mixed, Standard
+from tinyadv.training.methods import TRADES, Adversarial, Fast, Free, Method, Mixed, Scene, Standard, attacked
 from tinyadv.training.update import Update, updates
 
 __all__ = [
     "TRADES", "Adversarial", "CatastrophicOverfitting", "Epoch", "Fast", "Free", "History", "Interrupted", "Method",
-    "Mixed", "Standard", "Update", "fit", "ramp", "updates",
+    "Mixed", "Scene", "Standard", "Update", "attacked", "fit", "ramp", "updates",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.backend import move, to_host
+from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
 from tinyadv.nn.state import FORMAT, HEADER, StateError, read_archive, write_npz
@@ -30,9 +32,8 @@ class State:
     """Where a run stands, besides its model and optimiser.
 
     epoch, step: what comes next, both from 0; loss_sum, hits, seconds: of the epoch so far; rate, strength: the
-    learning rate and the factor of the budget in the last step. best: the state_dict of the
-    epoch of the highest robust accuracy; average: of the averaged weights; memory: the method's own. Empty where there
-    is no such thing.
+    learning rate and the factor of the budget in the last step. best: the state_dict of the epoch of the highest robust
+    accuracy; average: of the averaged weights; memory: the method's own. Empty where there is no such thing.
     """
 
     epoch: int = 0
@@ -100,6 +101,12 @@ def _dropouts(model: Module) -> dict[str, dict[str, int]]:
     keys = {"seed", "calls"}
     return {name: {key: vars(module)[key] for key in sorted(keys)} for name, module in model.named_modules()
             if keys <= vars(module).keys()}
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """The name and the size of a data set, and checksums of its images and labels."""
+    images, labels = (zlib.crc32(each.tobytes()) for each in (dataset.images, dataset.labels))
+    return f"{dataset!r}, CRC {images:08x} and {labels:08x}"
 
 
 @contextmanager

@@ -14,7 +14,9 @@ class Epoch:
     """What one epoch came to.
 
     loss, accuracy: means over its batches, as they were trained on. validation, robust: the accuracy on held-out
-    images, clean and under attack; None where it was not measured. lr, eps: the rate and the budget of the last step.
+    images, clean and under attack (`robust` of training images, where `fit` watches a method and none are held out);
+    None where it was not measured. lr, eps: the rate and the budget of the last step. seconds: of the steps, without
+    what is measured after them.
     """
 
     epoch: int
@@ -34,7 +36,7 @@ class History(Sequence[Epoch]):
         self.epochs = list(epochs)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.epochs[index]
+        return History(self.epochs[index]) if isinstance(index, slice) else self.epochs[index]
 
     def __len__(self) -> int:
         return len(self.epochs)

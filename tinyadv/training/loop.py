@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 import warnings
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer, Schedule
 from tinyadv.nn.state import built_from
 from tinyadv.random import Streams
-from tinyadv.training.checkpoint import Interrupted, State, interruptible
+from tinyadv.training.checkpoint import Interrupted, State, fingerprint, interruptible
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.methods import Adversarial, Method, Scene, Standard
 from tinyadv.training.update import Update, updates
@@ -60,7 +60,8 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
     average: the decay of an exponential average of the weights, 0.999 say; with one, the averaged model is measured
         after each epoch, and is what the model is in the end.
     validation: images held out, whose accuracy is measured after each epoch, also under validation_attack; then the
-        model ends as it was after the epoch of the highest robust accuracy.
+        model ends as it was after the epoch of the highest robust accuracy. `Fast` has an attack of its own for that,
+        and takes training images where none are held out.
     checkpoint: a file for the state of training, written before it starts, after each epoch, every so many minutes and
         on Ctrl-C (Interrupted is raised then). resume: go on from that file, if it is there, to the very same weights
         as without a break; all other arguments must be the same.
@@ -92,11 +93,11 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         raise ValueError("resume needs the file to go on from: give checkpoint, too")
     if path and path.exists() and not resume:
         raise ValueError(f"checkpoint {path} is there already: go on with resume=True, or remove it")
-    if method.watch and validation_attack is None:
-        validation, validation_attack = validation or train[:WATCHED], method.watch
-    run = _Run(model, train, epochs, optimizer, method, batch_size, seed, schedule, eps_schedule, augment, clip_norm,
-               average, validation, validation_attack, path, 60 * minutes, progress)
-    return run.all(resume)
+    return _Run(
+        model=model, train=train, epochs=int(epochs), optimizer=optimizer, method=method, batch_size=batch_size,
+        seed=operator.index(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,
+        average=average, validation=validation, validation_attack=validation_attack or method.watch, path=path,
+        interval=60 * minutes, progress=progress).all(resume)
 
 
 @dataclass
@@ -191,19 +192,19 @@ class _Run:
         """Measure the model at the end of an epoch, and enter it into the history."""
         state, count = self.state, len(self.train)
         live, clean, robust, best = self.model.state_dict(), None, None, 0.0
-        if self.validation is not None:
+        if self.validation or self.validation_attack:
             self.model.load_state_dict(self.averaged())
             try:
-                clean = evaluation.accuracy(self.model, self.validation)
-                if self.validation_attack is not None:
-                    robust = evaluation.robust_accuracy(self.model, self.validation_attack, self.validation,
-                                                        seed=self.seed)
+                clean = evaluation.accuracy(self.model, self.validation) if self.validation else None
+                if self.validation_attack:
+                    robust = evaluation.robust_accuracy(self.model, self.validation_attack,
+                                                        self.validation or self.train[:WATCHED], seed=self.seed)
                     best = max((each.robust or 0.0 for each in state.history), default=0.0)
                     if robust >= best:
                         state.best = self.model.state_dict()
             finally:
                 self.model.load_state_dict(live)
-        budget = None if self.method.budget is None else self.method.budget * state.strength
+        budget = None if self.method.budget is None else float(self.method.budget * state.strength)
         state.history.epochs.append(Epoch(state.epoch + 1, state.loss_sum / count, state.hits / count, clean,
                                           state.rate, state.seconds, robust, budget))
         state.epoch, state.step, state.loss_sum, state.hits, state.seconds = state.epoch + 1, 0, 0.0, 0, 0.0
@@ -227,13 +228,12 @@ class _Run:
 
     def described(self) -> dict[str, object]:
         """What a run that goes on must have in common with this one."""
-        images, labels = (zlib.crc32(each.tobytes()) for each in (self.train.images, self.train.labels))
-        return {"model": built_from(self.model), "data": f"{self.train!r}, CRC {images:08x} and {labels:08x}",
-                "optimizer": repr(self.optimizer),
+        return {"model": built_from(self.model), "data": fingerprint(self.train),
+                "validation": self.validation and fingerprint(self.validation),
                 **{name: repr(getattr(self, name)) for name in (
-                    "epochs", "method", "batch_size", "seed", "clip_norm", "average", "validation",
+                    "epochs", "optimizer", "method", "batch_size", "seed", "clip_norm", "average",
                     "validation_attack")},
-                **{name: [factor(k / 10) for k in range(11)] if factor else None for name, factor in (
+                **{name: factor and [float(factor(k / 100)) for k in range(101)] for name, factor in (
                     ("schedule", self.schedule), ("eps_schedule", self.eps_schedule))}}
 
     def save(self) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from tinyadv.backend import Array, move
 from tinyadv.nn import Module
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, no_grad
-from tinyadv.training.update import Update
+from tinyadv.training.update import Update, cross_entropy
 
 
 @dataclass
@@ -66,8 +65,7 @@ class Method:
 
     def losses(self, model: Callable, labels: Array, x: Tensor) -> tuple[Tensor, Tensor]:
         """The losses (n,) on one set of inputs, and the logits whose predictions are counted."""
-        logits = model(x)
-        losses, share = ops.cross_entropy(logits, labels, "none"), self.label_smoothing
+        (losses, logits), share = cross_entropy(model, labels, x), self.label_smoothing
         if share:
             losses = (1 - share) * losses - share * ops.mean(ops.log_softmax(logits), axis=1)
         return losses, logits
@@ -89,7 +87,7 @@ class Adversarial(Method):
     """
 
     attack: Attack
-    crafting: str = "eval"
+    crafting: str = field(default="eval", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,7 +119,7 @@ class Mixed(Adversarial):
             raise ValueError(f"clean_weight must be in [0, 1], got {self.clean_weight!r}")
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
-        return images, attacked(self.attack, scene, images, labels, self.crafting)
+        return images, *super().inputs(scene, images, labels)
 
     def losses(self, model: Callable, labels: Array, *x: Tensor) -> tuple[Tensor, Tensor]:
         (clean, _), (attacked, logits) = (super(Mixed, self).losses(model, labels, each) for each in x)
@@ -133,29 +131,41 @@ class Fast(Adversarial):
     """Adversarial training with one step of 1.25 eps from a random point: Wong et al. 2020, arXiv:2001.03994.
 
     Its robustness may vanish within an epoch, while the accuracy under its own attack rises to 100% (catastrophic
-    overfitting). `fit` therefore measures the accuracy under PGD after every epoch, and stops where it has collapsed.
+    overfitting). `fit` therefore measures the accuracy under PGD of ten steps after every epoch, unless it is given
+    another validation_attack, and stops where it has collapsed.
     """
 
-    attack: Attack = field(init=False)
+    attack: Attack = field(init=False, repr=False)
     eps: float = 0.3
     norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        attack = PGD(eps=self.eps, step_size=1.25 * self.eps or None, steps=1, norm=self.norm)
-        object.__setattr__(self, "attack", attack)
+        object.__setattr__(self, "attack", _OneStep(eps=self.eps, steps=1, norm=self.norm, bounds=self.bounds))
         super().__post_init__()
 
     @property
     def watch(self) -> Attack | None:
-        return PGD(eps=self.eps, steps=10, norm=self.norm)
+        return PGD(eps=self.eps, steps=10, norm=self.norm, bounds=self.bounds)
+
+
+@dataclass(frozen=True)
+class _OneStep(PGD):
+    """PGD of a single step of 1.25 eps, where the random point that it starts from is no candidate."""
+
+    _reach = 1.25
+
+    def perturb(self, batch: Batch) -> Array:
+        x = batch.ball.random(batch.streams)
+        return x + self._reach * self.eps * batch.ball.steepest(batch.gradient(x, candidate=False))
 
 
 @dataclass(frozen=True)
 class Free(Method):
     """Each batch is seen `replays` times, and one gradient serves both the weights and the perturbation.
 
-    Shafahi et al. 2019, arXiv:1904.12843, algorithm 1. The perturbation of a batch goes on from that of the last one.
-    An epoch costs as much as `replays` epochs of standard training: train for as many fewer.
+    Shafahi et al. 2019, arXiv:1904.12843, algorithm 1. The perturbation goes on from batch to batch, kept inside the
+    ball but not the bounds. An epoch costs as much as `replays` of standard training: train for as many fewer.
     """
 
     eps: float
@@ -168,15 +178,14 @@ class Free(Method):
         PGD(eps=self.eps, steps=self.replays, norm=self.norm, bounds=self.bounds)  # ValueError where one does not fit
 
     def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:
-        ball = ball_class(self.norm)(images, self.eps * scene.strength, self.bounds)
-        delta = scene.memory.setdefault("perturbation", np.zeros_like(images))
-        if len(delta) < len(images):
-            delta = np.concatenate([delta, np.zeros_like(images[len(delta):])])
-        x_adv = ball.project(images + delta[: len(images)])
+        kind, eps = ball_class(self.norm), self.eps * scene.strength
+        valid, free = kind(images, eps, self.bounds), kind(np.zeros_like(images), eps, (-np.inf, np.inf))
+        delta = scene.memory.get("perturbation", images[:0])
+        own, rest = np.concatenate([delta[:len(images)], np.zeros_like(images[len(delta):])]), delta[len(images):]
         for _ in range(self.replays):
-            update = scene.update(x_adv, labels, self.losses, slope=True)
-            x_adv = ball.project(x_adv + ball.eps * ball.steepest(update.slope))
-        scene.memory["perturbation"] = np.concatenate([x_adv - images, delta[len(images):]])
+            update = scene.update(valid.project(images + own), labels, self.losses, slope=True)
+            own = free.project(own + eps * free.steepest(update.slope))
+        scene.memory["perturbation"] = np.concatenate([own, rest])
         return update
 
 
@@ -223,8 +232,7 @@ class _Divergence(PGD):
         with no_grad():
             p = ops.softmax(batch.logits(Tensor(batch.x))).data
         ball, step_size = batch.ball, self.step_size or self._reach * self.eps / self.steps
-        noise = 1e-3 * batch.streams.normal(batch.x.shape[1:])
-        x = ball.project(batch.x + move(noise.astype(batch.x.dtype), batch.x))
+        x = ball.project(batch.x + move(1e-3 * batch.streams.normal(batch.x.shape[1:]), batch.x))
         for _ in range(self.steps):  # KL is the cross entropy of p, but for the entropy of p, which is constant
             g = batch.evaluate(x, lambda logits: ops.cross_entropy(logits, p, "none"), candidate=False)[2]
             x = ball.project(x + step_size * ball.steepest(g))
@@ -235,16 +243,8 @@ def attacked(attack: Attack, scene: Scene, images: np.ndarray, labels: np.ndarra
     """The adversarial images for the model as it is now; the images themselves, as long as there is no budget."""
     if not scene.strength:
         return images
-    attack, like = weakened(attack, scene.strength), driver.memory_of(scene.model, images)
-    x, y = move(images, like), move(labels, like)
+    attack = attack if scene.strength == 1 else attack.scaled(scene.strength)
+    x, y = (move(each, driver.memory_of(scene.model, images)) for each in (images, labels))
     if crafting == "train":  # a callable that is no Module stays in the mode in which it is
         return attack(scene.model.__call__, x, y, seed=scene.streams, batch_size=len(x), workers=1)
     return attack(scene.model, x, y, seed=scene.streams)
-
-
-def weakened(attack: Attack, strength: float) -> Attack:
-    """The attack with its budget, and its step size if that is given, times the strength."""
-    if strength == 1 or not getattr(attack, "eps", None):
-        return attack
-    weaker: Any = attack.with_eps(strength * attack.eps)  # type: ignore[attr-defined]
-    return replace(weaker, step_size=strength * weaker.step_size or None) if getattr(weaker, "step_size", 0) else weaker
