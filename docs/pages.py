@@ -1,12 +1,15 @@
 """Writes the pages that consist of numbers, from the files that hold them: `python docs/pages.py`.
 
-results.md from the .json files of results/, which examples write; zoo.md from the cards of models.zoo.
+results.md from the .json files of results/, which examples write, beside their figures; zoo.md from the cards of
+models.zoo.
 """
 
 import ast
 import json
 import re
 from pathlib import Path
+
+from PIL import Image
 
 from tinyadv.models import zoo
 
@@ -74,5 +77,8 @@ def the_zoo():
 
 
 if __name__ == "__main__":
+    for figure in (DOCS / "results").glob("*.png"):
+        if figure.stat().st_size > 60_000:  # a repository keeps every version of it
+            Image.open(figure).convert("RGB").quantize(32).save(figure, optimize=True)
     for name, write in {"results.md": results, "zoo.md": the_zoo}.items():
         (DOCS / name).write_text(write(), encoding="utf-8")

@@ -56,8 +56,8 @@ def main(options):
     ratio = ends["robust"].mean() / ends["natural"].mean()
     verdict = "holds" if spread < 0.5 and ratio < 0.1 else "does not hold: take more steps, or train longer"
     conclude(options, test, {f"Loss after {options.steps} steps of PGD, eps 0.3, step 0.01": table},
-             f"the losses deviate by up to {spread:.0%} of their mean, the robust network's mean loss is {ratio:.1%} "
-             f"of the other's: the claim {verdict}")
+             f"the losses deviate by up to {spread:.0%} of their mean, the robust network's mean loss is "
+             f"{100 * ratio:.2g}% of the other's: the claim {verdict}")
 
 
 if __name__ == "__main__":
