@@ -26,8 +26,8 @@ ZOO = """# The zoo
 
 After this page you know which trained networks come with tinyadv, how each was made, and how much it withstands.
 `models.zoo.load(name)` loads one, `models.zoo.card(name)` is what stands here. All numbers are of the test set and
-of the weights as they are shipped, rounded, and of its first images, as many as the tables say. (For comparison: in linf
-0.3 AutoAttack leaves 88.50% of the network of Madry et al. and 92.81% of that of TRADES, by the table of its authors.)
+of the weights as they are shipped, rounded, and of its first images, as many as the tables say. (For comparison: in
+linf 0.3 AutoAttack leaves 88.50% of the network of Madry et al. and 92.81% of that of TRADES, its authors say.)
 `python docs/pages.py` writes the page from the cards, and `python -m benchmarks.cards` makes one.
 """
 

@@ -133,7 +133,7 @@ def test_each_figure_is_drawn_and_shown_and_small():
     drawn = re.findall(r"^@figure\ndef (\w+)", (DOCS / "figures.py").read_text("utf-8"), re.MULTILINE)
     measured = [path.stem for path in (DOCS / "results").glob("*.json")]
     assert sorted(figures) == sorted(shown) == sorted([*drawn, *measured])
-    assert max(path.stat().st_size for path in figures.values()) < 100_000
+    assert max(path.stat().st_size for path in figures.values()) < 60_000
 
 
 def test_the_pages_made_of_numbers_are_those_that_the_files_give():
