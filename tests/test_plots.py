@@ -283,6 +283,12 @@ def check_layout(figure, titles=()):
     return len(texts)
 
 
+@pytest.mark.parametrize(("x", "counted"), [([1, 2, 3], True), ([1, 2.5, 3], False)])
+def test_what_is_counted_has_its_ticks_at_whole_numbers(x, counted):
+    figure = plots.lines({"a": (x, [1, 2, 3])}, xlabel="starts", ylabel="accuracy")
+    assert (np.mod(figure.axes[0].get_xticks(), 1) == 0).all() == counted
+
+
 @given(count=st.integers(1, 9), attacked=st.booleans())
 @settings(max_examples=5, deadline=None)
 def test_a_history_shows_what_was_measured_against_the_epoch(count, attacked):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from tinyadv import ops
 from tinyadv.attacks import driver
@@ -125,6 +125,8 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
         first.set_label(name)
     axes.set_title(title or "", pad=12)
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    if all(np.all(np.mod(x, 1) == 0) for x, _ in curves.values()):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # epochs, steps, starts
     for name in log:
         axes.set(**{f"{name}scale": "log"})
         axis = getattr(axes, f"{name}axis")
