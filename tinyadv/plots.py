@@ -136,7 +136,7 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:
-        axes.legend(frameon=False)
+        axes.legend(framealpha=0.8, edgecolor="none")  # a curve may pass below it
     return figure.figure
 
 
