@@ -143,7 +143,8 @@ def test_logits_and_all_gradients_agree(model, dtype, tolerance):
     assert errors[-1 - near_ties] < tolerance
 
 
-@pytest.mark.parametrize("model", [model for model in TWINS if model.input_shape == (1, 28, 28)])
+@pytest.mark.parametrize("model", [model for model in TWINS if model.input_shape == (1, 28, 28)],
+                         ids=lambda model: model.__name__)
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}])
 def test_twenty_steps_of_training_agree_step_by_step(model, options):
     ours, theirs = twins(model)

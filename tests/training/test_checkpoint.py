@@ -133,8 +133,10 @@ def test_whatever_decides_the_weights_must_be_the_same(change, differs, tmp_path
 def test_numbers_of_numpy_are_numbers(tmp_path):
     for seed, resume in ((np.int64(3), False), (3, True)):
         model = linear()
-        training.fit(model, stripes(20), epochs=np.int64(1), optimizer=SGD(model), schedule=np.float32, seed=seed,
-                     attack=FGSM(np.float32(0.25)), checkpoint=tmp_path / "run.npz", resume=resume)
+        history = training.fit(
+            model, stripes(20), epochs=np.int64(1), optimizer=SGD(model), schedule=np.float32, seed=seed,
+            attack=FGSM(np.float32(0.25)), checkpoint=tmp_path / "run.npz", resume=resume)
+        assert [(epoch.epoch, epoch.eps) for epoch in history] == [(1, 0.25)]
 
 
 def test_a_model_of_other_arguments_is_another_run(tmp_path):

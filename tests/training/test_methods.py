@@ -12,8 +12,7 @@ from tinyadv.attacks import FGSM, PGD, AutoAttack, DeepFool, MultiAttack, Square
 from tinyadv.attacks.norms import ball_class
 from tinyadv.nn.optim import SGD
 from tinyadv.random import Streams
-from tinyadv.training import TRADES, Adversarial, Fast, Free, Mixed, Standard, Update
-from tinyadv.training.methods import Scene
+from tinyadv.training import TRADES, Adversarial, Fast, Free, Mixed, Scene, Standard, Update
 
 ATTACK = PGD(0.2, steps=3)
 METHODS = [
