@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.networks import mygrad_twin, torch_twin
-from tinyadv import Tensor, attacks, gradients, nn, ops, training
+from tinyadv import Tensor, attacks, driver, gradients, nn, ops, training
 
 EPS, STEP = 1e-6, 1e-7
 
@@ -35,7 +35,7 @@ def task(model: nn.Module, batch: int, steps: int) -> Task:
     """Random images and the labels that the model gives them; AssertionError if the twin's gradients differ."""
     rng = np.random.default_rng(1)
     images = rng.random((batch, *model.input_shape), dtype=np.float32)
-    labels = attacks.driver.logits(model, images).argmax(axis=1)
+    labels = driver.logits(model, images).argmax(axis=1)
     made = Task(model, torch_twin(model), images, labels, steps)
     x = Tensor(images)
     (ours,) = gradients(ops.cross_entropy(model(x), labels, reduction="sum"), [x])

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.__main__ import measure
 from benchmarks.contenders import EPS, STEP
 from benchmarks.networks import NETWORKS, build
-from tinyadv import attacks, nn
+from tinyadv import attacks, driver, nn
 
 ROUNDS, BATCH, STEPS = 7, 200, 10
 
@@ -49,7 +49,7 @@ def multiplications(model: nn.Module) -> int:
 
     for layer in forwards:
         layer.forward = counted(layer)
-    attacks.driver.forward(model, np.zeros((1, *model.input_shape), np.float32))
+    driver.forward(model, np.zeros((1, *model.input_shape), np.float32))
     for layer in forwards:
         del layer.forward
     return count
@@ -59,7 +59,7 @@ def pgd(name: str, images: int, steps: int) -> Callable[[int], object]:
     """A function of the number of workers that attacks so many random images."""
     model = build(name)
     x = np.random.default_rng(1).random((images, *model.input_shape), dtype=np.float32)
-    y = attacks.driver.logits(model, x).argmax(axis=1)
+    y = driver.logits(model, x).argmax(axis=1)
     attack = attacks.PGD(EPS, STEP, steps, random_start=False)
     return lambda workers: attack(model, x, y, workers=workers)
 

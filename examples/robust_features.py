@@ -10,8 +10,7 @@ network lies within a pixel of a stroke, and its loss on such planes is less tha
 import numpy as np
 from common import arguments, at_least, mnist_or_digits
 
-from tinyadv import Tensor, evaluation, models, no_grad, ops, plots
-from tinyadv.attacks import driver
+from tinyadv import Tensor, driver, evaluation, models, no_grad, ops, plots
 
 SIDE = 41  # points along a side of a plane
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from tinyadv import Tensor, nn, ops
+from tinyadv import Tensor, driver, nn, ops
 from tinyadv.attacks import (
     APGD,
     BIM,
@@ -25,7 +25,6 @@ from tinyadv.attacks import (
     MultiAttack,
     Square,
     Transfer,
-    driver,
 )
 from tinyadv.backend import array_module
 

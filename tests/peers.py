@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from tinyadv import data, models, nn, training
-from tinyadv.attacks import driver
+from tinyadv import data, driver, models, nn, training
 
 
 def trained(count):

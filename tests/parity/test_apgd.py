@@ -10,9 +10,9 @@ then clips, which loses budget where a bound is active.
 import numpy as np
 import pytest
 
-from tinyadv import data, evaluation, nn, training
-from tinyadv.attacks import APGD, driver
-from tinyadv.attacks.norms import L2Ball, ball_class
+from tinyadv import data, driver, evaluation, nn, training
+from tinyadv.attacks import APGD
+from tinyadv.attacks.base.balls import L2Ball, ball_class
 
 torch = pytest.importorskip("torch")
 torchattacks = pytest.importorskip("torchattacks")

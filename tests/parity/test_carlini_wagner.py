@@ -7,8 +7,8 @@ foolbox all examples at once, by the sum of their objectives, ours each by the l
 import numpy as np
 import pytest
 
-from tinyadv import data, nn, training
-from tinyadv.attacks import CarliniWagner, driver
+from tinyadv import data, driver, nn, training
+from tinyadv.attacks import CarliniWagner
 
 torch = pytest.importorskip("torch")
 foolbox = pytest.importorskip("foolbox")

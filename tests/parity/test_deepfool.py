@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tinyadv import data, nn, ops
-from tinyadv.attacks import DeepFool, driver
+from tinyadv import data, driver, nn, ops
+from tinyadv.attacks import DeepFool
 
 torch = pytest.importorskip("torch")
 foolbox = pytest.importorskip("foolbox")

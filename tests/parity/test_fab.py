@@ -8,8 +8,9 @@ two may go different ways. In l1, `torchattacks.FAB` fails with an error; what i
 import numpy as np
 import pytest
 
-from tinyadv import data, nn, training
-from tinyadv.attacks import FAB, driver, fab
+from tinyadv import data, driver, nn, training
+from tinyadv.attacks import FAB
+from tinyadv.attacks.minimum_norm import fab
 
 torch = pytest.importorskip("torch")
 torchattacks = pytest.importorskip("torchattacks")

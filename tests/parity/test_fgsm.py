@@ -9,8 +9,8 @@ brightness, rounding decides which one the gradient goes to. The judge is PyTorc
 import numpy as np
 import pytest
 
-from tinyadv import data, models
-from tinyadv.attacks import FGSM, driver
+from tinyadv import data, driver, models
+from tinyadv.attacks import FGSM
 
 torch = pytest.importorskip("torch")
 torchattacks = pytest.importorskip("torchattacks")

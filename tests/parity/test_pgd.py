@@ -15,7 +15,7 @@ import pytest
 
 from tinyadv import nn
 from tinyadv.attacks import BIM, MIFGSM, PGD
-from tinyadv.attacks.norms import ball_class
+from tinyadv.attacks.base.balls import ball_class
 
 torch = pytest.importorskip("torch")
 torchattacks = pytest.importorskip("torchattacks")

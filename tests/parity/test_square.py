@@ -9,8 +9,9 @@ import math
 import numpy as np
 import pytest
 
-from tinyadv import nn
-from tinyadv.attacks import Square, driver, square
+from tinyadv import driver, nn
+from tinyadv.attacks import Square
+from tinyadv.attacks.black_box import square
 
 torch = pytest.importorskip("torch")
 torchattacks = pytest.importorskip("torchattacks")

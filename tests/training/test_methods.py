@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_cases import fit, linear, stripes, weights, with_modes
 
-from tinyadv import Tensor, evaluation, no_grad, ops, training
-from tinyadv.attacks import FGSM, PGD, AutoAttack, DeepFool, MultiAttack, Square, Transfer, driver
-from tinyadv.attacks.norms import ball_class
+from tinyadv import Tensor, driver, evaluation, no_grad, ops, training
+from tinyadv.attacks import FGSM, PGD, AutoAttack, DeepFool, MultiAttack, Square, Transfer
+from tinyadv.attacks.base.balls import ball_class
 from tinyadv.nn.optim import SGD
 from tinyadv.random import Streams
 from tinyadv.training import TRADES, Adversarial, Fast, Free, Mixed, Scene, Standard, Update

@@ -1,21 +1,21 @@
 """Adversarial attacks: each a frozen dataclass of hyper-parameters, called on a model, images and labels."""
 
-from tinyadv.attacks.apgd import APGD
-from tinyadv.attacks.attack import Attack
-from tinyadv.attacks.autoattack import AutoAttack
-from tinyadv.attacks.batch import Batch, Step
-from tinyadv.attacks.boundary import BoundaryAttack
-from tinyadv.attacks.carlini_wagner import CarliniWagner
-from tinyadv.attacks.deepfool import DeepFool
-from tinyadv.attacks.fab import FAB
-from tinyadv.attacks.fgsm import FGSM, least_likely_class
-from tinyadv.attacks.hopskipjump import HopSkipJump
-from tinyadv.attacks.mifgsm import MIFGSM
-from tinyadv.attacks.multi import MultiAttack
-from tinyadv.attacks.pgd import BIM, PGD
-from tinyadv.attacks.result import AttackResult
-from tinyadv.attacks.square import Square
-from tinyadv.attacks.transfer import Transfer
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.batch import Batch, Step
+from tinyadv.attacks.base.result import AttackResult
+from tinyadv.attacks.black_box.boundary import BoundaryAttack
+from tinyadv.attacks.black_box.hopskipjump import HopSkipJump
+from tinyadv.attacks.black_box.square import Square
+from tinyadv.attacks.combined.autoattack import AutoAttack
+from tinyadv.attacks.combined.multi import MultiAttack
+from tinyadv.attacks.combined.transfer import Transfer
+from tinyadv.attacks.gradient.apgd import APGD
+from tinyadv.attacks.gradient.fgsm import FGSM, least_likely_class
+from tinyadv.attacks.gradient.mifgsm import MIFGSM
+from tinyadv.attacks.gradient.pgd import BIM, PGD
+from tinyadv.attacks.minimum_norm.carlini_wagner import CarliniWagner
+from tinyadv.attacks.minimum_norm.deepfool import DeepFool
+from tinyadv.attacks.minimum_norm.fab import FAB
 
 __all__ = [
     "APGD", "BIM", "FAB", "FGSM", "MIFGSM", "PGD", "Attack", "AttackResult", "AutoAttack", "Batch", "BoundaryAttack",

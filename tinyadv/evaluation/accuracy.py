@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinyadv.attacks import Attack
-from tinyadv.attacks.driver import logits
 from tinyadv.data import Dataset
+from tinyadv.driver import logits
 from tinyadv.random import Streams
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyadv.attacks import AttackResult
-from tinyadv.attacks.norms import ball_class
+from tinyadv.attacks.base.balls import ball_class
 from tinyadv.backend import Array, to_host
 from tinyadv.evaluation.report import Check, Report
 

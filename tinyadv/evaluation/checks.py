@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv import attacks, ops
-from tinyadv.attacks import FGSM, PGD, Attack, driver
+from tinyadv import attacks, driver, ops
+from tinyadv.attacks import FGSM, PGD, Attack
 from tinyadv.backend import Array, move, to_host
 from tinyadv.data import Dataset
 from tinyadv.evaluation.accuracy import predict

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyadv import evaluation
-from tinyadv.attacks import Attack, driver
+from tinyadv import driver, evaluation
+from tinyadv.attacks import Attack
 from tinyadv.backend import array_module, move
 from tinyadv.data import Dataset, batches
 from tinyadv.nn import Module

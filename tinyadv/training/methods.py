@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tinyadv import ops
-from tinyadv.attacks import PGD, Attack, Batch, driver
-from tinyadv.attacks.norms import ball_class
+from tinyadv import driver, ops
+from tinyadv.attacks import PGD, Attack, Batch
+from tinyadv.attacks.base.balls import ball_class
 from tinyadv.backend import Array, move
 from tinyadv.nn import Module
 from tinyadv.random import Streams

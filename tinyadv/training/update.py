@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv import ops
-from tinyadv.attacks import driver
+from tinyadv import driver, ops
 from tinyadv.backend import Array, array_module, move
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer

@@ -1,0 +1,227 @@
+"""Properties of the three balls: exact budgets, nearest points, steepest directions, uniform draws."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import seeds
+
+from tinyadv.attacks.base.balls import ball_class
+from tinyadv.backend import to_host
+from tinyadv.random import Streams
+
+every_norm = pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+SHAPES = [(1, 1, 1), (1, 2, 5), (3, 4, 4), (7,), (1, 28, 28)]
+BOUNDS = [(0.0, 1.0), (-1.0, 1.0), (0, 255), (0.1, 0.7)]  # neither 0.1 nor 0.7 is a float32, nor a float64
+BUDGETS = [0, 1e-30, 1e-9, 3.5e-8, 8 / 255, 0.3, 1, 12.5, 1e6, 1e300]
+
+
+def length(norm, row):
+    """The norm of one perturbation, summed up in several orders: the largest result, for that must fit as well."""
+    row = np.abs(row.astype(np.float64).ravel())
+    if norm == "linf":
+        return row.max()
+    terms = row if norm == "l1" else row * row
+    sums = [math.fsum(terms), terms.sum(), terms[::-1].sum(), np.cumsum(terms)[-1], np.sort(terms).cumsum()[-1]]
+    return max(sums) if norm == "l1" else max(math.sqrt(max(sums)), np.linalg.norm(row), np.linalg.norm(row[::-1]))
+
+
+def inward(x, bounds, dtype):
+    """x in the dtype, and inside the bounds after that rounding too."""
+    y = np.clip(x, *bounds).astype(dtype)
+    y = np.where(y.astype(np.float64) < bounds[0], np.nextafter(y, dtype(np.inf)), y)
+    return np.where(y.astype(np.float64) > bounds[1], np.nextafter(y, dtype(-np.inf)), y)
+
+
+@st.composite
+def problems(draw, dtypes=(np.float32, np.float64), reaches=(0, 1e-9, 0.5, 1, 1.001, 3, 1e20)):
+    """(x, eps, bounds, points): images inside the bounds, and points that are about reach * eps away from them."""
+    rng = np.random.default_rng(draw(seeds))
+    dtype, bounds, eps = draw(st.sampled_from(dtypes)), draw(st.sampled_from(BOUNDS)), draw(st.sampled_from(BUDGETS))
+    shape = (draw(st.integers(0, 3)), *draw(st.sampled_from(SHAPES)))
+    low, high = bounds
+    x = draw(st.sampled_from([
+        rng.uniform(low, high, shape), np.full(shape, low), np.full(shape, high), rng.choice([low, high], shape),
+        rng.integers(0, 256, shape) / 255 * (high - low) + low, rng.random(shape) * np.finfo(dtype).tiny,
+    ]))
+    x = inward(x, bounds, dtype)
+    reach = draw(st.sampled_from(reaches))
+    one_pixel = np.arange(math.prod(shape[1:])).reshape(shape[1:]) == 0
+    step = draw(st.sampled_from([rng.normal(size=shape), rng.choice([-1.0, 0, 1], shape), one_pixel]))
+    return x, eps, bounds, x + (reach * min(eps, 1e9) * step).astype(dtype)
+
+
+@every_norm
+@given(problem=problems())
+def test_a_projected_point_is_inside(xp, norm, problem):
+    """In float64 and without tolerance, whichever way the norm is summed up."""
+    x, eps, bounds, points = problem
+    found = to_host(ball_class(norm)(xp.asarray(x), eps, bounds).project(xp.asarray(points)))
+    assert found.dtype == x.dtype
+    assert found.shape == x.shape
+    for row, original in zip(found.astype(np.float64), x.astype(np.float64), strict=True):
+        assert length(norm, row - original) <= eps
+        assert row.min() >= bounds[0]
+        assert row.max() <= bounds[1]
+
+
+@every_norm
+@given(problem=problems())
+def test_a_point_inside_stays_as_it_is(xp, norm, problem):
+    """Bit for bit: projecting twice is projecting once, and what lies between x and an inner point is inside."""
+    x, eps, bounds, points = problem
+    ball = ball_class(norm)(xp.asarray(x), eps, bounds)
+    projected = to_host(ball.project(xp.asarray(points)))
+    halfway = ((x.astype(np.float64) + projected) / 2).astype(x.dtype)
+    for inside in (x, projected, halfway):
+        assert to_host(ball.project(xp.asarray(inside))).tobytes() == inside.tobytes()
+
+
+@every_norm
+@given(problem=problems(dtypes=[np.float64], reaches=[0.5, 1.001, 3, 50]))
+def test_no_point_of_the_ball_is_nearer(norm, problem):
+    """Where no bound is active: <p - q, z - q> <= 0 for all z in the ball says that q is the projection of p."""
+    x, eps, _, points = problem
+    eps = min(eps, 1e6)
+    q = ball_class(norm)(x, eps, (-1e300, 1e300)).project(points)
+    for image, away, inner in zip(x, points - q, q - x, strict=True):
+        furthest = eps * length(DUAL[norm], away)  # the largest <away, z - x>, by the definition of the dual norm
+        rounding = 4 * image.size * np.spacing(abs(image).max() + abs(away).max() + eps) * (abs(away).max() + eps)
+        assert furthest <= (away * inner).sum() + 1e-9 * furthest + rounding
+
+
+@pytest.mark.parametrize(("norm", "bounds"), [("l2", (-9, 9)), ("l1", (-9, 9)), ("l1", (0, 1))])
+@given(seed=seeds, eps=st.sampled_from([1e-3, 0.3, 2.0]))
+def test_the_nearest_point_of_an_independent_method(norm, bounds, seed, eps):
+    """l2 by scaling; l1 by bisection for the threshold, at the bounds or not; to the rounding of float32 too."""
+    rng = np.random.default_rng(seed)
+    x, step = rng.random((1, 1, 5, 4)), rng.normal(size=(1, 1, 5, 4))
+    if norm == "l2":
+        nearest = x + step * min(1, eps / np.linalg.norm(step))
+    else:
+        low, high = 0.0, abs(step).max()
+        for _ in range(100):
+            middle = (low + high) / 2
+            change = np.clip(x + np.sign(step) * np.maximum(abs(step) - middle, 0), *bounds) - x
+            low, high = (middle, high) if abs(change).sum() > eps else (low, middle)
+        nearest = x + change
+    for dtype, tolerance in ((np.float64, 1e-9), (np.float32, 1e-6)):
+        found = ball_class(norm)(x.astype(dtype), eps, bounds).project((x + step).astype(dtype))
+        np.testing.assert_allclose(found, nearest, rtol=0, atol=tolerance)
+
+
+@given(problem=problems(dtypes=[np.float64], reaches=[0.5, 1.001, 3, 50]))
+def test_no_point_of_the_l1_ball_and_the_bounds_is_nearer(problem):
+    """<p - q, z - x> is largest for the z that spends eps on the largest |p - q| first, each as far as its bound."""
+    x, eps, bounds, points = problem
+    eps = min(eps, 1e6)
+    q = ball_class("l1")(x, eps, bounds).project(points)
+    for image, away, inner in zip(x, points - q, q - x, strict=True):
+        room = np.where(away > 0, bounds[1] - image, image - bounds[0]).ravel()
+        order = np.argsort(-abs(away).ravel())
+        spent = np.diff(np.minimum(room[order].cumsum(), eps), prepend=0)
+        furthest = (abs(away).ravel()[order] * spent).sum()
+        rounding = 4 * image.size * np.spacing(abs(image).max() + abs(away).max() + eps) * (abs(away).max() + eps)
+        assert furthest <= (away * inner).sum() + 1e-9 * furthest + rounding
+
+
+@every_norm
+@given(seed=seeds, dtype=st.sampled_from([np.float32, np.float64]), shape=st.sampled_from(SHAPES),
+       scale=st.sampled_from([1, 1e-30, 1e-42, 1e30]))
+def test_the_steepest_direction_attains_the_dual_norm(xp, norm, seed, dtype, shape, scale):
+    g = (np.random.default_rng(seed).normal(size=(3, *shape)) * scale).astype(dtype)
+    s = to_host(ball_class(norm).steepest(xp.asarray(g)))
+    assert s.dtype == dtype
+    rounding = 100 * float(np.finfo(dtype).eps)
+    for gradient, direction in zip(g.astype(np.float64), s.astype(np.float64), strict=True):
+        assert length(norm, direction) <= 1 + rounding
+        assert (gradient * direction).sum() >= length(DUAL[norm], gradient) * (1 - rounding)
+
+
+@every_norm
+@pytest.mark.parametrize("shape", [(2, 1, 3, 3), (0, 1, 3, 3)])
+def test_without_a_slope_there_is_no_direction(xp, norm, shape):
+    assert not to_host(ball_class(norm).steepest(xp.zeros(shape, np.float32))).any()
+
+
+@every_norm
+@given(problem=problems(), seed=seeds)
+def test_a_random_point_is_inside_and_depends_on_its_stream_alone(xp, norm, problem, seed):
+    x, eps, bounds, _ = problem
+    drawn = to_host(ball_class(norm)(xp.asarray(x), eps, bounds).random(Streams(seed, range(len(x)))))
+    assert drawn.dtype == x.dtype
+    for i, (row, original) in enumerate(zip(drawn.astype(np.float64), x.astype(np.float64), strict=True)):
+        assert length(norm, row - original) <= eps
+        assert row.min() >= bounds[0]
+        assert row.max() <= bounds[1]
+        alone = ball_class(norm)(xp.asarray(x[i : i + 1]), eps, bounds).random(Streams(seed, [i]))
+        assert to_host(alone).tobytes() == drawn[i : i + 1].tobytes()
+
+
+@every_norm
+def test_random_points_are_uniform_in_the_ball(norm):
+    """(|offset| / eps)^D is uniform in [0, 1], and the pixels are centred, uncorrelated, and as wide as they should."""
+    count, shape, eps = 4000, (1, 2, 3), 0.25
+    size = math.prod(shape)
+    x = np.full((count, *shape), 0.5)
+    offsets = (ball_class(norm)(x, eps, (0, 1)).random(Streams(7, range(count))) - x).reshape(count, size) / eps
+    radii = np.sort([length(norm, row) for row in offsets]) ** size
+    assert abs(radii - np.arange(count) / count).max() < 1.63 / math.sqrt(count)  # Kolmogorov and Smirnov, 1 in 100
+    variance = {"linf": 1 / 3, "l2": 1 / (size + 2), "l1": 2 / ((size + 1) * (size + 2))}[norm]
+    covariance = offsets.T @ offsets / count
+    np.testing.assert_allclose(offsets.mean(axis=0), 0, atol=4 * math.sqrt(variance / count))
+    np.testing.assert_allclose(covariance, variance * np.eye(size), atol=10 * variance / math.sqrt(count))
+
+
+@every_norm
+@given(problem=problems())
+def test_the_libraries_agree(xp, norm, problem):
+    x, eps, bounds, points = problem
+    here, there = ball_class(norm)(x, eps, bounds), ball_class(norm)(xp.asarray(x), eps, bounds)
+    for ours, theirs in [
+        (here.project(points), there.project(xp.asarray(points))),
+        (here.steepest(points - x), there.steepest(xp.asarray(points - x))),
+        (here.distance(points - x), there.distance(xp.asarray(points - x))),
+        (here.random(Streams(1, range(len(x)))), there.random(Streams(1, range(len(x))))),
+    ]:
+        assert type(theirs) is xp.ndarray
+        np.testing.assert_allclose(to_host(theirs), ours, rtol=1e-6)
+
+
+@every_norm
+@given(problem=problems())
+def test_the_distance_is_the_norm_in_float64(norm, problem):
+    x, _, _, points = problem
+    distances = ball_class(norm).distance(points - x)
+    assert distances.dtype == np.float64
+    np.testing.assert_allclose(distances, [length(norm, row) for row in points - x], rtol=1e-12)
+
+
+@every_norm
+def test_a_point_that_is_no_number_becomes_x(xp, norm):
+    x = np.full((2, 1, 2, 2), 0.5, np.float32)
+    points = x.copy()
+    points[0, 0, 0, 0], points[1, 0, 0, 0] = np.nan, np.inf
+    found = to_host(ball_class(norm)(xp.asarray(x), 0.1, (0, 1)).project(xp.asarray(points)))
+    assert (found[0] == x[0]).all()
+    assert length(norm, found[1].astype(np.float64) - x[1]) == pytest.approx(0.1)
+
+
+@every_norm
+def test_a_wider_point_becomes_as_narrow_as_x(xp, norm):
+    """A float64 step from a float32 image is rounded before it is measured."""
+    rng = np.random.default_rng(3)
+    x = rng.random((4, 1, 9, 9), np.float32)
+    points = x + 0.3 * rng.normal(size=x.shape)
+    found = to_host(ball_class(norm)(xp.asarray(x), 0.3, (0, 1)).project(xp.asarray(points)))
+    assert found.dtype == np.float32
+    assert all(length(norm, row) <= 0.3 for row in found.astype(np.float64) - x)
+
+
+@pytest.mark.parametrize("norm", ["l3", "L2", 2, None, np.inf])
+def test_an_unknown_norm_is_refused(norm):
+    with pytest.raises(ValueError, match='norm must be "linf", "l2" or "l1", got'):
+        ball_class(norm)

@@ -1,0 +1,177 @@
+"""A result: what it says is so, and a file brings it back."""
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from attack_cases import cnn, dense, every_attack, images, labels, predictions, stage, targeted_or_not
+
+from tinyadv import __version__, nn
+from tinyadv.attacks import FGSM, PGD, Attack, AttackResult, MultiAttack, Transfer
+from tinyadv.attacks.base.parameters import UnknownAttack
+from tinyadv.nn.state import HEADER, StateError, read_npz, write_npz
+
+
+@targeted_or_not
+@every_attack
+def test_a_file_brings_all_of_it_back(attack, targeted, tmp_path):
+    model, x, y, target = stage("cnn", targeted)
+    result = attack.run(model, x, y, target=target, seed=2**64 - 1)
+    result.save(tmp_path / "result.npz")
+    again = AttackResult.load(tmp_path / "result.npz")
+    known = not isinstance(attack, Transfer)  # a surrogate has a name, and no more
+    assert (again == result) == (again.attack == attack) == (type(again.attack) is type(attack)) == known
+    assert replace(again, attack=attack) == result
+    if not known:
+        return
+    assert (again.summary(), repr(again), again.to_json()) == (result.summary(), repr(result), result.to_json())
+    assert again.x_adv.dtype == x.dtype
+
+
+@pytest.mark.parametrize("attack", [
+    MultiAttack([FGSM(0.1), PGD(0.1, steps=1)]), FGSM(0.2, bounds=(0, 2)), FGSM(np.float32(0.3)),
+], ids=lambda attack: type(attack).__name__)
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_a_file_brings_the_attack_back_whatever_its_parameters(attack, count, tmp_path):
+    result = attack.run(cnn(), images(count), labels(count))
+    result.save(tmp_path / "result.npz")
+    assert AttackResult.load(tmp_path / "result.npz") == result
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_a_file_keeps_the_dtype(dtype, tmp_path):
+    result = FGSM(0.1).run(dense((1, 3, 3), 3, dtype), images(4, (1, 3, 3), dtype), labels(4, 3))
+    result.save(tmp_path / "result.npz")
+    assert AttackResult.load(tmp_path / "result.npz").x_adv.tobytes() == result.x_adv.tobytes()
+
+
+@pytest.mark.parametrize("change", [
+    {"seed": 1}, {"norm": "l2"}, {"version": "9"}, {"seconds": 0.0}, {"attack": FGSM(0.2)},
+    {"target": np.zeros(4, int)}, {"x_adv": np.zeros((4, 1, 8, 8), np.float32)}, {"success": np.zeros(4, bool)},
+    {"broken_by": np.full(4, "")}, {"table": (("all", 0, 4, 0.1, 8, 4),)}, {"warnings": ("none",)},
+])
+def test_results_are_equal_where_everything_is(change):
+    result = FGSM(0.1).run(cnn(), images(4), np.full(4, 4))
+    assert result == replace(result, x_adv=result.x_adv.copy())
+    assert result != replace(result, **change)
+    assert replace(result, **change) != result
+    assert result != "a result"
+
+
+def test_an_attack_that_is_not_defined_is_told_by_name_and_parameters(tmp_path):
+    @dataclass(frozen=True)
+    class Passing(Attack):
+        eps: float
+        norm: str = "l2"
+
+        def perturb(self, batch):
+            return batch.x
+
+    result = Passing(0.5).run(cnn(), images(4), labels(4))
+    text = result.summary()
+    result.save(tmp_path / "result.npz")
+    arrays = read_npz(tmp_path / "result.npz")
+    header = json.loads(str(arrays[HEADER]))
+    for name, parameters in [("Nowhere", {"eps": 0.5, "words": ["a", "b"]}), ("Passing", {"eps": 0.5, "more": 1}),
+                             ("Passing", {"eps": -1}), ("object", {})]:
+        described = header | {"attack": {"class": name, "parameters": parameters}}
+        write_npz(tmp_path / "other.npz", arrays | {HEADER: np.array(json.dumps(described))})
+        again = AttackResult.load(tmp_path / "other.npz")
+        assert isinstance(again.attack, UnknownAttack)
+        assert again.attack.name == name
+        assert list(again.attack.parameters) == list(parameters)
+        assert again.summary() == text.replace(str(Passing(0.5)), str(again.attack))
+        again.save(tmp_path / "again.npz")
+        assert AttackResult.load(tmp_path / "again.npz") == again
+    assert str(UnknownAttack("Nowhere", {"eps": 0.5, "words": ("a", "b")})) == "Nowhere(eps=0.5, words=('a', 'b'))"
+
+
+def test_a_model_among_the_parameters_is_told_by_its_name(tmp_path):
+    result = Transfer(cnn(1), FGSM(0.1)).run(cnn(), images(4), labels(4))
+    result.save(tmp_path / "result.npz")
+    again = AttackResult.load(tmp_path / "result.npz")
+    assert again.attack == UnknownAttack("Transfer", {"surrogate": "Sequential", "attack": FGSM(0.1)})
+    assert again == replace(result, attack=again.attack)
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "file.npz"
+    nn.save(cnn(), path)
+    with pytest.raises(StateError, match="not an attack's result of tinyadv: it has no valid header \\('attack'\\)"):
+        AttackResult.load(path)
+    FGSM(0.1).run(cnn(), images(2), labels(2)).save(path)
+    with pytest.raises(StateError, match="not a model file of tinyadv"):
+        nn.load(path)
+    arrays = read_npz(path)
+    header = json.loads(str(arrays[HEADER]))
+    for wrong, message in [
+        (header | {"format": 99}, "has format 99"), (header | {"more": 1}, "more"), (header | {"attack": {}}, "class"),
+        ({name: value for name, value in header.items() if name != "seed"}, "seed"),
+        (header | {"attack": {"class": "FGSM", "parameters": 3}}, "not an attack's result"),
+    ]:
+        write_npz(path, arrays | {HEADER: np.array(json.dumps(wrong))})
+        with pytest.raises(StateError, match=message):
+            AttackResult.load(path)
+    with pytest.raises(FileNotFoundError):
+        AttackResult.load(tmp_path / "nowhere.npz")
+
+
+@targeted_or_not
+@every_attack
+def test_the_predictions_before_are_those_of_the_clean_images(attack, targeted):
+    """And to know them is no part of what the attack has cost."""
+    model, x, y, target = stage("cnn", targeted)
+    cost = set()
+    for options in ({}, {"skip_misclassified": True}, {"batch_size": 2}, {"quantize": True}):
+        result = attack.run(model, x, y, target=target, **options)
+        np.testing.assert_array_equal(result.predictions_clean, predictions(model, x))
+        assert result.predictions_clean.dtype == np.int64
+        np.testing.assert_array_equal(result.y, y)
+        assert result.y.dtype == np.int64
+        assert (result.target is None) == (target is None)
+        cost.add(int(result.backwards.sum()))
+    assert len(cost) <= 2  # only what is skipped is saved
+
+
+def test_a_call_costs_one_pass_there_and_one_back():
+    model, seen = dense((1, 8, 8), 5), []
+
+    def counted(x):
+        seen.append(len(x))
+        return model(x)
+
+    FGSM(0.1)(counted, images(6), labels(6))
+    assert sum(seen) == 6
+    for attack, passes in [(FGSM(0.1), 2), (PGD(0.1, steps=1), 3)]:
+        seen.clear()
+        result = attack.run(counted, images(6), labels(6))
+        assert sum(seen) == 6 * passes  # for the gradient, to score the last point, and at x unless that was the first
+        assert (result.forwards == 2).all()
+        assert (result.backwards == 1).all()
+
+
+@targeted_or_not
+def test_the_numbers_for_a_table(targeted):
+    model, x, y, target = stage("cnn", targeted)
+    result = PGD(0.05, steps=3).run(model, x, y, target=target, seed=4)
+    row = json.loads(json.dumps(result.to_json()))
+    before, after = result.predictions_clean == y, result.predictions == y
+    expected = {
+        "norm": "linf", "targeted": targeted, "examples": 9, "succeeded": result.success.sum(), "seed": 4,
+        "accuracy": before.mean(), "robust_accuracy": (before & after).mean(), "version": __version__,
+        "median_distance": np.median(result.distances[result.success]), "seconds": result.seconds,
+        "largest_distance": result.distances[result.success].max(), "forwards": result.forwards.mean(), "backwards": 3,
+    }
+    assert row.pop("attack")["parameters"]["eps"] == 0.05
+    assert row == pytest.approx(expected)
+    assert f"{result.success.sum()} of 9 succeeded; accuracy {before.mean():.4g}" in result.summary()
+
+
+def test_where_nothing_succeeds_there_is_no_distance():
+    x = images(3)
+    for chosen in (slice(0, 3), slice(0, 0)):
+        result = FGSM(0.0).run(cnn(), x[chosen], predictions(cnn(), x)[chosen])
+        assert result.to_json()["median_distance"] is None
+        assert "distance where it did: median -, largest -" in result.summary()
+        json.dumps(result.to_json(), allow_nan=False)

@@ -1,0 +1,188 @@
+"""One shard of examples under attack: the gradients an attack asks for, and the best of the points it shows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyadv import driver
+from tinyadv.attacks.base.balls import Ball
+from tinyadv.attacks.base.objectives import Objective
+from tinyadv.backend import Array, array_module, to_host
+from tinyadv.ops.movement import batch_last
+from tinyadv.random import Streams
+from tinyadv.tensor import Tensor, gradients, no_grad, recording
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback sees of one iteration of one shard.
+
+    index: of the iteration, from 0; examples: (n,) their indices in x; points: (n, ...); losses: (n,), the
+    attacker's objective at the points.
+    """
+
+    index: int
+    examples: np.ndarray
+    points: Array
+    losses: Array
+
+
+class Batch:
+    """One shard of examples under attack: what `perturb` sees, and where its best candidates are kept.
+
+    x (n, ...), y (n,), target (n,) or None, streams: of the examples; ball: the points that may be returned.
+    Of the candidates, the best is misclassified (as the target, if there is one) if any is, and then of highest loss
+    or, if `nearest`, of least distance from x.
+    clean (n,): the model's classes at x, once they are known, before that None.
+    best (n, ...), losses (n,), predictions (n,): the best candidates, the objective and the model's classes there;
+    None before the first. forwards, backwards (n,): how often the model has seen each example, and given a gradient.
+    """
+
+    def __init__(self, model: Callable[[Tensor], Tensor], ball: Ball, objective: Objective, y: Array,
+                 target: Array | None, streams: Streams, report: Callable[[Step], None], nearest: bool = False):
+        self.model, self.ball, self.x, self.y, self.target = model, ball, ball.x, y, target
+        self.streams, self._objective, self._report, self._nearest = streams, objective, report, nearest
+        self.clean: Array = None
+        self.best: Array = None
+        self.losses: Array = None
+        self.predictions: Array = None
+        self.forwards, self.backwards = np.zeros((2, len(self.x)), np.int64)
+        self._iterations = itertools.count()
+
+    @property
+    def succeeded(self) -> Array:
+        """(n,) bool: whether the best candidate is misclassified or, with a target, classified as that."""
+        return self.succeeds(self.predictions)
+
+    def __getitem__(self, index: Array) -> Batch:
+        """A batch of some of the examples, with their best candidates so far."""
+        target = None if self.target is None else self.target[index]
+        ball = self.ball.around(batch_last(self.x[index]))
+        part = Batch(self.model, ball, self._objective, self.y[index], target, self.streams[to_host(index)],
+                     self._report, self._nearest)
+        if self.best is not None:
+            part.best, part.losses, part.predictions = self.best[index], self.losses[index], self.predictions[index]
+        part.clean = None if self.clean is None else self.clean[index]
+        part.forwards, part.backwards = self.forwards[to_host(index)], self.backwards[to_host(index)]
+        part._iterations = self._iterations
+        return part
+
+    def __setitem__(self, index: Array, part: Batch) -> None:
+        """Take over the best candidates of a part, and what they have cost."""
+        self.best[index], self.losses[index], self.predictions[index] = part.best, part.losses, part.predictions
+        index = to_host(index)
+        self.forwards[index], self.backwards[index] = part.forwards, part.backwards
+
+    def unbounded(self) -> Batch:
+        """The same examples without a budget: best is the nearest point that succeeds, so far x, and `clean` is known.
+
+        What they cost and their iterations count here as well.
+        """
+        ball = type(self.ball)(self.x, math.inf, self.ball.bounds)
+        free = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report, nearest=True)
+        free.forwards, free.backwards, free._iterations = self.forwards, self.backwards, self._iterations
+        free.clean = self.clean
+        free.keep_clean()
+        return free
+
+    def gradient(self, points: Array, candidate: bool = True) -> Array:
+        """The gradient of the attack's objective at the points (n, ...), each example's own; the points are candidates.
+
+        A point that is not meant to be returned, such as the clean image, is no candidate. One that is gets projected
+        first, which changes nothing inside the budget.
+        """
+        return self.evaluate(points, lambda logits: self._objective(logits, self.y, self.target), candidate)[2]
+
+    def evaluate(self, points: Array, objective: Callable[[Tensor], Tensor],
+                 candidate: bool = True) -> tuple[Array, Array, Array]:
+        """The logits (n, K) at the points, an objective of them (n,), and its gradient (n, ...); as `gradient`."""
+        if candidate:
+            points = self.ball.project(points)
+        x = Tensor(points)
+        with recording(True):  # whatever the caller's no_grad()
+            logits = self.logits(x, gradient=True)
+            values = objective(logits)
+            (g,) = gradients(values.sum(), [x])
+        self.backwards += 1
+        if points is self.x:
+            self.clean = logits.data.argmax(axis=1)
+        if candidate:
+            self._keep(points, values.data, logits.data)
+        self._count(points, values.data)
+        return logits.data, values.data, g
+
+    def jacobian(self, points: Array, classes: Array) -> tuple[Array, list[Array]]:
+        """The logits (n, K) at the points, and the gradients (n, ...) of m of them, from one forward pass.
+
+        classes (n, m): each example's own. The points are candidates, as in `gradient`.
+        """
+        x = Tensor(self.ball.project(points))
+        with recording(True):
+            logits = self.logits(x, gradient=True)
+            rows = array_module(classes).arange(len(classes))
+            slopes = [gradients(logits[rows, column].sum(), [x], keep_graph=True)[0] for column in classes.T]
+        self.backwards += len(slopes)
+        losses = self._objective(logits, self.y, self.target).data
+        self._keep(x.data, losses, logits.data)
+        self._count(x.data, losses)
+        return logits.data, slopes
+
+    def consider(self, points: Array, iteration: bool = False) -> Array:
+        """Make the points (n, ...), projected into the budget, candidates; the logits (n, K) there.
+
+        iteration: whether this is one, of which a callback hears, as it does of every gradient.
+        """
+        points = self.ball.project(points)
+        with no_grad():
+            logits = self.logits(Tensor(points))
+            losses = self._objective(logits, self.y, self.target).data
+        self._keep(points, losses, logits.data)
+        if iteration:
+            self._count(points, losses)
+        return logits.data
+
+    def ranking(self) -> Array:
+        """(n, K): y and, in falling order of their logits at x, the other classes; `clean` is known from then on."""
+        with no_grad():
+            logits = self.logits(Tensor(self.x)).data.copy()
+        xp, self.clean = array_module(logits), logits.argmax(axis=1)
+        logits[xp.arange(len(logits)), self.y] = xp.inf
+        return (-logits).argsort(axis=1)
+
+    def keep_clean(self) -> None:
+        """Take the clean images for the best points so far; their classes are known."""
+        self.best, self.losses, self.predictions = self.x.copy(), self.clean * 0.0, self.clean.copy()
+
+    def logits(self, points: Tensor, gradient: bool = False) -> Tensor:
+        """The model's logits (n, K) at the points, checked, as are the classes against them; see check_logits."""
+        logits = driver.check_logits(self.model(points), points.data, gradient)
+        self.forwards += 1
+        driver.check_range(logits.data, self.y, self.target)
+        return logits
+
+    def _count(self, points: Array, losses: Array) -> None:
+        self._report(Step(next(self._iterations), self.streams.examples, points, losses))
+
+    def _keep(self, points: Array, losses: Array, logits: Array) -> None:
+        where = array_module(points).where
+        predictions = logits.argmax(axis=1)
+        if self._nearest:
+            losses = -self.ball.distance(points - self.x)
+        losses = where(losses == losses, losses, -math.inf)  # a loss that is no number is the worst
+        if self.best is None:
+            self.best, self.losses, self.predictions = points, losses, predictions
+            return
+        now, before = self.succeeds(predictions), self.succeeded
+        better = (now & ~before) | ((now == before) & (losses > self.losses))
+        self.best = where(better.reshape(-1, *[1] * (points.ndim - 1)), points, self.best)
+        self.losses = where(better, losses, self.losses)
+        self.predictions = where(better, predictions, self.predictions)
+
+    def succeeds(self, predictions: Array) -> Array:
+        """(n,) bool: whether these classes (n,) are what the attack is after: not y or, with a target, that."""
+        return predictions != self.y if self.target is None else predictions == self.target

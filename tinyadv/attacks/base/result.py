@@ -1,0 +1,155 @@
+"""What became of every example of an attack: in print, in a file, in numbers for a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe, restore
+from tinyadv.backend import VERSION, Array, is_array, move, to_host
+from tinyadv.nn.state import FORMAT, HEADER, StateError, read_archive, write_npz
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """The images of an attack, and what became of each of the N examples.
+
+    attack: with its parameters; norm: that of the distances; seed: of the random streams; seconds: what it took;
+    version: of the library.
+    x_adv: (N, ...), an array like x. The others are NumPy arrays (N,):
+    y, target: int64, the true classes, and those to reach, or None.
+    success: bool, misclassified or, for a targeted attack, classified as the target.
+    predictions_clean, predictions: int64, the model's classes before and after, at x and at x_adv.
+    distances: float64, |x_adv - x|.
+    forwards, backwards: int64, how often the attack has shown the example to the model, and had a gradient for it;
+    to know predictions_clean is no part of that, unless the attack has to.
+    broken_by: str, of several attacks, the one that has broken the example; "" where there was none, or no need.
+    table: of several attacks, a row for each, and one for all: its name; how many examples that were right were left
+    after it; how many it has broken; and what it took: seconds, forwards, backwards.
+    warnings: what makes the robust accuracy meaningless, by AutoAttack.
+    """
+
+    attack: Parameters | UnknownAttack
+    x_adv: Array = field(repr=False)
+    y: np.ndarray = field(repr=False)
+    target: np.ndarray | None = field(repr=False)
+    success: np.ndarray = field(repr=False)
+    predictions_clean: np.ndarray = field(repr=False)
+    predictions: np.ndarray = field(repr=False)
+    distances: np.ndarray = field(repr=False)
+    forwards: np.ndarray = field(repr=False)
+    backwards: np.ndarray = field(repr=False)
+    norm: str
+    seed: int
+    seconds: float = 0.0
+    version: str = VERSION
+    broken_by: np.ndarray | None = field(default=None, repr=False)
+    table: tuple[tuple[str, int, int, float, int, int], ...] = field(default=(), repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def blank(cls, attack: Parameters, x_adv: Array, y: Array, target: Array | None, norm: str,
+              seed: int) -> AttackResult:
+        """A result to be filled in: no success, no costs, and predictions of -1."""
+        success, distances, (before, after) = np.zeros(len(y), bool), np.zeros(len(y)), np.full((2, len(y)), -1)
+        forwards, backwards = np.zeros((2, len(y)), np.int64)
+        y, target = (None if classes is None else to_host(classes).astype(np.int64) for classes in (y, target))
+        return cls(attack, x_adv, y, target, success, before, after, distances, forwards, backwards, norm, seed)
+
+    def put(self, part: slice, batch: Batch) -> None:
+        """Fill in what became of some of the examples."""
+        self.x_adv[part] = move(batch.best, self.x_adv)
+        self.forwards[part], self.backwards[part] = batch.forwards, batch.backwards
+        if batch.clean is not None:
+            self.predictions_clean[part] = to_host(batch.clean)
+        if batch.predictions is not None:
+            self.predictions[part], self.success[part] = to_host(batch.predictions), to_host(batch.succeeded)
+            self.distances[part] = to_host(batch.ball.distance(batch.best.astype(np.float64) - batch.x))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether everything is the same, element by element."""
+        if not isinstance(other, AttackResult):
+            return NotImplemented
+        return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]  # arrays can change
+
+    def reached(self, predictions: np.ndarray) -> np.ndarray:
+        """(N,) bool: whether predictions (N,) are what the attack is after: wrong or, with a target, that."""
+        return predictions != self.y if self.target is None else predictions == self.target
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers of one row of a table, as json.dumps takes them; None where there is nothing to take a mean of.
+
+        robust_accuracy counts what is right before and after; the distances are those of the successes.
+        """
+        before, found = self.predictions_clean == self.y, self.distances[self.success]
+        return {
+            "attack": describe(self.attack), "norm": self.norm, "targeted": self.target is not None,
+            "examples": len(self.y), "succeeded": int(self.success.sum()),
+            "accuracy": _number(np.mean, before),
+            "robust_accuracy": _number(np.mean, before & (self.predictions == self.y)),
+            "median_distance": _number(np.median, found), "largest_distance": _number(np.max, found),
+            "forwards": _number(np.mean, self.forwards), "backwards": _number(np.mean, self.backwards),
+            "seed": self.seed, "seconds": self.seconds, "version": self.version,
+        }
+
+    def summary(self) -> str:
+        """A few lines: the attack, its successes and their distances, what it took, the table, the warnings."""
+        row = self.to_json()
+        lines = [
+            str(self.attack),
+            f"{row['succeeded']} of {row['examples']} succeeded; accuracy {_show(row['accuracy'])}, "
+            f"robust accuracy {_show(row['robust_accuracy'])}",
+            f"{self.norm} distance where it did: median {_show(row['median_distance'])}, "
+            f"largest {_show(row['largest_distance'])}",
+            f"forward passes {_show(row['forwards'])} and backward {_show(row['backwards'])} per example, "
+            f"{self.seconds:.1f} s; seed {self.seed}, tinyadv {self.version}",
+        ]
+        if self.table:
+            width = max(len(name) for name, *_ in self.table)
+            lines.append(f"{'':{width}}     left  broken   seconds   forwards  backwards")
+            lines += [f"{name:{width}}  {left:7}{broken:8}{seconds:10.1f}{forwards:11}{backwards:11}"
+                      for name, left, broken, seconds, forwards, backwards in self.table]
+        lines += [f"warning: {text}" for text in self.warnings]
+        return "\n  ".join(lines)
+
+    def save(self, path: str | Path) -> None:
+        """Write all of it to an .npz file, which is whole or not there at all."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays = {name: to_host(value) for name, value in values.items() if is_array(value)}
+        header = {name: describe(value) for name, value in values.items() if name not in arrays}
+        write_npz(path, {HEADER: np.array(json.dumps({"format": FORMAT, **header})), **arrays})
+
+    @classmethod
+    def load(cls, path: str | Path) -> AttackResult:
+        """The result saved at `path`, with NumPy arrays; an attack whose class is not defined is an UnknownAttack.
+
+        Raises StateError if the file is damaged or something else.
+        """
+        header, arrays = read_archive(path, "an attack's result", "attack")
+        try:
+            values: dict[str, Any] = {name: restore(value) for name, value in header.items() if name != "format"}
+            return cls(**values, **arrays)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise StateError(f"{path}: not an attack's result of tinyadv {VERSION}: {error}") from error
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if is_array(one) and is_array(other):
+        return np.array_equal(to_host(one), to_host(other))
+    return not is_array(one) and not is_array(other) and one == other
+
+
+def _number(of: Callable[[np.ndarray], Any], values: np.ndarray) -> float | None:
+    return float(of(values)) if len(values) else None
+
+
+def _show(number: float | None) -> str:
+    return "-" if number is None else f"{number:.4g}"

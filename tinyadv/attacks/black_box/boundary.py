@@ -1,0 +1,77 @@
+"""The boundary attack: a walk along the boundary, which sees nothing of the model but its decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyadv.attacks.base.balls import column
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.black_box.decision import DecisionAttack
+from tinyadv.backend import Array, array_module, move
+
+FIRST_STEP, CONVERGED = 0.01, 1e-7  # delta and epsilon at first, and an epsilon at which an example is done
+SPHERE, STEP = 0.35, 0.25  # the shares of the steps along the sphere, and of the whole ones, that are to succeed
+EVERY = 11  # queries, of which one is for a step along the sphere by itself
+TINY = 1e-300  # for the norm of nothing
+
+
+@dataclass(frozen=True)
+class BoundaryAttack(DecisionAttack):
+    """From a point far away that is adversarial, nearer and nearer, by random steps that stay adversarial.
+
+    Brendel et al. 2018, arXiv:1712.04248, algorithm 1 and section 2. A step leads along the sphere around the image,
+    delta far in a random direction, then by epsilon towards the image, both relative to the distance; it is taken if
+    the model's class there is adversarial. Each example adapts its own delta, so that 35% of the steps along the sphere
+    stay adversarial, and epsilon, so that a quarter of the whole steps do: by a little after each of them, where the
+    authors' code multiplies after many. Distances are l2. Every eleventh query is of a step along the sphere alone, and
+    the noise of every second step is smooth, where theirs never is.
+
+    queries, starts: see DecisionAttack.
+    """
+
+    norm = "l2"
+
+    def approach(self, batch: Batch) -> None:
+        xp, rest, rows = array_module(batch.x), batch, array_module(batch.x).arange(len(batch.x))  # examples left
+        delta, epsilon = xp.full((2, len(rows)), FIRST_STEP)
+        for query in range(self.queries):
+            left = (epsilon > CONVERGED) & (self.left(rest) > 0)
+            if not left.all():
+                batch[rows] = rest
+                rows, delta, epsilon = rows[left], delta[left], epsilon[left]
+                rest = batch[rows]
+            if not len(rows):
+                break
+            distance = _distance(rest, rest.best)
+            points = _along_the_sphere(rest, distance, delta, smooth=query % 2 == 1)
+            if query % EVERY == 0:
+                delta = xp.minimum(delta * xp.exp(0.4 * (self.ask(rest, points) - SPHERE)), 1)
+                continue
+            # Towards x, to (1 - epsilon) times the distance: clipping has come part of the way.
+            shorter = (1 - epsilon) * distance / xp.maximum(_distance(rest, points), TINY)
+            self.ask(rest, rest.x + column(xp.minimum(shorter, 1), points) * (points - rest.x))
+            taken = _distance(rest, rest.best) < distance
+            epsilon = xp.minimum(epsilon * xp.exp(0.2 * (taken - STEP)), 0.5)
+        batch[rows] = rest
+
+
+def _along_the_sphere(batch: Batch, distance: Array, delta: Array, smooth: bool) -> Array:
+    """From the best points (n, ...) a step of length delta * distance in a random direction orthogonal to that of x.
+
+    smooth: sum the noise over 3 x 3 pixels, for a network answers to what pixels side by side have in common.
+    """
+    xp, axes = array_module(batch.x), tuple(range(1, batch.x.ndim))
+    away = (batch.best.astype(np.float64) - batch.x) / column(distance, batch.x)
+    eta = move(batch.streams.normal(batch.x.shape[1:]), like=batch.x)
+    for axis in axes[-2:] if smooth else ():
+        eta = eta + xp.roll(eta, 1, axis) + xp.roll(eta, -1, axis)
+    eta -= (eta * away).sum(axis=axes, keepdims=True) * away
+    eta *= column(delta / xp.maximum(batch.ball.distance(eta), TINY), eta)
+    points = batch.x + column(distance / (1 + delta**2) ** 0.5, eta) * (away + eta)  # back onto the sphere
+    return points.clip(batch.ball.low, batch.ball.high)
+
+
+def _distance(batch: Batch, points: Array) -> Array:
+    return batch.ball.distance(points.astype(np.float64) - batch.x)

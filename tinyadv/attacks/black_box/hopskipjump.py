@@ -1,0 +1,95 @@
+"""HopSkipJump: gradients at the boundary, estimated from nothing but decisions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyadv.attacks.base.balls import L2Ball, column
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.parameters import to_count
+from tinyadv.attacks.black_box.decision import DecisionAttack
+from tinyadv.backend import Array, array_module, move
+
+FIRST_DELTA = 0.1  # of the range of the data, as in the authors' code
+HALVINGS = 10  # of a step that is not adversarial; after that it is as short as delta, or shorter
+
+
+@dataclass(frozen=True)
+class HopSkipJump(DecisionAttack):
+    """Steps along a gradient at the boundary that is estimated from decisions, each followed by the way back to it.
+
+    Chen, Jordan and Wainwright 2020, arXiv:1904.02144. From a point x_t on the boundary, at a distance r from x:
+
+    1. B_t = B_0 sqrt(t) points at a distance delta_t = r / d from x_t in random directions u_b, where d is the number
+       of pixels, decide by phi_b = 1 if adversarial, else -1, what stands for the gradient: the mean of
+       (phi_b - mean(phi)) u_b, scaled to length 1 for "l2", and its sign for "linf".
+    2. The step along it is xi = r / sqrt(t), halved until it ends at an adversarial point.
+    3. From there a bisection of the way to x, to a fraction theta of it, finds x_(t+1).
+
+    Norm "l2" bisects the line to x, up to theta = d**-1.5; "linf" the largest change allowed, up to theta = d**-2. The
+    first delta is a tenth of the range of the data. The last round has as many directions as leave queries for its
+    step. Of all points asked for the nearest adversarial one is returned.
+
+    norm: "l2" or "linf"; initial_directions: B_0; queries, starts: see DecisionAttack.
+    """
+
+    norm: str = "l2"
+    initial_directions: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        to_count("initial_directions", self.initial_directions)
+        if self.norm == "l1":
+            raise ValueError('norm must be "l2" or "linf" for HopSkipJump, got "l1"')
+
+    def approach(self, batch: Batch) -> None:
+        xp, d = array_module(batch.x), math.prod(batch.x.shape[1:])
+        halvings = math.ceil((1.5 if self.norm == "l2" else 2) * math.log2(d))  # of the way to x, to theta of it
+        rows, rest, points = xp.arange(len(batch.x)), batch, batch.best.astype(np.float64)  # the examples that are left
+        for t in itertools.count(1):
+            r = rest.ball.distance(points - rest.x)
+            spare = self.left(rest) - HALVINGS - halvings  # queries for directions
+            left = (spare > 0) & (r > 0)
+            if not left.all():
+                batch[rows] = rest
+                rows, points, r, spare = (array[left] for array in (rows, points, r, spare))
+                rest = batch[rows]
+            if not len(rows):
+                break
+            delta = r / d if t > 1 else xp.full(len(r), FIRST_DELTA * (self.bounds[1] - self.bounds[0]))
+            count = xp.minimum(int(self.initial_directions * math.sqrt(t)), spare)
+            direction = rest.ball.steepest(self._gradient(rest, points, delta, count))
+            points, moved = self._step(rest, points, r / math.sqrt(t), direction)
+            points = self.bisect(rest, points, halvings, moved)
+        batch[rows] = rest
+
+    def _gradient(self, batch: Batch, points: Array, delta: Array, count: Array) -> Array:
+        """What stands for the gradient (n, ...) at points of the boundary, by count (n,) decisions delta (n,) away."""
+        xp = array_module(points)
+        decided, drift, phis = xp.zeros_like(points), xp.zeros_like(points), xp.zeros(len(points))
+        for b in range(int(count.max())):
+            u = L2Ball.steepest(move(batch.streams.normal(points.shape[1:]), like=points))
+            there = (points + column(delta, u) * u).clip(batch.ball.low, batch.ball.high)
+            phi = xp.where(b < count, 2.0 * self.ask(batch, there, b < count) - 1, 0)
+            u = (there - points) / column(delta, u)  # where the bounds have left it
+            decided += column(phi, u) * u
+            drift += column(b < count, u) * u
+            phis += phi
+        mean = phis / count
+        return decided - column(xp.where(abs(mean) < 1, mean, 0), points) * drift  # no baseline if all decide alike
+
+    def _step(self, batch: Batch, points: Array, xi: Array, direction: Array) -> tuple[Array, Array]:
+        """The points xi (n,) along the direction, or half, ..., where adversarial; and whether any was: (n,)."""
+        xp = array_module(points)
+        moved = xp.zeros(len(points), bool)
+        for k in range(HALVINGS):
+            there = (points + column(xi / 2**k, points) * direction).clip(batch.ball.low, batch.ball.high)
+            now = self.ask(batch, there, ~moved)
+            points, moved = xp.where(column(now, points), there, points), moved | now
+            if moved.all():
+                break
+        return points, moved

@@ -1,0 +1,150 @@
+"""The Square attack: a random search, which sees nothing of the model but its logits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.balls import column
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.objectives import objective
+from tinyadv.attacks.base.parameters import is_number
+from tinyadv.backend import Array, array_module, move
+from tinyadv.ops.movement import batch_last
+from tinyadv.tensor import Tensor
+
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, after so many of 10,000 queries
+BLOCK = 100  # queries for which an example draws its random numbers at once: a draw for each would take too long
+
+
+@dataclass(frozen=True)
+class Square(Attack):
+    """Random squares of the image are changed by all that the budget allows, and kept if they raise the loss.
+
+    Andriushchenko et al. 2020, arXiv:1912.00049: algorithm 1, with the squares of algorithm 2 for "linf" and of
+    algorithm 3 for "l2". Each example has squares of its own, up to the last row and column; in an image too short for
+    them they are rectangles, and a vector is an image of one row. No query is lost on a square that is there already.
+
+    eps: the budget; norm: "linf" or "l2"; queries: of each example at most so many, with the start, and one to look at
+    the result; p_init: the fraction of the pixels in the first squares, in (0, 1]; loss: "margin" or, the authors'
+    choice with a target, "cross_entropy"; rescale_schedule: whether the squares shrink in proportion to `queries`, as
+    in the paper, so that few get to small squares too, or as for 10,000 (AutoAttack).
+    """
+
+    eps: float
+    norm: str = "linf"
+    queries: int = 5000
+    p_init: float = 0.8
+    loss: str = "margin"
+    rescale_schedule: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.norm == "l1":
+            raise ValueError('norm must be "linf" or "l2" for Square, got "l1"')
+        if not (is_number(self.p_init) and 0 < self.p_init <= 1):
+            raise ValueError(f"p_init must be a number in (0, 1], got {self.p_init!r}")
+
+    def perturb(self, batch: Batch) -> Array:
+        xp, shape = array_module(batch.x), (1,) * (4 - batch.x.ndim) + batch.x.shape[1:]  # (C, H, W)
+        start, propose = (_stripes, _square) if self.norm == "linf" else (_tiles, _two_squares)
+        rest, rows = batch, xp.arange(len(batch.x))  # the examples that are left
+        best = points = rest.ball.project(start(rest, shape).reshape(rest.x.shape))
+        values = xp.full(len(rows), -math.inf)
+        for query in range(1, self.queries + 1):
+            if query % BLOCK == 1:
+                numbers = move(rest.streams.uniform((BLOCK, 5 + shape[0])), like=rest.x)
+            now = objective(self.loss)(Tensor(rest.consider(points, iteration=True)), rest.y, rest.target).data
+            better = now > values
+            best, values = xp.where(column(better, best), points, best), xp.where(better, now, values)
+            left = ~rest.succeeded
+            if not left.all():
+                batch[rows] = rest
+                rows, best, values, numbers = (array[left] for array in (rows, best, values, numbers))
+                rest = batch[rows]
+                if not len(rows):
+                    break
+            points = propose(rest, best.reshape(-1, *shape), numbers[:, query % BLOCK], self._sides(query, *shape[1:]))
+            points = rest.ball.project(points.reshape(rest.x.shape))
+        batch[rows] = rest
+        return batch.best
+
+    def _sides(self, query: int, height: int, width: int) -> tuple[int, int]:
+        """Those of the squares: p of all pixels, where p is halved on schedule, and odd for l2."""
+        turn = query * 10_000 / self.queries if self.rescale_schedule else query
+        side = round(math.sqrt(self.p_init / 2 ** sum(turn > halving for halving in HALVINGS) * height * width))
+        side = max(1, side) if self.norm == "linf" else max(3, side) | 1
+        return min(side, height), min(side, width)
+
+
+def _stripes(batch: Batch, shape: tuple[int, int, int]) -> Array:
+    """The start for linf: each column of each channel at +eps or at -eps."""
+    up = move(batch.streams.uniform((shape[0], 1, shape[2])), like=batch.x) < 0.5
+    return array_module(up).where(up, *(end.reshape(-1, *shape) for end in (batch.ball.high, batch.ball.low)))
+
+
+def _square(batch: Batch, best: Array, numbers: Array, sides: tuple[int, int]) -> Array:
+    """Algorithm 2: a square at +eps or at -eps in each channel; at the opposite if that is what is there."""
+    xp, square = array_module(best), _window(numbers[:, :2], sides, best.shape)
+    low, high = (end.reshape(best.shape)[square] for end in (batch.ball.low, batch.ball.high))
+    up, points = numbers[:, 5:, None, None] < 0.5, batch_last(best)
+    idle = (xp.where(up, high, low) == best[square]).all(axis=(1, 2, 3), keepdims=True)
+    points[square] = xp.where(up != idle, high, low)
+    return points
+
+
+def _window(corner: Array, sides: tuple[int, int], shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """The index of a window (n, C, *sides) for each example, at the place that numbers (n, 2) in [0, 1) stand for."""
+    xp = array_module(corner)
+    places = [length - side + 1 for length, side in zip(shape[2:], sides, strict=True)]  # up to the border
+    rows, columns = (xp.floor(corner[:, k, None] * places[k]).astype(np.int64) + xp.arange(sides[k]) for k in (0, 1))
+    examples, channels = xp.arange(shape[0]), xp.arange(shape[1])
+    return examples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
+
+
+def _tiles(batch: Batch, shape: tuple[int, int, int]) -> Array:
+    """The start for l2: a grid of bumps, of five by five where the sides allow."""
+    (channels, height, width), a, b = shape, max(1, shape[1] // 5), max(1, shape[2] // 5)
+    nu = array_module(batch.x).zeros((len(batch.x), *shape))
+    for top in range(height % a // 2, height - a + 1, a):
+        for left in range(width % b // 2, width - b + 1, b):
+            nu[:, :, top:top + a, left:left + b] = _bumps(move(batch.streams.uniform((1 + channels,)), nu), (a, b))
+    return batch.x.reshape(nu.shape) + batch.ball.eps * batch.ball.steepest(nu)
+
+
+def _two_squares(batch: Batch, best: Array, numbers: Array, sides: tuple[int, int]) -> Array:
+    """Algorithm 3: the budget of two squares, and what is unused, goes to the first, as a bump on what is there."""
+
+    def norm(window: Array) -> Array:
+        return (window * window).sum(axis=(2, 3), keepdims=True) ** 0.5  # (n, C, 1, 1)
+
+    xp, x = array_module(best), batch.x.reshape(best.shape)
+    nu = best.astype(np.float64) - x  # line 1
+    first, second = (_window(numbers[:, k:k + 2], sides, best.shape) for k in (0, 2))  # lines 2 and 3
+    unused = xp.maximum(batch.ball.eps**2 - (nu * nu).sum(axis=(1, 2, 3), keepdims=True), 0)  # line 4
+    there, nu[first] = nu[first], 0  # so that what the squares share counts once
+    available = norm(there) ** 2 + norm(nu[second]) ** 2 + unused / best.shape[1]  # line 8
+    nu[second] = 0
+    bump = _bumps(numbers[:, 4:], sides) + there / xp.maximum(norm(there), 1e-300)  # line 7
+    nu[first] = bump / xp.maximum(norm(bump), 1e-300) * available**0.5  # line 9
+    return x + nu
+
+
+def _bumps(numbers: Array, sides: tuple[int, int]) -> Array:
+    """eta of eq. 2, (n, C, *sides): upright or lying, and of either sign in each channel, by numbers (n, 1 + C)."""
+    upright, lying = (move(eta, like=numbers) for eta in (_eta(*sides), _eta(*sides[::-1]).T))
+    where, first = array_module(numbers).where, numbers[:, :, None, None] < 0.5
+    return where(first[:, :1], upright, lying) * where(first[:, 1:], 1, -1)
+
+
+def _eta(height: int, width: int) -> np.ndarray:
+    """A hill above a dale; each falls off by 1/k² with the distance from its centre, in the maximum norm."""
+    halves = []
+    for sign, rows in (1, height // 2), (-1, height - height // 2):
+        distance = np.maximum(abs(np.arange(rows) - rows // 2)[:, None], abs(np.arange(width) - width // 2))
+        falling = (1 / np.arange(max(rows, width) // 2 + 1, 0, -1.0) ** 2).cumsum()[::-1]
+        halves.append(sign * falling[distance] / np.linalg.norm(falling[distance]))
+    return np.concatenate(halves) / math.hypot(*map(np.linalg.norm, halves))

@@ -1,0 +1,119 @@
+"""AutoAttack: a fixed ensemble of attacks with nothing to tune, and what speaks against its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinyadv import driver
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.result import AttackResult
+from tinyadv.attacks.black_box.square import Square
+from tinyadv.attacks.combined.multi import MultiAttack
+from tinyadv.attacks.gradient.apgd import APGD
+from tinyadv.attacks.minimum_norm.fab import FAB
+from tinyadv.backend import Array, to_host
+
+VERSIONS = ("standard", "plus", "rand")
+WITHOUT_GRADIENT = 0.05  # the fraction of images, from which on there is a warning
+BY_SQUARE = 0.002  # likewise; the authors' number
+
+
+@dataclass(frozen=True)
+class AutoAttack(MultiAttack):
+    """The robust accuracy that is compared across papers: several strong attacks, their parameters fixed for good.
+
+    Croce and Hein 2020, arXiv:2003.01690. Each attack starts anew, on the images that are left. The parameters are the
+    authors': 100 steps; 5,000 queries, with squares that shrink as for 10,000; 9 target classes, or all that there are.
+    "standard" is APGD on the cross entropy, APGD-T on the targeted DLR loss, FAB-T, and Square; "plus" is APGD on the
+    cross entropy and on the DLR loss and FAB, 5 runs each, Square, APGD-T and FAB-T; "rand", for models whose outputs
+    are random, is APGD on both losses, each gradient a mean over 20 passes. For "l1" (arXiv:2103.01208) "standard" has
+    5 runs of APGD, and 5 target classes for APGD-T; there is no Square, which here has no l1 form. With fewer than four
+    classes the margin stands in for the DLR losses that need more.
+
+    The robust accuracy is that of `run(..., skip_misclassified=True)`. The result's `table` has a row for each attack,
+    and its `warnings` are what makes the number meaningless. With `target=` every attack aims at that class alone.
+
+    eps: the budget, in the units of the data; norm: "linf", "l2" or "l1"; version: "standard", "plus" or "rand".
+    """
+
+    attacks: tuple[Attack, ...] = field(init=False, repr=False, compare=False)
+    bounds: tuple[float, float] = field(default=(0.0, 1.0), kw_only=True)
+    eps: float
+    norm: str = "linf"
+    version: str = "standard"
+
+    _steps, _queries, _classes, _passes = 100, 5000, 9, 20
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise ValueError(f"version must be one of {', '.join(VERSIONS)}; got {self.version!r}")
+        object.__setattr__(self, "attacks", tuple(self._ensemble().values()))
+        super().__post_init__()
+
+    def _ensemble(self) -> dict[str, Attack]:
+        sparse = self.norm == "l1"
+        apgd = partial(APGD, self.eps, self._steps, self.norm, bounds=self.bounds)
+        fab = partial(FAB, self.norm, self._steps, self.eps, bounds=self.bounds)
+        fab_t = {"FAB-T": fab(target_classes=self._classes)}
+        square = {} if sparse else {
+            "Square": Square(self.eps, self.norm, self._queries, rescale_schedule=False, bounds=self.bounds)}
+        if self.version == "standard":
+            targeted = apgd(loss="dlr", target_classes=min(5, self._classes) if sparse else self._classes)
+            return {"APGD-CE": apgd(restarts=5 if sparse else 1), "APGD-T": targeted, **fab_t, **square}
+        if self.version == "plus":
+            return {"APGD-CE": apgd(restarts=5), "APGD-DLR": apgd(restarts=5, loss="dlr"), "FAB": fab(restarts=5),
+                    **square, "APGD-T": apgd(loss="dlr", target_classes=self._classes), **fab_t}
+        return {"APGD-CE": apgd(eot=self._passes), "APGD-DLR": apgd(eot=self._passes, loss="dlr")}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._ensemble())
+
+    with_eps, scaled = Attack.with_eps, Attack.scaled
+
+    def run(self, model: Callable, x: Array, y: Array, **options: Any) -> AttackResult:
+        """As of MultiAttack: `state=` names a file to go on from after a kill."""
+        result = super().run(model, x, y, **options)
+        return replace(result, warnings=(*result.warnings, *self._doubts(result)))
+
+    def _warnings(self, model: Callable, x: Array, y: Array, logits: Array, options: dict[str, Any]) -> tuple[str, ...]:
+        if not len(x):
+            return ()
+        found, shards = [], {name: options.get(name) for name in ("workers", "batch_size")}
+        logits, again = (np.nan_to_num(to_host(each)) for each in (logits, driver.logits(model, x, **shards)))
+        change = abs(again - logits).max()
+        random = change > 1e-4 * abs(logits).max()
+        if random and self.version != "rand":
+            found.append(f'the model\'s outputs are random, they change by {change:.3g}: version="rand" is for those')
+        if not random and self.version == "rand":
+            found.append('the model\'s outputs are not random: version="standard" is stronger')
+        if logits.shape[1] < 4:
+            found.append(f"there are {logits.shape[1]} classes, and the DLR loss needs 3, the targeted one 4: "
+                         "the margin stands in for what is undefined")
+        if ((logits >= 0) & (logits <= 1)).all() and (abs(logits.sum(axis=1) - 1) < 1e-3).all():
+            found.append("the model returns probabilities: attack its logits, without the softmax")
+        right = np.flatnonzero(logits.argmax(axis=1) == to_host(y))
+        slopes, pixels = to_host(driver.input_gradients(model, x[right], y[right], **shards)), tuple(range(1, x.ndim))
+        stuck = int((~np.isfinite(slopes).all(axis=pixels) | (slopes == 0).all(axis=pixels)).sum())
+        if stuck > WITHOUT_GRADIENT * len(right):
+            found.append(f"at {stuck} of {len(right)} right images the cross entropy's gradient is 0 or no number: "
+                         "white-box attacks are blind there")
+        return tuple(found)
+
+    def _doubts(self, result: AttackResult) -> list[str]:
+        """What the outcome itself says against the attacks."""
+        found, broken = [], {row[0]: row[2] for row in result.table}
+        if broken.get("Square", 0) > max(1, BY_SQUARE * len(result.y)):
+            found.append(f"Square, which sees no gradient, broke {broken['Square']} images that no attack before it "
+                         "did: the gradients are likely masked")
+        left = np.unique(result.y[(result.predictions_clean == result.y) & ~result.success])
+        grey = self.norm == "linf" and result.target is None and 2 * self.eps >= self.bounds[1] - self.bounds[0]
+        if grey and len(left) > 1:
+            found.append(f"images of {len(left)} classes are left, though with this eps all can become one and the same"
+                         " grey: the attacks fail")
+        return found

@@ -1,0 +1,36 @@
+"""What attacks that are made of other attacks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinyadv import driver
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.backend import Array
+
+
+@dataclass(frozen=True)
+class Composite(Attack):
+    """The base of attacks that run other attacks, of one threat model, which is theirs as well."""
+
+    bounds: tuple[float, float] = field(init=False, repr=False, compare=False)
+
+    def _adopt(self, *attacks: Attack) -> None:
+        """Take over norm, bounds and eps (and its absence) of attacks; ValueError where they differ."""
+        if not attacks or not all(isinstance(attack, Attack) for attack in attacks):
+            raise ValueError(f"{type(self).__name__} is made of attacks, got {attacks!r}")
+        for name in ("norm", "bounds", "minimum_norm", "eps"):
+            value, *others = dict.fromkeys(getattr(attack, name, None) for attack in attacks)
+            if others:
+                raise ValueError(f"attacks must be of one threat model, got {name} {value!r} and {others[0]!r}: "
+                                 "run them apart, and compare their results")
+            if value is not None:
+                object.__setattr__(self, name, value)
+
+    def _logits(self, model: Callable, x: Array, y: Array, target: Array | None, options: dict[str, Any]) -> Array:
+        """The logits (N, K) of the images x (N, ...), in the shards of the attacks; y and target are checked by K."""
+        logits = driver.logits(model, x, workers=options.get("workers"), batch_size=options.get("batch_size"))
+        driver.check_range(logits, y, target)
+        return logits

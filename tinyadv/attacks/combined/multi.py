@@ -1,0 +1,116 @@
+"""Several attacks as one: the worst case of each example."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyadv import driver
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.objectives import margin
+from tinyadv.attacks.base.result import AttackResult
+from tinyadv.attacks.combined.composite import Composite
+from tinyadv.attacks.combined.standing import Standing, identify
+from tinyadv.backend import Array, to_host, usable_cores
+from tinyadv.random import Streams
+from tinyadv.tensor import Tensor
+
+SHARDS = 2  # that each thread takes on between two writes of the state
+
+
+@dataclass(frozen=True)
+class MultiAttack(Composite):
+    """Attacks one after the other, each on the examples that none before has broken; and the worst case of each.
+
+    The point that is returned is a misclassified one if any attack has found one, and otherwise that of the largest
+    margin. Attacks of minimum norm all run on all examples, and the nearest misclassified point is returned.
+    The result's `broken_by` names the attack, and its `table` has a row for each. They draw from streams of their own:
+    two equal attacks are two different runs, and the first is the run that it would be alone.
+
+    attacks: of one threat model: the same norm and bounds, and the same eps or all of minimum norm.
+    """
+
+    attacks: tuple[Attack, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attacks", tuple(self.attacks))
+        self._adopt(*self.attacks)
+        super().__post_init__()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the report calls the attacks."""
+        return tuple(map(str, self.attacks))
+
+    def with_eps(self, eps: float) -> Attack:
+        return replace(self, attacks=tuple(attack.with_eps(eps) for attack in self.attacks))
+
+    def scaled(self, factor: float) -> Attack:
+        return replace(self, attacks=tuple(attack.scaled(factor) for attack in self.attacks))
+
+    def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
+            seed: int | Streams = 0, skip_misclassified: bool = False, state: str | Path | None = None,
+            progress: bool = False, **options: Any) -> AttackResult:
+        """As of any attack; `forwards` and `backwards` are those of all attacks.
+
+        state: a file for what is known so far, written whenever some shards are through with an attack. If it is there
+            from a run that was killed, this one goes on from it, and comes to the same result, byte for byte.
+            StateError if that was another run: of other images, labels or parameters, or of another model.
+        progress: tell on standard error of the attacks, with all their parameters, and what each has broken.
+        """
+        started = time.perf_counter()
+        y, target, streams = driver.check_arguments(x, y, target, seed, self.bounds)
+        options |= {"progress": progress, "_report": True}  # a call, too, has to know who is left
+        logits = self._logits(model, x, y, target, options)
+        result = AttackResult.blank(self, x.copy(), y, target, self.norm, streams.seed)
+        standing, warnings = Standing(result, logits, len(self.attacks)), self._warnings(model, x, y, logits, options)
+        if state is not None:
+            run = identify(self.attacks, x, y, target, streams, options | {"skip_misclassified": skip_misclassified})
+            standing.keep(Path(state), run, again=self._logits(model, x, y, target, options))
+            started -= standing.rows[:, 2].sum()
+
+        def tell(*lines: str) -> None:
+            if progress:
+                print(*lines, sep="\n", file=sys.stderr)
+
+        def worth(found: AttackResult, y: Array, target: Array | None) -> np.ndarray:
+            if self.minimum_norm:
+                return -found.distances
+            return to_host(margin(Tensor(self._logits(model, found.x_adv, y, target, options)), y, target).data)
+
+        tell(*map("{}: {!r}".format, self.names, self.attacks), *map("warning: {}".format, warnings))
+        attacked = ~standing.reached if self.minimum_norm else np.ones(len(x), bool)
+        if skip_misclassified:
+            attacked &= result.predictions_clean == result.y
+        for number, (name, attack) in enumerate(zip(self.names, self.attacks, strict=True), 1):
+            index = np.flatnonzero(attacked & (self.minimum_norm | standing.unbroken(number)))
+            drawn = streams if number == 1 else streams.spawn(number)
+            for some, size in self._blocks(model, x, index, standing.tried[index] < number, state is None, options):
+                began, classes, goal = time.perf_counter(), y[some], None if target is None else target[some]
+                found = attack.run(model, x[some], classes, target=goal, seed=drawn[some],
+                                   **options | {"batch_size": size})
+                standing.take(number, some, found, worth(found, classes, goal), time.perf_counter() - began)
+            tell("{}: {:.0f} left, {:.0f} broken, {:.1f} s".format(name, *standing.rows[number - 1]))
+        by = np.where(result.success & ~standing.reached, standing.by, 0)
+        return replace(result, broken_by=np.array(["", *self.names])[by], table=standing.table(self.names),
+                       warnings=warnings, seconds=time.perf_counter() - started)
+
+    def _blocks(self, model: Callable, x: Array, index: np.ndarray, left: np.ndarray, whole: bool,
+                options: dict[str, Any]) -> list[tuple[np.ndarray, int]]:
+        """The parts (n,) of the index that are left, and the size of their shards: as if all of it were one part."""
+        on_host = isinstance(driver.memory_of(model, x), np.ndarray)
+        shards = driver.shards(len(index), options.get("batch_size"), math.prod(x.shape[1:]), on_host)
+        size = shards[0].stop if shards else 1
+        block = len(index) + 1 if whole else SHARDS * size * (options.get("workers") or usable_cores())
+        return [(index[left][start:start + block], size) for start in range(0, left.sum(), block)]
+
+    def _warnings(self, model: Callable, x: Array, y: Array, logits: Array, options: dict[str, Any]) -> tuple[str, ...]:
+        """What is to be said of the model before it is attacked; logits (N, K): those of x."""
+        return ()

@@ -1,0 +1,115 @@
+"""Where matters stand between several attacks, in memory and in a file to go on from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyadv.attacks.base.parameters import describe
+from tinyadv.attacks.base.result import AttackResult
+from tinyadv.backend import VERSION, Array, move, to_host
+from tinyadv.nn.state import FORMAT, HEADER, StateError, read_archive, write_npz
+from tinyadv.random import Streams
+
+
+class Standing:
+    """The worst case of each of N examples so far, and what every attack has done.
+
+    result: that worst case; at first the clean image, a success where that is one: reached (N,).
+    by (N,): which attack has found it, counted from 1; 0 before the first. tried (N,): how many are through with it.
+    worth (N,): what is compared: the margin or, of attacks of minimum norm, minus the distance.
+    rows (attacks, 5): how many right examples were left after each; what it broke; seconds, forwards, backwards.
+    """
+
+    def __init__(self, result: AttackResult, logits: Array, attacks: int):
+        """logits (N, K): the model's at the clean images."""
+        self.result, self.logits = result, to_host(logits)
+        result.predictions_clean[:] = result.predictions[:] = self.logits.argmax(axis=1)
+        result.success[:] = self.reached = result.reached(result.predictions)
+        self.by, self.tried = np.zeros((2, len(self.logits)), np.int64)
+        self.worth, self.rows = np.full(len(self.logits), -np.inf), np.zeros((attacks, 5))
+        self.rows[:, 0] = self._left()
+        self._path: Path | None = None
+        self._run: dict[str, Any] = {}
+
+    def unbroken(self, number: int) -> np.ndarray:
+        """(N,) bool: what no attack before that of the number has broken."""
+        return ~self.result.success | (self.by == 0) | (self.by >= number)
+
+    def take(self, number: int, some: np.ndarray, found: AttackResult, worth: np.ndarray, seconds: float) -> None:
+        """Take over what the attack of that number has found for some examples (n,), where it is worse."""
+        result, before = self.result, self.result.success[some]
+        better = (found.success & ~before) | ((found.success == before) & (worth > self.worth[some]))
+        better |= self.by[some] == 0
+        changed = some[better]
+        result.x_adv[changed], self.worth[changed], self.by[changed] = found.x_adv[better], worth[better], number
+        for name in ("success", "predictions", "distances"):
+            getattr(result, name)[changed] = getattr(found, name)[better]
+        result.forwards[some] += found.forwards
+        result.backwards[some] += found.backwards
+        self.tried[some] = number
+        broken = (result.success[some] & ~before).sum()
+        self.rows[number - 1, 1:] += broken, seconds, found.forwards.sum(), found.backwards.sum()
+        self.rows[number - 1:, 0] = self._left()
+        self._save()
+
+    def table(self, names: tuple[str, ...]) -> tuple[tuple[str, int, int, float, int, int], ...]:
+        """The rows under the attacks' names, and one for all; see AttackResult."""
+        rows = np.vstack([self.rows, [self._left(), *self.rows[:, 1:].sum(axis=0)]]).tolist()
+        return tuple((name, int(left), int(broken), seconds, int(forwards), int(backwards))
+                     for name, (left, broken, seconds, forwards, backwards) in zip((*names, "all"), rows, strict=True))
+
+    def _left(self) -> int:
+        return int(((self.result.predictions_clean == self.result.y) & ~self.result.success).sum())
+
+    def keep(self, path: Path, run: dict[str, Any], again: Array) -> None:
+        """Take over what the file holds, if there is one, and write it whenever there is more to tell.
+
+        run: what tells it from others; StateError if the file is that of another. again (N, K): the logits once more;
+        beyond a multiple of how they vary, and of what rounding comes to elsewhere, those of the file are others.
+        """
+        self._path, self._run = path, run
+        if not path.exists():
+            self._save()  # a place that cannot be written to is an error now, and not in an hour
+            return
+        header, arrays = read_archive(path, "the state of a run", "run")
+        differing = [name for name, value in run.items() if header["run"].get(name) != value]
+        before, now, again = map(np.nan_to_num, (arrays["logits"], self.logits, to_host(again)))
+        slack = 1e-3 * abs(now).max(initial=0) + 5 * abs(again - now).max(initial=0)
+        if before.shape != now.shape or (abs(before - now) > slack).any():
+            differing.append("model")
+        if differing:
+            raise StateError(f"{path}: the state of another run, which differs in {', '.join(differing)}: name another "
+                             "file, or remove this one if that run is not to be finished")
+        for name, array in self._arrays().items():
+            array[...] = move(arrays[name], like=array)
+
+    def _save(self) -> None:
+        if self._path is not None:
+            arrays = {name: to_host(array) for name, array in self._arrays().items()}
+            header = np.array(json.dumps({"format": FORMAT, "run": self._run}))
+            write_npz(self._path, {HEADER: header, "logits": self.logits, **arrays})
+
+    def _arrays(self) -> dict[str, Array]:
+        names = ("x_adv", "success", "predictions", "distances", "forwards", "backwards")
+        own = {"by": self.by, "tried": self.tried, "worth": self.worth, "rows": self.rows}
+        return own | {name: getattr(self.result, name) for name in names}
+
+
+def identify(attacks: tuple, x: Array, y: Array, target: Array | None, streams: Streams,
+             options: dict[str, Any]) -> dict[str, Any]:
+    """What tells a run from others, in the terms of JSON: all but the model that a result depends on."""
+
+    def digest(array: Array) -> str:
+        host = to_host(array)
+        return hashlib.sha256(f"{host.dtype}{host.shape}".encode() + host.tobytes()).hexdigest()
+
+    return {
+        "attacks": describe(attacks), "x": digest(x), "y": digest(y), "target": target is not None and digest(target),
+        "seed": [streams.seed, digest(streams.examples)], "version": VERSION,
+        "options": {name: describe(options.get(name)) for name in ("skip_misclassified", "quantize", "batch_size")},
+    }

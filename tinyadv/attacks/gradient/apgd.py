@@ -1,0 +1,150 @@
+"""Auto-PGD, which finds its own step sizes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.balls import Ball, column
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.objectives import Objective, objective
+from tinyadv.attacks.base.parameters import is_number, to_count
+from tinyadv.backend import Array, array_module
+
+
+@dataclass(frozen=True)
+class APGD(Attack):
+    """PGD that sets its step size by the losses on its way, and goes back to the best point where it lowers it.
+
+    "linf", "l2": Croce and Hein 2020, arXiv:2003.01690, algorithm 1. Steps with momentum, of 2 * eps at first, halved
+    where too few of them raised the loss. "l1": Croce and Hein 2021, arXiv:2103.01208. Steps of eps at first along the
+    signs of the largest |gradients|, the fewer of them, the sparser the best perturbation is; in balls of 3, 2 and
+    1 times eps, for 30, 30 and 40% of the steps, each from the best point of the one before. Runs start at random.
+
+    eps: the budget, in the units of the data; norm: "linf", "l2" or "l1"; steps: their N_iter.
+    rho: the step stays as it is while at least this share of the steps raise the loss; without effect for "l1".
+    restarts: runs from new random points, each on the examples that no earlier one has broken.
+    loss: "cross_entropy", "margin" or "dlr", which with `target=` is the loss of their targeted attack.
+    eot: forward passes over which a gradient is averaged, for models whose outputs are random.
+    target_classes: None, or how many classes are aimed at: in turn, for each of the classes other than y of the highest
+    logits at x, a run on what is not broken yet (with "dlr" their APGD-T). Any misclassification is a success.
+    """
+
+    eps: float
+    steps: int = 100
+    norm: str = "linf"
+    rho: float = 0.75
+    restarts: int = 1
+    loss: str = "cross_entropy"
+    eot: int = 1
+    target_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (is_number(self.rho) and 0 <= self.rho <= 1):
+            raise ValueError(f"rho must be a number in [0, 1], got {self.rho!r}: the paper's is 0.75")
+        if self.target_classes is not None:
+            object.__setattr__(self, "target_classes", to_count("target_classes", self.target_classes))
+
+    def perturb(self, batch: Batch) -> Array:
+        aims = batch.ranking().T[1:self.target_classes + 1] if self.target_classes and batch.target is None else ()
+        if not len(aims):
+            return self._climb(batch, batch.target)
+        for number, aim in enumerate(aims):
+            left = ~batch.succeeded if number else aim >= 0
+            if left.any():
+                rest = batch[left] if number else batch
+                rest.consider(self._climb(rest, aim[left]))
+                batch[left] = rest
+        return batch.best
+
+    def _climb(self, batch: Batch, target: Array | None) -> Array:
+        """One run; target (n,): the classes aimed at, or None."""
+        start, wide = None, 3 * self.steps // 10 if self.norm == "l1" else 0
+        for times, steps in (3, wide), (2, wide), (1, self.steps - 2 * wide):
+            if steps:
+                ball = batch.ball if times == 1 else type(batch.ball)(batch.x, times * self.eps, self.bounds)
+                start = ball.random(batch.streams) if start is None else ball.project(start)
+                way = _Way(batch, ball, start, objective(self.loss), target, self.eot)
+                (self._sparsely if self.norm == "l1" else self._with_momentum)(way, steps)
+                start = way.x_max
+        return way.x
+
+    def _with_momentum(self, way: _Way, steps: int) -> None:
+        """Algorithm 1 of 2020. A checkpoint resets x^(w_j), as the authors' code does; in print, the point after."""
+        xp, ball, w = array_module(way.x), way.ball, checkpoints(steps)
+        eta = xp.full(len(way.x), 2 * ball.eps, way.x.dtype)
+        rises, halved = xp.zeros(len(eta), int), xp.zeros(len(eta), bool)
+        before, last, f_max_last = way.x, 0, xp.full(len(eta), math.nan)
+        for k in range(steps):
+            f = way.f
+            way.look()
+            rises = rises + (way.f > f)
+            if k in w:
+                halved = (rises < self.rho * (k - last)) | (~halved & (way.f_max == f_max_last))  # conditions 1 and 2
+                eta = xp.where(halved, eta / 2, eta)
+                way.go_back(halved)
+                rises, last, f_max_last = 0 * rises, k, way.f_max
+            alpha = 0.75 if k else 1.0  # the weight of the new step, the rest is that of the last one
+            z = ball.project(way.x + column(eta, way.x) * ball.steepest(way.g))
+            before, way.x = way.x, ball.project(way.x + alpha * (z - way.x) + (1 - alpha) * (way.x - before))
+
+    @staticmethod
+    def _sparsely(way: _Way, steps: int) -> None:
+        """The l1-APGD of 2021: k pixels move at a time, and the step starts anew when k has fallen."""
+        xp, ball = array_module(way.x), way.ball
+        eta, changed = xp.full(len(way.x), 1.5 * ball.eps, way.x.dtype), xp.zeros(len(way.x))
+        for i in range(steps):
+            way.look()
+            if i % max(1, steps // 25) == 0:
+                changed_before, changed = changed, ball.distance(way.x_max != ball.x)  # how many pixels
+                sparser = changed < 0.95 * changed_before
+                eta = xp.where(sparser, ball.eps, xp.maximum(eta / 1.5, ball.eps / 10)).astype(eta.dtype)
+                k = xp.maximum(xp.ceil(changed / 1.5), 1).astype(int)
+                way.go_back(sparser)
+            way.x = ball.project(way.x + column(eta, way.x) * sparse_steepest(way.g, k))
+
+
+class _Way:
+    """Where every example is, and the point of the highest objective on its way: x_max, f_max and g_max, as x, f, g."""
+
+    def __init__(self, batch: Batch, ball: Ball, x: Array, objective: Objective, target: Array | None, eot: int):
+        xp, self.batch, self.ball, self.eot = array_module(x), batch, ball, eot
+        self.objective = lambda logits: objective(logits, batch.y, target)
+        self.x, self.g = self.x_max, self.g_max = x, xp.zeros_like(x)  # (n, ...)
+        self.f, self.f_max = xp.full(len(x), math.inf), xp.full(len(x), -math.inf)  # (n,)
+
+    def look(self) -> None:
+        """The objective and its gradient at x: their means over some passes, the last of which is judged."""
+        where, last = array_module(self.x).where, self.eot - 1 if self.ball is self.batch.ball else None
+        passes = [self.batch.evaluate(self.x, self.objective, candidate=k == last) for k in range(self.eot)]
+        _, f, self.g = passes[0] if self.eot == 1 else (sum(each) / self.eot for each in zip(*passes, strict=True))
+        self.f = where(f == f, f, -math.inf)  # an objective that is no number is the worst
+        better = self.f > self.f_max
+        self.f_max = where(better, self.f, self.f_max)
+        self.x_max = where(column(better, self.x), self.x, self.x_max)
+        self.g_max = where(column(better, self.g), self.g, self.g_max)
+
+    def go_back(self, these: Array) -> None:
+        """To the best point, where (n,) these."""
+        where = array_module(self.x).where
+        self.f = where(these, self.f_max, self.f)
+        self.x = where(column(these, self.x), self.x_max, self.x)
+        self.g = where(column(these, self.g), self.g_max, self.g)
+
+
+def checkpoints(steps: int) -> set[int]:
+    """The w_j = ceil(p_j * steps), with p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)."""
+    percents = [0, 22]  # whole numbers, lest ceil(0.7 * 100) become 71
+    while percents[-1] < 100:
+        percents.append(percents[-1] + max(percents[-1] - percents[-2] - 3, 6))
+    return {-(-percent * steps // 100) for percent in percents}
+
+
+def sparse_steepest(g: Array, k: Array) -> Array:
+    """Of l1 norm 1, the signs of the k (n,) largest |g| (n, ...) of each example, and of those that equal the k-th."""
+    xp, rows = array_module(g), g.reshape(len(g), -1)
+    kth = xp.sort(abs(rows), axis=1)[xp.arange(len(g)), rows.shape[1] - k]
+    signs = xp.sign(rows) * (abs(rows) >= kth[:, None])
+    return (signs / xp.maximum((signs != 0).sum(axis=1), 1)[:, None]).reshape(g.shape)

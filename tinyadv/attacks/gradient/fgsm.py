@@ -1,0 +1,36 @@
+"""The fast gradient sign method, its l2 and l1 forms, and the one-step target class method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tinyadv import driver
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.backend import Array
+
+
+@dataclass(frozen=True)
+class FGSM(Attack):
+    """One step of length eps in the direction that raises the loss the fastest, for an image and a norm.
+
+    x_adv = x + eps * steepest(grad of the loss at x), clipped to the bounds: the sign of the gradient for "linf"
+    (Goodfellow et al. 2015, arXiv:1412.6572, section 4), the gradient over its norm for "l2" (the fast gradient
+    method), all on the pixel of the largest slope for "l1". With `target=` the loss of the target class is
+    lowered instead: the one-step target class method (Kurakin et al. 2017, arXiv:1611.01236, eq. 3).
+
+    eps: the budget, in the units of the data, >= 0; norm: "linf", "l2" or "l1".
+    """
+
+    eps: float
+    norm: str = "linf"
+
+    def perturb(self, batch: Batch) -> Array:
+        direction = batch.ball.steepest(batch.gradient(batch.x, candidate=False))
+        return batch.ball.project(batch.x + self.eps * direction)
+
+
+def least_likely_class(model: Callable, x: Array) -> Array:
+    """For every image the class of the lowest logit, (N,) integers: the hardest target (Kurakin et al. 2017)."""
+    return driver.logits(model, x).argmin(axis=1)

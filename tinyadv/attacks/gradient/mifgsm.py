@@ -1,0 +1,49 @@
+"""The momentum iterative fast gradient sign method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.balls import L1Ball, column
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.parameters import is_number
+from tinyadv.backend import Array
+
+
+@dataclass(frozen=True)
+class MIFGSM(Attack):
+    """Steps along a running sum of gradients, in which each has the same weight: Dong et al. 2018, arXiv:1710.06081.
+
+    From the image itself, g_0 = 0 (algorithm 1): g_{t+1} = decay * g_t + grad / |grad|_1 (eq. 6), and
+    x_{t+1} = project(x_t + step_size * steepest(g_{t+1})), for "linf" the sign (eq. 7). The sum steadies the direction,
+    so that what is found transfers better to other models.
+
+    eps: the budget, in the units of the data; norm: "linf", "l2" or "l1".
+    step_size: eps / steps unless given, as in the paper; decay: its mu, 0 for no momentum.
+    loss: "cross_entropy", "margin" or "dlr".
+    """
+
+    eps: float
+    step_size: float | None = None
+    steps: int = 10
+    decay: float = 1.0
+    norm: str = "linf"
+    loss: str = "cross_entropy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size is not None and not (is_number(self.step_size) and self.step_size > 0):
+            raise ValueError(f"step_size must be a number above 0, or None (eps / steps); got {self.step_size!r}")
+        if not (is_number(self.decay) and self.decay >= 0):
+            raise ValueError(f"decay must be a number >= 0, got {self.decay!r}: the paper's is 1.0")
+
+    def perturb(self, batch: Batch) -> Array:
+        ball, step_size = batch.ball, self.step_size or self.eps / self.steps
+        x, g = batch.x, 0.0
+        for _ in range(self.steps):
+            grad = batch.gradient(x, candidate=x is not batch.x)
+            size = L1Ball.distance(grad)
+            g = self.decay * g + grad / column(size + (size == 0), grad)  # a gradient of 0 adds 0
+            x = ball.project(x + step_size * ball.steepest(g))
+        return x

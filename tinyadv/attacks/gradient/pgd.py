@@ -1,0 +1,67 @@
+"""Projected gradient descent, and its forerunner, the basic iterative method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.parameters import is_number
+from tinyadv.backend import Array
+
+
+@dataclass(frozen=True)
+class PGD(Attack):
+    """Steps of steepest ascent on the loss, each projected back into the ball; from a random point in it.
+
+    x_0 uniform in the ball, x_{t+1} = project(x_t + step_size * steepest(grad of the loss at x_t)): Madry et al. 2018,
+    arXiv:1706.06083, section 2.1. The best of x_0, ..., x_steps is returned.
+
+    eps: the budget, in the units of the data; norm: "linf", "l2" or "l1".
+    step_size: 2.5 * eps / steps unless given, which can cross the ball and leaves time to settle (their section 5).
+    restarts: runs from new random points, each on the examples that no earlier one has broken.
+    loss: "cross_entropy", "margin" (that of Carlini and Wagner) or "dlr" (that of Croce and Hein).
+    """
+
+    eps: float
+    step_size: float | None = None
+    steps: int = 40
+    norm: str = "linf"
+    random_start: bool = True
+    restarts: int = 1
+    loss: str = "cross_entropy"
+
+    _reach = 2.5  # how far the steps of the default size lead in all, in units of eps
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step_size is not None and not (is_number(self.step_size) and self.step_size > 0):
+            raise ValueError(f"step_size must be a number above 0, or None ({self._reach} * eps / steps); "
+                             f"got {self.step_size!r}")
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError("restarts need random_start=True: from the same point every run is the same")
+
+    def perturb(self, batch: Batch) -> Array:
+        ball, step_size = batch.ball, self.step_size or self._reach * self.eps / self.steps
+        x = ball.random(batch.streams) if self.random_start else batch.x
+        for _ in range(self.steps):
+            g = batch.gradient(x, candidate=x is not batch.x)
+            x = ball.project(x + step_size * ball.steepest(g))
+        return x
+
+
+@dataclass(frozen=True)
+class BIM(PGD):
+    """The basic iterative method: PGD from the image itself, and so with one run.
+
+    x_0 = x, x_{t+1} = clip(x_t + step_size * sign(grad of the loss at x_t)): Kurakin et al. 2017, arXiv:1607.02533,
+    section 2.2; with target=least_likely_class(model, x) their iterative least-likely class method, section 2.3.
+
+    step_size: 1.25 * eps / steps unless given. For eps=8/255 these are the paper's 10 steps of one grey level.
+    """
+
+    steps: int = 10
+    random_start: bool = field(default=False, init=False, repr=False)
+    restarts: int = field(default=1, init=False, repr=False)
+
+    _reach = 1.25

@@ -1,0 +1,150 @@
+"""The fast adaptive boundary attack."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.balls import column
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.objectives import margin
+from tinyadv.attacks.base.parameters import is_number, to_count
+from tinyadv.attacks.minimum_norm import hyperplane
+from tinyadv.backend import Array, array_module
+from tinyadv.tensor import Tensor
+
+SEARCH_STEPS, BEYOND = 3, 1e-4  # of the final search: how often, and the margin it leaves, relative to that from x
+
+
+@dataclass(frozen=True)
+class FAB(Attack):
+    """Along the boundary to where the image is nearest, by projections onto the boundaries of the linearised model.
+
+    Croce and Hein 2020, arXiv:1907.02044, algorithm 1. A step leads to the nearest boundary, taken to be linear at the
+    point, by a combination of the shortest ways there from the point and from the image; both respect the bounds. A
+    point that is misclassified is then drawn back towards the image. The end is a search on the line to the image.
+
+    norm: "linf", "l2" or "l1"; steps: of each run.
+    eps: None, or a budget. Without one this attack is of minimum norm. With one it searches in the same way, but an
+    example is done once it has a point within eps, and only such a point is a success.
+    restarts: runs from x first, then from random points, half as far from x as the nearest point found, and eps.
+    alpha_max: the largest weight of the way from x; eta: how far a step goes, 1 is to the boundary; beta: how much of
+    the perturbation remains when a misclassified point is drawn back.
+    target_classes: None, or how many classes are aimed at: in turn, for each of the classes other than y of the highest
+    logits at x, a run that looks at its boundary with y alone (AutoAttack's FAB-T, arXiv:2003.01690), at the cost of
+    one gradient a step, not one for each class of the model. Any misclassification is a success.
+    With `target=` there is one boundary at each point, that between the target and the best other class.
+    """
+
+    norm: str = "linf"
+    steps: int = 100
+    eps: float | None = None
+    restarts: int = 1
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+    target_classes: int | None = None
+
+    minimum_norm = True
+    loss = "margin"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "minimum_norm", self.eps is None)
+        super().__post_init__()
+        for name, low, high in ("alpha_max", 0, 1), ("eta", 1, 2), ("beta", 0, 1):
+            value = getattr(self, name)
+            if not (is_number(value) and low <= value <= high):
+                raise ValueError(f"{name} must be a number in [{low}, {high}], got {value!r}")
+        if self.target_classes is not None:
+            object.__setattr__(self, "target_classes", to_count("target_classes", self.target_classes))
+
+    def perturb(self, batch: Batch) -> Array:
+        again = batch.backwards.any()  # only the first run begins at x
+        order = batch.ranking()
+        if not self.minimum_norm:
+            batch = batch.unbounded()
+        runs, left = [order], array_module(order).ones(len(order), bool)
+        if self.target_classes and batch.target is None:  # y and the k-th
+            runs = [order[:, : k + 1 : k] for k in range(1, min(self.target_classes + 1, order.shape[1]))]
+        for classes in runs:
+            part = batch[left]
+            self._run(part, self._random_start(part) if again else part.x, classes[left])
+            batch[left] = part
+            left = ~self._done(batch)
+            if not left.any():
+                break
+        found = batch.succeeded
+        if found.any():
+            part = batch[found]
+            _final_search(part)
+            batch[found] = part
+        return batch.best
+
+    def _run(self, batch: Batch, points: Array, classes: Array) -> None:
+        """The loop over i of algorithm 1, from the points (n, ...); classes (n, m): y, and those to be looked at."""
+        xp = array_module(points)
+        rows, part = xp.arange(len(points)), batch  # the examples that are left
+        for _ in range(self.steps):
+            points = self._step(part, points, classes)
+            found = part.succeeds(part.consider(points).argmax(axis=1))
+            drawn_back = part.ball.project(part.x + self.beta * (points - part.x))
+            points = xp.where(column(found, points), drawn_back, points)
+            left = ~self._done(part)
+            if not left.all():
+                batch[rows] = part
+                rows, points, classes = rows[left], points[left], classes[left]
+                part = batch[rows]
+                if not len(rows):
+                    return
+        batch[rows] = part
+
+    def _step(self, batch: Batch, points: Array, classes: Array) -> Array:
+        """From x^(i), the points (n, ...), to x^(i+1); where there is no boundary, a little way back to x."""
+        xp, x, ball = array_module(points), batch.x.astype(np.float64), batch.ball
+        _, lead, slope = hyperplane.nearest(self.norm, hyperplane.boundaries(batch, points, classes))
+        lead_at_x = lead + (slope * (x - points)).sum(axis=tuple(range(1, x.ndim)))
+        delta = hyperplane.way(self.norm, points, lead, slope, ball.low, ball.high)
+        delta_orig = hyperplane.way(self.norm, x, lead_at_x, slope, ball.low, ball.high)
+        far, near = ball.distance(delta), ball.distance(delta_orig)
+        alpha = xp.where(far + near > 0, far / xp.where(far + near > 0, far + near, 1), 1)
+        here, there = points + self.eta * delta, x + self.eta * delta_orig
+        return ball.project(here + column(xp.minimum(alpha, self.alpha_max), x) * (there - here))
+
+    def _done(self, batch: Batch) -> Array:
+        """(n,): whether the nearest points found are within the budget, if there is one."""
+        return batch.succeeded & (_distance(batch) <= (-1 if self.eps is None else self.eps))
+
+    def _random_start(self, batch: Batch) -> Array:
+        """Points as far from x as a restart begins, at most; where nothing is known, half of the farthest there is."""
+        xp, x, ball = array_module(batch.x), batch.x, batch.ball
+        farthest = ball.distance(xp.maximum(x - ball.low, ball.high - x))
+        radius = xp.where(batch.succeeded, _distance(batch), farthest)
+        return ball.random(batch.streams, xp.minimum(radius, math.inf if self.eps is None else self.eps) / 2)
+
+
+def _final_search(batch: Batch) -> None:
+    """Show the batch where the margin is 0, were it linear, on the lines from its best points to x; three in a row.
+
+    Or a little above 0: on the boundary itself, the class would depend on how the model rounds.
+    """
+    def lead(points: Array) -> Array:
+        return margin(Tensor(batch.consider(points)), batch.y, batch.target).data
+
+    xp, near, far = array_module(batch.x), batch.x, batch.best
+    low, high = lead(near), lead(far)
+    beyond = BEYOND * (high - low)
+    for _ in range(SEARCH_STEPS):
+        rise = high - low
+        share = xp.where(rise > 0, (high - beyond) / xp.where(rise > 0, rise, 1), 0)
+        points = batch.ball.project(far + column(xp.clip(share, 0, 1), far) * (near - far))
+        value = lead(points)
+        outside = value >= beyond
+        near, far = (xp.where(column(which, points), points, old) for which, old in ((~outside, near), (outside, far)))
+        low, high = xp.where(outside, low, value), xp.where(outside, value, high)
+
+
+def _distance(batch: Batch) -> Array:
+    return batch.ball.distance(batch.best.astype(np.float64) - batch.x)

@@ -1,0 +1,104 @@
+"""A model that is taken to be linear at a point: the nearest of its boundaries, and the way there inside the bounds.
+
+A boundary is a hyperplane, the z at which lead + <slope, z - x> = 0, with the lead and its slope at x.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from tinyadv.attacks.base.balls import L1Ball, L2Ball, LinfBall, column
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.objectives import margin
+from tinyadv.backend import Array, array_module
+
+DUAL = {"linf": L1Ball.distance, "l2": L2Ball.distance, "l1": LinfBall.distance}  # how slopes are measured
+NEGLIGIBLE = 1e-150  # of the largest slope: what is smaller could not be divided by, nor squared
+
+
+def boundaries(batch: Batch, points: Array, classes: Array) -> list[tuple[Array, Array]]:
+    """At the points (n, ...), for each class k after the first, the lead f_k - f_y (n,) and the slope of that (n, ...).
+
+    classes (n, m): each example's own, y first. With a target there is but one boundary at each point, that between the
+    target and the best other class. The points are candidates.
+    """
+    rows = array_module(classes).arange(len(classes))
+    if batch.target is not None:
+        return [batch.evaluate(points, partial(margin, y=batch.y, target=batch.target))[1:]]
+    if classes.shape[1] == 2:  # one gradient is enough
+        return [batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])[1:]]
+    logits, slopes = batch.jacobian(points, classes)
+    f = array_module(logits).take_along_axis(logits, classes, axis=1)
+    return [(f[:, k] - f[:, 0], slopes[k] - slopes[0]) for k in range(1, len(slopes))]
+
+
+def nearest(norm: str, boundaries: list[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
+    """Of the boundaries (lead (n,), slope (n, ...)) the nearest, if there were no bounds: its distance, lead and slope.
+
+    Of distance inf, and lead and slope 0, where no boundary has a slope, or one made of numbers.
+    """
+    xp, (lead, slope) = array_module(boundaries[0][0]), boundaries[0]
+    distance, f, w = xp.full(len(lead), xp.inf), xp.zeros(len(lead)), xp.zeros_like(slope)
+    for lead, slope in boundaries:
+        size = DUAL[norm](slope)
+        usable = (size > 0) & (size < xp.inf)
+        candidate = xp.where(usable, abs(lead) / xp.where(usable, size, 1), xp.inf)
+        nearer = candidate < distance
+        distance, f = xp.where(nearer, candidate, distance), xp.where(nearer, lead, f)
+        w = xp.where(column(nearer, slope), slope, w)
+    return distance, f, w
+
+
+def way(norm: str, x: Array, lead: Array, slope: Array, low: Array, high: Array) -> Array:
+    """The perturbations of x (n, ...) of least norm that reach the hyperplane inside the bounds, in float64.
+
+    Where the bounds do not reach it, the least that comes as near to it as they allow. Croce and Hein 2020,
+    arXiv:1907.02044: a pixel moves by length_i >= 0 in the one direction that helps, as far as the bounds leave room,
+    and sum |slope_i| length_i is to be |lead|.
+    """
+    xp, shape = array_module(x), x.shape
+    toward, wide = -column(xp.sign(lead), x) * slope, x.astype(np.float64)
+    w = abs(_rows(slope.astype(np.float64)))
+    largest = w.max(axis=1, keepdims=True)
+    w = w / (largest + (largest == 0))
+    w = xp.where(w > NEGLIGIBLE, w, 0)
+    room = _rows(xp.where(toward > 0, high - wide, wide - low)) * (w > 0)
+    need = abs(lead.astype(np.float64)) / (largest + (largest == 0))[:, 0]
+    length = _greedily(w, room, need) if norm == "l1" else _together(w, room, need, w if norm == "l2" else w > 0)
+    return xp.sign(toward) * length.reshape(shape)
+
+
+def _together(w: Array, room: Array, need: Array, pace: Array) -> Array:
+    """(n, D): min(t * pace, room), with the time t at which <w, .> has become the need; if it never does, the room."""
+    xp = array_module(w)
+    ends = room / (pace + (pace == 0))  # when a pixel is at its bound
+    order = ends.argsort(axis=1)
+    end, full, speed = (xp.take_along_axis(array, order, axis=1) for array in (ends, w * room, w * pace))
+    full, speed = _before(full), xp.flip(xp.flip(speed, axis=1).cumsum(axis=1), axis=1)  # of those at a bound; the rest
+    passed = (full + speed * end < need[:, None]).sum(axis=1)
+    last = (xp.arange(len(w)), xp.minimum(passed, w.shape[1] - 1))
+    t = (need - full[last]) / (speed[last] + (speed[last] == 0))
+    t = xp.where(passed < w.shape[1], t, end[:, -1])[:, None]
+    return xp.where(ends <= t, room, t * pace)
+
+
+def _greedily(w: Array, room: Array, need: Array) -> Array:
+    """(n, D): one pixel after the other, that of the largest w first, moves as far as the bounds and the need allow."""
+    xp = array_module(w)
+    order = (-w).argsort(axis=1)
+    w, room = (xp.take_along_axis(array, order, axis=1) for array in (w, room))
+    left = xp.maximum(need[:, None] - _before(w * room), 0)
+    length = xp.minimum(left / (w + (w == 0)), room)
+    return xp.take_along_axis(length, order.argsort(axis=1), axis=1)
+
+
+def _before(values: Array) -> Array:
+    """(n, D): the sums of all values to the left of each."""
+    return array_module(values).pad(values.cumsum(axis=1)[:, :-1], ((0, 0), (1, 0)))
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(len(x), math.prod(x.shape[1:]))
