@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from threadpoolctl import threadpool_info
 
 from benchmarks.contenders import attackers, task, trainers
@@ -54,7 +55,7 @@ def table(title: str, speeds: dict[str, list[float]]) -> str:
     return "\n".join(lines)
 
 
-def figure(result: dict[str, dict[str, dict[str, list[float]]]]) -> plots.Figure:
+def figure(result: dict[str, dict[str, dict[str, list[float]]]]) -> Figure:
     """Throughput against the batch size: a column for each network, above attacks, below training."""
     networks = list(dict.fromkeys(key.split("/")[0] for key in result["attack"]))
     drawing = plots.blank(3 * len(networks), 5.5)

@@ -1,0 +1,124 @@
+"""Figures of numbers: every point and label, what is refused, and no text that overlaps."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plot_cases import check_layout
+
+from tinyadv import plots
+from tinyadv.training import Epoch, History
+
+fractions = st.dictionaries(st.floats(0, 1), st.floats(0, 1), min_size=1)
+
+
+@settings(max_examples=15)
+@given(curves=st.dictionaries(st.sampled_from("abcdefg"), fractions, min_size=1))
+def test_an_epsilon_curve_is_a_line_for_each_name_in_percent(curves):
+    (axes,) = plots.epsilon_curve(curves, title="pets").axes
+    assert [line.get_label() for line in axes.lines] == list(curves)
+    for line, curve in zip(axes.lines, curves.values(), strict=True):
+        epsilons, percents = line.get_data()
+        assert epsilons.tolist() == sorted(curve)
+        assert percents.tolist() == [100 * curve[eps] for eps in sorted(curve)]
+    looks = [(line.get_color(), line.get_marker()) for line in axes.lines[:5]]
+    assert len(set(looks)) == len(looks)
+    assert axes.get_ylim() == (0, 100)
+    assert axes.get_title() == "pets"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("budget ε", "accuracy (%)")
+    assert (axes.get_legend() is not None) == (len(curves) > 1)
+
+
+@pytest.mark.parametrize("curves", [{}, {"a": {}}, {"a": {0.0: 1.0}, "b": {}}])
+def test_an_epsilon_curve_of_nothing_is_refused(curves):
+    with pytest.raises(ValueError, match="curves must hold at least one name, and an accuracy for each"):
+        plots.epsilon_curve(curves)
+
+
+@pytest.mark.parametrize("accuracy", [-0.01, 97.8, float("nan")])
+def test_an_accuracy_that_is_no_fraction_is_refused(accuracy):
+    with pytest.raises(ValueError, match=r"curves must hold accuracies in \[0, 1\], got .* for 'FGSM'"):
+        plots.epsilon_curve({"FGSM": {0.0: 0.9, 0.1: accuracy}})
+
+
+numbers = st.floats(0.1, 1e4)
+
+
+@settings(max_examples=15)
+@given(x=st.lists(numbers, min_size=1, max_size=5), seed=st.integers(0, 99), log=st.sampled_from(["", "x", "y", "xy"]))
+def test_lines_are_thick_for_one_and_thin_for_many_of_a_name(x, seed, log):
+    rng = np.random.default_rng(seed)
+    one, many = rng.random(len(x)), rng.random((3, len(x)))
+    (axes,) = plots.lines({"one": (x, one), "many": (x, many), "own x": (many, many)}, xlabel="steps", ylabel="loss",
+                          title="pets", log=log).axes
+    first, *others = axes.lines
+    assert np.array_equal(first.get_data(), (x, one))
+    for line, other, own_x, y in zip(axes.lines[:1] * 3, others[:3], others[3:], many, strict=True):
+        assert np.array_equal(other.get_data(), (x, y))
+        assert np.array_equal(own_x.get_data(), (y, y))
+        assert line.get_linewidth() > other.get_linewidth() == own_x.get_linewidth()
+    assert [len({line.get_color() for line in group}) for group in (axes.lines, others[:3], others[3:])] == [3, 1, 1]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "many", "own x"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("steps", "loss", "pets")
+    assert "".join(name for name in "xy" if getattr(axes, f"get_{name}scale")() == "log") == log
+
+
+def test_no_lines_are_refused():
+    with pytest.raises(ValueError, match=re.escape("curves must hold at least one name with its x and y, got {}")):
+        plots.lines({}, xlabel="x", ylabel="y")
+
+
+@pytest.mark.parametrize(("x", "counted"), [([1, 2, 3], True), ([1, 2.5, 3], False)])
+def test_what_is_counted_has_its_ticks_at_whole_numbers(x, counted):
+    figure = plots.lines({"a": (x, [1, 2, 3])}, xlabel="starts", ylabel="accuracy")
+    assert (np.mod(figure.axes[0].get_xticks(), 1) == 0).all() == counted
+
+
+@pytest.mark.parametrize("log", ["", "x", "y", "xy"])
+@pytest.mark.parametrize("most", [5, 1000, 1e6])
+def test_no_text_of_lines_is_cut_off_or_overlaps(log, most):
+    x = np.geomspace(1.4, most, 9)
+    assert check_layout(plots.lines({"a": (x, x)}, xlabel="x", ylabel="y", title="a", log=log)) >= 3 + 2 + 2
+
+
+@given(count=st.integers(1, 9), attacked=st.booleans())
+@settings(max_examples=5, deadline=None)
+def test_a_history_shows_what_was_measured_against_the_epoch(count, attacked):
+    robust = 0.25 if attacked else None
+    epochs = History([Epoch(k, 1 / k, 0.5, 0.75, 0.1, 2.0, robust) for k in range(1, count + 1)])
+    first, loss, rate, seconds = plots.history(epochs).axes
+    found = {line.get_label(): line.get_ydata().tolist() for line in first.lines}
+    expected = {"as trained on": [50] * count, "held out": [75] * count}
+    assert found == expected | ({"attacked": [25] * count} if attacked else {})
+    np.testing.assert_allclose(loss.lines[0].get_ydata(), [1 / k for k in range(1, count + 1)])
+    assert rate.lines[0].get_ydata().tolist() == [0.1] * count
+    assert seconds.lines[0].get_ydata().tolist() == [2.0] * count
+
+
+def test_no_history_is_refused():
+    with pytest.raises(ValueError, match="epochs must hold at least one epoch"):
+        plots.history(History())
+
+
+@settings(max_examples=10, deadline=None)
+@given(headings=st.integers(1, 3), names=st.integers(1, 3), n=st.integers(1, 9), seed=st.integers(0, 99))
+def test_histograms_count_everything_in_bins_of_one_width(headings, names, n, seed):
+    rng = np.random.default_rng(seed)
+    values = {str(k): list(rng.random((names, n))) for k in range(headings)}
+    figure = plots.histograms(values, "abc"[:names], xlabel="loss")
+    assert [axes.get_title() for axes in figure.axes] == list(values)
+    for axes in figure.axes:
+        bars = [[bar.get_height() for bar in container] for container in axes.containers]
+        assert [sum(heights) for heights in bars] == [n] * names
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == list("abc"[:names])
+
+
+def test_a_histogram_of_one_value_is_drawn():
+    plots.histograms({"one": [np.ones(3)]}, ["a"], xlabel="").draw_without_rendering()
+
+
+def test_histograms_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="values must hold at least one heading, with 2 arrays for each"):
+        plots.histograms({"a": [np.ones(3)]}, "ab", xlabel="")

@@ -1,0 +1,36 @@
+"""Figures of fields: maps side by side on one scale."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyadv import plots
+
+
+@settings(max_examples=10, deadline=None)
+@given(shape=st.tuples(st.integers(2, 5), st.integers(2, 5)), count=st.integers(1, 3), seed=st.integers(0, 99))
+def test_surfaces_lie_side_by_side_on_one_scale_of_colours(shape, count, seed):
+    rng = np.random.default_rng(seed)
+    heights = {str(k): rng.random(shape) * (k + 1) for k in range(count)}
+    x, y = np.arange(shape[1]), np.arange(shape[0])
+    *places, bar = plots.surfaces(heights, x, y, xlabel="a", ylabel="b", title="pets").axes
+    assert [axes.get_title() for axes in places] == list(heights)
+    assert [axes.get_ylabel() for axes in places] == ["b"] + [""] * (count - 1)
+    extremes = np.min(list(heights.values())), np.max(list(heights.values()))
+    for axes in places:
+        filled = axes.collections[0]
+        assert (filled.levels[0], filled.levels[-1]) == pytest.approx(extremes)
+        assert (*axes.get_xlim(), *axes.get_ylim()) == (0, shape[1] - 1, 0, shape[0] - 1)
+    assert bar.get_ylim() == pytest.approx(extremes)
+
+
+def test_a_flat_surface_is_drawn():
+    plots.surfaces({"flat": np.ones((2, 2))}, [0, 1], [0, 1], xlabel="", ylabel="").draw_without_rendering()
+
+
+def test_surfaces_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=re.escape("arrays of shape (2, 3), at least one, got {'a': (3, 2)}")):
+        plots.surfaces({"a": np.ones((3, 2))}, [0, 1, 2], [0, 1], xlabel="", ylabel="")

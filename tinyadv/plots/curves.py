@@ -1,0 +1,105 @@
+"""Figures of numbers: curves, and the distributions of values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from tinyadv.backend import Array
+from tinyadv.plots.style import LINES, blank
+
+
+def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, title: str | None = None,
+          log: str = "", figure: Figure | SubFigure | None = None) -> Figure:
+    """A line for each {name: (x, y)} of numbers (n,); with y (m, n), and x too or not, m thin ones of one colour.
+
+    log: "x", "y" or "xy", the axes that are logarithmic. Raises ValueError where there is nothing to draw.
+    """
+    if not curves:
+        raise ValueError(f"curves must hold at least one name with its x and y, got {curves!r}")
+    figure = figure or blank(5, 3.5)
+    axes = figure.subplots()
+    for i, (name, (x, y)) in enumerate(curves.items()):
+        colour, marker = LINES[i % len(LINES)]
+        look = {"marker": marker} if np.ndim(y) == 1 else {"linewidth": 0.6}
+        first, *_ = axes.plot(np.transpose(x), np.transpose(y), color=colour, clip_on=False, **look)
+        first.set_label(name)
+    axes.set_title(title or "", pad=12)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if all(np.all(np.mod(x, 1) == 0) for x, _ in curves.values()):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # epochs, steps, starts
+    for name in log:
+        axes.set(**{f"{name}scale": "log"})
+        axis = getattr(axes, f"{name}axis")
+        low, high = axis.get_view_interval()
+        numbered = (1, 2, 5) if high < 1000 * low else (1,)  # of each decade
+        axis.set(major_locator=LogLocator(subs=numbered), major_formatter="{x:g}", minor_formatter="")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(curves) > 1:
+        axes.legend(framealpha=0.8, edgecolor="none")  # a curve may pass below it
+    return figure.figure
+
+
+def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | None = None,
+                  figure: Figure | SubFigure | None = None) -> Figure:
+    """Accuracy against the budget: a line for each {name: {eps: accuracy}}, as from evaluation.epsilon_curve.
+
+    Raises ValueError where there is nothing to draw, or an accuracy is not a fraction in [0, 1].
+    """
+    if not curves or not all(curves.values()):
+        raise ValueError(f"curves must hold at least one name, and an accuracy for each, got {curves!r}")
+    percents = {}
+    for name, curve in curves.items():
+        epsilons, accuracies = np.array(sorted(curve.items())).T
+        if not ((accuracies >= 0) & (accuracies <= 1)).all():
+            raise ValueError(f"curves must hold accuracies in [0, 1], got {curve!r} for {name!r}")
+        percents[name] = epsilons, 100 * accuracies
+    figure = figure or blank(5, 3.5)
+    lines(percents, xlabel="budget ε", ylabel="accuracy (%)", title=title, figure=figure)
+    figure.axes[-1].set_ylim(0, 100)
+    return figure.figure
+
+
+def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure | SubFigure | None = None) -> Figure:
+    """Accuracies, loss, learning rate and seconds by epoch, of the History of `training.fit`; ValueError if empty."""
+    if not len(epochs):
+        raise ValueError("epochs must hold at least one epoch, got none")
+    figure = figure or blank(8, 6.5)
+    quarters: Any = figure.subfigures(2, 2)
+    first, *parts = quarters.ravel()
+    names = {"accuracy": "as trained on", "validation": "held out", "robust": "attacked"}
+    others = {"loss": "mean loss", "lr": "learning rate", "seconds": "seconds"}
+    columns = {name: [getattr(epoch, name) for epoch in epochs] for name in ("epoch", *names, *others)}
+    known = {label: 100 * np.array(columns[name]) for name, label in names.items() if None not in columns[name]}
+    lines({label: (columns["epoch"], percents) for label, percents in known.items()}, xlabel="epoch",
+          ylabel="accuracy (%)", title=title, figure=first)
+    for part, (name, label) in zip(parts, others.items(), strict=True):
+        lines({name: (columns["epoch"], columns[name])}, xlabel="epoch", ylabel=label, title=" ", figure=part)
+    return figure.figure
+
+
+def histograms(values: Mapping[str, Sequence[Array]], names: Sequence[str], *, xlabel: str, title: str | None = None,
+               figure: Figure | SubFigure | None = None) -> Figure:
+    """Side by side for each {heading: one array (n,) of numbers for each name} their distributions, with the same bins.
+
+    Raises ValueError where there is nothing to draw, or arrays and names do not fit.
+    """
+    if not values or any(len(several) != len(names) for several in values.values()):
+        raise ValueError(f"values must hold at least one heading, with {len(names)} arrays for each, got {values!r}")
+    figure = figure or blank(2 * len(values), 3)
+    figure.suptitle(title or "")
+    for axes, (heading, several) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
+        bins = np.linspace(min(map(np.min, several)), max(map(np.max, several)), 41)
+        for each, name, (colour, _) in zip(several, names, cycle(LINES), strict=False):
+            axes.hist(each, bins=bins if bins[-1] > bins[0] else 1, color=colour, alpha=0.7, label=name)
+        axes.set(title=heading, yticks=[])
+        axes.spines[["top", "left", "right"]].set_visible(False)
+    figure.supxlabel(xlabel, size="medium")
+    axes.legend(frameon=False)
+    return figure.figure

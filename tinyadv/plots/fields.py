@@ -1,0 +1,34 @@
+"""Figures of fields: numbers over a plane, such as a loss around an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+
+from tinyadv.backend import Array
+from tinyadv.plots.style import blank
+
+
+def surfaces(heights: Mapping[str, Array], x: Array, y: Array, *, xlabel: str, ylabel: str, title: str | None = None,
+             figure: Figure | SubFigure | None = None) -> Figure:
+    """Side by side a map for each {name: (Y, X)} of numbers over x (X,) and y (Y,), with one scale of colours for all.
+
+    Raises ValueError where there is nothing to draw, or a shape does not fit.
+    """
+    if not heights or any(np.shape(each) != (len(y), len(x)) for each in heights.values()):
+        raise ValueError(f"heights must hold arrays of shape {(len(y), len(x))}, at least one, got "
+                         f"{ {name: np.shape(each) for name, each in heights.items()} }")
+    figure = figure or blank(0.8 + 2.6 * len(heights), 3.2)
+    figure.suptitle(title or "")
+    places = figure.subplots(1, len(heights), sharey=True, squeeze=False)[0]
+    low, high = np.min(list(heights.values())), np.max(list(heights.values()))
+    levels = np.linspace(low, high if high > low else low + 1, 21)
+    for axes, (name, each) in zip(places, heights.items(), strict=True):
+        drawn = axes.contourf(x, y, each, levels=levels, cmap="viridis")
+        axes.contour(x, y, each, levels=levels[4::4], colors="white", linewidths=0.4)
+        axes.set(xlabel=xlabel, title=name)
+    places[0].set_ylabel(ylabel)
+    figure.colorbar(drawn, ax=list(places), ticks=levels[::4], format="%.2g")
+    return figure.figure

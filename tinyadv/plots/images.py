@@ -1,0 +1,101 @@
+"""Figures of images: clean beside adversarial, and grids with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure, SubFigure
+
+from tinyadv import driver, ops
+from tinyadv.backend import Array, to_host
+from tinyadv.data import Dataset
+from tinyadv.plots.style import BLUE, VERMILION, blank
+
+
+def adversarial_triples(model: Callable, clean: Dataset, adversarial: Array, *, title: str | None = None,
+                        figure: Figure | SubFigure | None = None) -> Figure:
+    """A row for each example, as in Goodfellow et al. (2015), figure 1: clean + scale × noise = adversarial.
+
+    adversarial: (N, C, H, W) in [0, 1], what an attack has made of clean.images; C is 1 (grey) or 3 (RGB).
+    Below an image stand the class that the model predicts, in blue if it is the label and in vermilion if
+    not, and its confidence (softmax). scale is the largest change of any pixel: the eps of an l-infinity
+    attack. The noise goes from -1 (blue) to 1 (red); that of RGB images is RGB, with 0 as grey.
+    Raises ValueError where the shapes do not fit, or there is no image.
+    """
+    x, x_adv = clean.images, to_host(adversarial)
+    if not len(x) or x.shape[1] not in (1, 3):
+        raise ValueError(f"clean must hold images (N, C, H, W), N >= 1 and C = 1 or 3, got shape {x.shape}")
+    if x_adv.shape != x.shape:
+        raise ValueError(f"adversarial must have the shape of the clean images, {x.shape}, got {x_adv.shape}")
+    noise = x_adv.astype(np.float64) - x
+    scale = abs(noise).max()
+    noise /= scale or 1
+
+    figure = figure or blank(5, 0.6 + 1.7 * len(x))
+    figure.suptitle(title or f"{clean.name}: pixels change by at most {scale:.3g}")
+    rows = figure.subplots(len(x), 3, squeeze=False)
+    for axes, heading in zip(rows[0], ("clean", "noise", "adversarial"), strict=True):
+        axes.set_title(heading, size="medium")
+    for axes, image in zip(rows[:, 1], noise, strict=True):
+        _show(axes, image, noise=True)
+    for column, images in ((0, x), (2, x_adv)):
+        probabilities = ops.softmax(driver.logits(model, images)).numpy()  # (N, K)
+        for axes, image, p, label in zip(rows[:, column], images, probabilities, clean.labels, strict=True):
+            _show(axes, image)
+            caption = f"“{clean.classes[p.argmax()]}”\n{p.max():.1%}"
+            _write_below(axes, caption, color=BLUE if p.argmax() == label else VERMILION)
+    for column, sign in ((1, f"+ {scale:.3g} ×"), (2, "=")):
+        for axes in rows[:, column]:
+            axes.set_ylabel(sign, rotation=0, ha="right", va="center", size="large")
+    return figure.figure
+
+
+def grid(images: Array, *, rows: Sequence[str] = (), columns: Sequence[str] = (), captions: Any = "",
+         noise: Any = False, title: str | None = None, figure: Figure | SubFigure | None = None) -> Figure:
+    """Images (R, K, C, H, W) in R rows and K columns, in [0, 1]; C is 1 (grey) or 3 (RGB).
+
+    rows, columns: labels on the left and on top; captions: texts (R, K), or what NumPy broadcasts to that, below.
+    noise: bool (R, K) likewise: where an image is a perturbation. It is drawn relative to its largest |value|, from
+    blue (below 0) to red (above); that of an RGB image is RGB, with 0 as grey. An image with a NaN is left out.
+    Raises ValueError where a shape does not fit.
+    """
+    images = to_host(images)
+    if images.ndim != 5 or not images.size or images.shape[2] not in (1, 3):
+        raise ValueError(f"images must be (R, K, C, H, W), R and K >= 1, C = 1 or 3, got shape {images.shape}")
+    shape = images.shape[:2]
+    for name, labels, count in (("rows", rows, shape[0]), ("columns", columns, shape[1])):
+        if len(labels) not in (0, count):
+            raise ValueError(f"{name} must hold {count} labels, or none, got {len(labels)}")
+    texts, noise = (np.broadcast_to(np.asarray(each, object), shape) for each in (captions, noise))
+
+    text_lines = sum(max(text.count("\n") + bool(text) for text in row) for row in texts)
+    figure = figure or blank(0.3 + 0.75 * shape[1], 0.6 + 0.75 * shape[0] + 0.13 * text_lines)
+    figure.suptitle(title or "")
+    places = figure.subplots(*shape, squeeze=False)
+    for place, axes in np.ndenumerate(places):
+        image = images[place]
+        if np.isnan(image).any():
+            axes.set_axis_off()
+            continue
+        _show(axes, image / (abs(image).max() or 1) if noise[place] else image, noise=noise[place])
+        _write_below(axes, str(texts[place]), size="x-small")
+    for axes, label in zip(places[:, 0], rows, strict=False):
+        axes.set_ylabel(label, rotation=0, ha="right", va="center")
+    for axes, label in zip(places[0], columns, strict=False):
+        axes.set_title(label, size="medium")
+    return figure.figure
+
+
+def _show(axes: Any, image: np.ndarray, noise: bool = False) -> None:
+    """An image (C, H, W) without ticks, from 0 to 1 or, if it is noise, from -1 to 1."""
+    if noise and len(image) == 3:
+        image, noise = (image + 1) / 2, False
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)  # (H, W) or (H, W, 3)
+    axes.imshow(pixels, cmap="RdBu_r" if noise else "gray", vmin=-1 if noise else 0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+
+
+def _write_below(axes: Any, text: str, **look: Any) -> None:
+    axes.text(0.5, -0.05, text, ha="center", va="top", transform=axes.transAxes, **look)
