@@ -1,8 +1,12 @@
+import contextlib
 import gzip
 import hashlib
+import os
 import re
 import socket
 import threading
+import time
+import tracemalloc
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -10,12 +14,13 @@ import pytest
 
 from tinyadv.data import DataUnavailable
 from tinyadv.data.fetch import ROUNDS, fetch
+from tinyadv.data.mnist import MIRRORS
 
 CONTENT = b"the pixels" * 1000
 GOOD, WRONG = gzip.compress(CONTENT, mtime=0), gzip.compress(b"other pixels", mtime=0)
 HASH = hashlib.sha256(CONTENT).hexdigest()
 WRONG_HASH = hashlib.sha256(b"other pixels").hexdigest()
-FILES = {"images": HASH}
+FILES = {"images": (HASH, len(CONTENT))}
 
 
 def body(content, sent=None):
@@ -38,8 +43,25 @@ def stalled(handler):
         body(GOOD)(handler)
 
 
+def drip(handler):
+    """A byte now and then: no two are far enough apart for a timeout."""
+    handler.send_response(200)
+    handler.end_headers()
+    while not handler.server.stop.wait(0.05):
+        handler.wfile.write(b".")
+
+
+def endless(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    while not handler.server.stop.is_set():
+        handler.wfile.write(bytes(4096))
+
+
+BOMB = gzip.compress(bytes(30_000_000))
 FAILURES = {"missing": missing, "wrong": body(WRONG), "empty": body(b""), "page": body(b"<html>"),
-            "dropped": body(GOOD, sent=len(GOOD) // 2), "stalled": stalled}
+            "dropped": body(GOOD, sent=len(GOOD) // 2), "stalled": stalled, "drip": drip,
+            "endless": endless, "bomb": body(BOMB)}
 
 
 @pytest.fixture
@@ -61,7 +83,8 @@ def serve(monkeypatch):
         def do_GET(self):
             mirror, file = self.path[1:].split("/")
             requests.append((mirror, file))
-            answers[mirror].pop(0)(self)
+            with contextlib.suppress(ConnectionError):  # a client that has had enough
+                answers[mirror].pop(0)(self)
 
         def log_message(self, *args):
             pass
@@ -106,6 +129,7 @@ def test_mirrors_may_compress_differently_or_not_at_all(cache, serve):
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 def test_after_a_failure_the_next_mirror_is_asked(cache, serve, failure, monkeypatch):
     monkeypatch.setattr("tinyadv.data.fetch.TIMEOUT", (5, 1))
+    monkeypatch.setattr("tinyadv.data.fetch.START", 1.5)
     web = serve(a=[failure], b=[body(GOOD)])
     assert fetch("tiny", FILES, web.mirrors) == {"images": CONTENT}
     assert [mirror for mirror, _ in web.requests] == ["a", "b"]
@@ -147,7 +171,7 @@ def test_failure_lists_every_place_and_reason_and_leaves_nothing_behind(cache, s
 def test_a_file_that_came_is_kept_when_another_did_not(cache, serve):
     web = serve(a=[body(GOOD), *[missing] * ROUNDS])
     with pytest.raises(DataUnavailable, match="could not get labels"):
-        fetch("tiny", FILES | {"labels": "0" * 64}, web.mirrors)
+        fetch("tiny", FILES | {"labels": ("0" * 64, 9)}, web.mirrors)
     assert [path.name for path in cache.iterdir()] == ["images"]
 
 
@@ -216,3 +240,81 @@ def test_a_damaged_local_file_is_an_error_and_not_downloaded(cache, serve, tmp_p
     with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path / file))} is damaged: .*{reason}"):
         fetch("tiny", FILES, web.mirrors, tmp_path)
     assert web.requests == []
+
+
+def test_no_answer_takes_longer_or_more_memory_than_the_file_may(cache, serve, monkeypatch):
+    monkeypatch.setattr("tinyadv.data.fetch.START", 0.5)
+    web = serve(**{name: [FAILURES[name]] * ROUNDS for name in ("drip", "endless", "bomb")})
+    tracemalloc.start()
+    began = time.monotonic()
+    try:
+        with pytest.raises(DataUnavailable) as caught:
+            fetch("tiny", FILES, web.mirrors)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000  # the web client's own
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - began < 0.5 * ROUNDS + 3
+    drip, endless, bomb = web.mirrors
+    assert f"{drip}images.gz: it took more than 1 seconds" in str(caught.value)
+    assert f"{endless}images.gz: it sends more than the 14,196 bytes that are right" in str(caught.value)
+    assert f"{bomb}images.gz: it sends more than" in str(caught.value)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda cached: cached.mkdir(parents=True),
+    lambda cached: (cached.parent.parent.mkdir(parents=True), cached.parent.write_bytes(b"")),
+    lambda cached: cached.parents[2].write_bytes(b""),
+    lambda cached: (cached.parent.parent.mkdir(parents=True), cached.parent.symlink_to("nowhere")),
+], ids=["folder for the file", "file for the folder", "file for the cache", "dangling link for the folder"])
+def test_a_cache_that_cannot_be_used_is_said_in_one_line_before_a_download(cache, serve, spoil, tmp_path):
+    spoil(cache / "images")
+    web = serve(a=[body(GOOD)])
+    with pytest.raises(DataUnavailable, match=rf"\n  {re.escape(str(cache / 'images'))}: cannot be written: .*\nPut"):
+        fetch("tiny", FILES, web.mirrors)
+    assert web.requests == []
+    with pytest.raises(DataUnavailable, match=r"download=False"):
+        fetch("tiny", FILES, web.mirrors, download=False)
+
+
+def test_a_dangling_link_in_the_cache_is_replaced(cache, serve):
+    cache.mkdir(parents=True)
+    (cache / "images").symlink_to("nowhere")
+    assert fetch("tiny", FILES, serve(a=[body(GOOD)]).mirrors) == {"images": CONTENT}
+    assert (cache / "images").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("nowhere", path)],
+                         ids=["folder", "fifo", "dangling link"])
+@pytest.mark.parametrize("name", ["images", "images.gz"])
+def test_what_is_no_file_is_passed_over_and_told(cache, tmp_path, make, name):
+    make(tmp_path / name)
+    with pytest.raises(DataUnavailable, match=rf"\n  {re.escape(str(tmp_path / name))}: (is not a|no such) file\n"):
+        fetch("tiny", FILES, [], tmp_path)
+
+
+def test_a_local_file_that_is_too_large_is_not_read(cache, tmp_path):
+    with (tmp_path / "images").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ValueError, match=r"is damaged: it has 1,099,511,627,776 bytes, and the right one 10,000"):
+        fetch("tiny", FILES, [], tmp_path)
+    (tmp_path / "images").write_bytes(BOMB)
+    with pytest.raises(ValueError, match=r"is damaged: it has 29,\d\d\d bytes|unpacks to more than the 10,000 bytes"):
+        fetch("tiny", FILES, [], tmp_path)
+
+
+def test_each_mirror_has_one_line(cache):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        refused = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+    with pytest.raises(DataUnavailable) as caught:
+        fetch("tiny", FILES, [refused, "http://nowhere.invalid/"])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 5
+    assert lines[2] == f"  {refused}images.gz: [Errno 111] Connection refused"
+    assert all(len(line) < 100 for line in lines[2:4])
+    assert not any("urllib3" in line or "HTTPConnection" in line for line in lines)
+
+
+def test_the_mirrors_are_asked_over_https():
+    assert len(MIRRORS) > 1
+    assert all(mirror.startswith("https://") for mirror in MIRRORS)

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,21 @@ def test_a_wrong_magic_number_is_refused(start):
 
 
 def test_a_huge_claimed_shape_is_refused_before_anything_is_allocated():
-    with pytest.raises(ValueError, match="must hold 18446744065119617025 bytes after its header, got 3"):
-        read_idx(b"\0\0\x08\2" + b"\xff" * 8 + b"abc")
+    for wrap in (bytes, gzip.compress):
+        with pytest.raises(ValueError, match=r"must hold 18446744065119617025 bytes after its header, and one of \d+"):
+            read_idx(wrap(b"\0\0\x08\2" + b"\xff" * 8 + b"abc"))
+
+
+@pytest.mark.parametrize("claimed", [1000, 30_000_000], ids=["short", "as it is"])
+def test_gzip_that_unpacks_to_far_more_than_it_claims_or_should_is_refused(claimed):
+    bomb = gzip.compress(b"\0\0\x08\1" + claimed.to_bytes(4, "big") + bytes(30_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"unpacks to more than the 1,008 bytes|is no common gzip file"):
+            read_idx(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_mnist_is_the_real_thing_or_says_what_to_do(tmp_path, monkeypatch):
@@ -83,6 +97,6 @@ def test_mnist_is_the_real_thing_or_says_what_to_do(tmp_path, monkeypatch):
 def test_a_damaged_file_is_named_with_both_hashes(tmp_path):
     content = idx(np.zeros((1, 28, 28), np.uint8))
     (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
-    got, expected = hashlib.sha256(content).hexdigest(), FILES["train-images-idx3-ubyte"]
+    got, expected = hashlib.sha256(content).hexdigest(), FILES["train-images-idx3-ubyte"][0]
     with pytest.raises(ValueError, match=f"train-images-idx3-ubyte is damaged: .* {got}, .* {expected}"):
         mnist(tmp_path, download=False)

@@ -12,15 +12,16 @@ from .loader import Dataset
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    "http://yann.lecun.com/exdb/mnist/",
 )
-FILES = {  # SHA-256 of the decompressed file
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+FILES = {  # SHA-256 and size of the decompressed file
+    "train-images-idx3-ubyte": ("ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", 47_040_016),
+    "train-labels-idx1-ubyte": ("65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5", 60_008),
+    "t10k-images-idx3-ubyte": ("0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7", 7_840_016),
+    "t10k-labels-idx1-ubyte": ("ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", 10_008),
 }
 CLASSES = tuple("0123456789")
+EXPANSION = 100  # gzip may unpack to so many times its size; for the training images it is 4.7
+LONGEST_HEADER = 4 + 4 * 255
 
 
 def mnist(path: str | os.PathLike[str] | None = None, download: bool = True) -> tuple[Dataset, Dataset]:
@@ -40,19 +41,25 @@ def read_idx(source: bytes | str | os.PathLike[str]) -> np.ndarray:
     """The array of unsigned bytes in an idx file, given as its bytes or its path, plain or gzip; read-only.
 
     The format: two zero bytes, a type code (8: unsigned byte), the number of dimensions, each dimension as a
-    big-endian 32-bit integer, then the data in row-major order. Raises ValueError where ``source`` differs.
+    big-endian 32-bit integer, then the data in row-major order. Raises ValueError where ``source`` differs, and
+    where it is gzip of more than EXPANSION times its size.
     """
-    content = decompressed(source if isinstance(source, bytes) else Path(source).read_bytes())
-    if content[:3] != b"\0\0\x08" or content[3:4] in (b"", b"\0"):
+    raw = source if isinstance(source, bytes) else Path(source).read_bytes()
+    head = decompressed(raw, LONGEST_HEADER, whole=False)[:LONGEST_HEADER]
+    if head[:3] != b"\0\0\x08" or head[3:4] in (b"", b"\0"):
         raise ValueError("an idx file of unsigned bytes must start with 00 00 08 and its dimensionality, "
-                         f"got {content[:4].hex(' ') or 'an empty file'}")
-    start = 4 + 4 * content[3]
-    if len(content) < start:
-        raise ValueError(f"an idx file of {content[3]} dimensions must have a header of {start} bytes, "
-                         f"got {len(content)} bytes in all: it is truncated")
-    shape = np.frombuffer(content[4:start], ">u4").tolist()
-    expected, got = math.prod(shape), len(content) - start
-    if got != expected:
+                         f"got {head[:4].hex(' ') or 'an empty file'}")
+    start = 4 + 4 * head[3]
+    if len(head) < start:
+        raise ValueError(f"an idx file of {head[3]} dimensions must have a header of {start} bytes, "
+                         f"got {len(head)} bytes in all: it is truncated")
+    shape = np.frombuffer(head[4:start], ">u4").tolist()
+    expected = math.prod(shape)
+    if expected > EXPANSION * len(raw):
+        raise ValueError(f"an idx file of shape {tuple(shape)} must hold {expected} bytes after its header, and one of "
+                         f"{len(raw)} bytes in all cannot, or is no common gzip file: unpack it first")
+    content = decompressed(raw, start + expected)
+    if (got := len(content) - start) != expected:
         raise ValueError(f"an idx file of shape {tuple(shape)} must hold {expected} bytes after its header, "
                          f"got {got}: it is {'truncated' if got < expected else 'too long'}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
