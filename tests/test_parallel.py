@@ -105,7 +105,7 @@ def test_of_several_exceptions_the_first_parts_is_raised():
 
 @pytest.mark.parametrize("meetings", [(0, 1, 1), (1, 0, 0), (2, 2, 1), (2, 3, 2)])
 def test_a_part_that_meets_less_often_is_an_error_and_no_hang(meetings):
-    with pytest.raises(RuntimeError, match="parts of a batch must call all_reduce equally often"):
+    with pytest.raises(RuntimeError, match="parts of a batch must call all_reduce the same number of times"):
         in_parts(lambda part: [all_reduce(1.0) for _ in range(meetings[part])], 3)
 
 

@@ -13,7 +13,7 @@ __version__ = backend.VERSION
 
 
 def __getattr__(name: str) -> object:
-    """`tinyadv.plots` is imported when it is first used: matplotlib takes longer than all the rest."""
+    """Import `tinyadv.plots` when it is first used: matplotlib takes longer to import than everything else."""
     if name == "plots":
         return importlib.import_module("tinyadv.plots")
     raise AttributeError(f"module 'tinyadv' has no attribute {name!r}")

@@ -1,11 +1,11 @@
 """Which array library an array belongs to, and moving arrays between host and device.
 
 An operation runs where its arrays are: `array_module(x)` is NumPy for a NumPy array and CuPy for a CuPy
-array, and everything above this file is written once against the names the two share. This is the only
-file that names CuPy, and it imports it only when somebody asks for a GPU.
+array. All other files use only the names that both libraries share. This is the only file that names CuPy,
+and it imports it only when a GPU is asked for.
 
-It is also imported before NumPy, because OpenBLAS chooses its kernels while it is being loaded, and it asks the
-allocator to keep what it has: both are a matter of a factor of two. `python -m tinyadv` shows what was chosen.
+This file is imported before NumPy, because OpenBLAS chooses its kernels while it is loaded. It also asks the
+allocator to keep freed memory. Each of the two can double the speed; `python -m tinyadv` shows what was chosen.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 
 def blas_kernel_override(cpuinfo: str, environment: dict[str, str]) -> str | None:
-    """The OPENBLAS_CORETYPE worth setting on this CPU, or None to leave OpenBLAS alone.
+    """The value that OPENBLAS_CORETYPE should have on this CPU, or None to leave the choice to OpenBLAS.
 
-    OpenBLAS before 0.3.30 does not know AMD's family 26 (Zen 5) and falls back to AVX2 kernels there,
-    which halves the speed of every matrix product; newer ones pick the same AVX-512 kernels unasked.
-    A value that the user has set is never touched.
+    OpenBLAS before 0.3.30 does not know AMD's family 26 (Zen 5) and uses AVX2 kernels there, which halves the
+    speed of every matrix product. Newer versions choose the AVX-512 kernels themselves. A value that the user
+    has set is never changed.
 
     cpuinfo: the text of /proc/cpuinfo; environment: the process environment.
     """
@@ -48,12 +48,12 @@ def _choose_blas_kernels() -> None:
 
 
 def keep_freed_memory(environment: dict[str, str]) -> bool:
-    """Let glibc keep up to half a gigabyte of freed memory for the next arrays; whether it was asked to.
+    """Let glibc keep up to half a gigabyte of freed memory for the next arrays; returns whether it does.
 
-    By default it hands the memory of a freed array back to the system, and gets it again for the next one page by page,
-    each zeroed: a network of some megabytes of activations then spends up to half its time there. All threads share one
-    arena, since only the first one keeps anything. A setting of the user's (MALLOC_..., GLIBC_TUNABLES) is never
-    touched, and no other allocator.
+    By default, glibc returns the memory of a freed array to the system, and the system has to zero new pages for the
+    next array. A network with a few megabytes of activations can spend half its time on that. All threads share one
+    arena, because only the first arena keeps freed memory. Nothing is changed if the user has set MALLOC_... or
+    GLIBC_TUNABLES, or if the allocator is not glibc's.
     """
     set_by_user = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in environment)
     if set_by_user or platform.libc_ver()[0] != "glibc":
@@ -92,20 +92,20 @@ def _library(value: Any) -> ModuleType:
 
 
 def to_host(array: Array) -> np.ndarray:
-    """The array as a NumPy array: itself where it already is one, a copy from the GPU otherwise."""
+    """The array as a NumPy array: the same object if it is one already, a copy from the GPU otherwise."""
     return array if array_module(array) is np else array.get()
 
 
 def move(array: Array, like: Array) -> Array:
-    """The array in the memory (host or device) where `like` is; itself where it already is there."""
+    """The array in the memory (host or device) where `like` is; the same object if it is there already."""
     xp = array_module(like)
     return to_host(array) if xp is np else xp.asarray(array)
 
 
 def to_device(array: Array, device: str) -> Array:
-    """The array on "cpu", "cuda" (the current GPU) or "cuda:1"; itself where it already is there.
+    """The array on "cpu", "cuda" (the current GPU) or "cuda:1"; the same object if it is there already.
 
-    Raises ValueError for another name, RuntimeError where there is no usable GPU.
+    Raises ValueError for any other name, and RuntimeError if there is no usable GPU.
     """
     kind, _, index = device.partition(":")
     if kind == "cpu" and not index:
@@ -139,7 +139,7 @@ def usable_cores() -> int:
 
 
 def describe() -> str:
-    """Versions, devices, BLAS kernels and threads, one fact a line: what `python -m tinyadv` prints."""
+    """Versions, devices, BLAS kernels and threads, one fact per line: what `python -m tinyadv` prints."""
     from importlib.metadata import PackageNotFoundError, version
 
     from threadpoolctl import threadpool_info

@@ -1,7 +1,7 @@
-"""Threads: BLAS limited to one of its own, work spread over a pool, and parts of one batch that meet.
+"""Threads: BLAS limited to one thread, work spread over a pool, and sums over the parts of one batch.
 
-A layer that needs the whole batch, such as batch normalisation, calls `all_reduce`; whoever computes a batch in parts
-runs them with `together`:
+Training cuts a batch into parts and runs them with `together`. A layer that needs the whole batch, such as batch
+normalisation, calls `all_reduce`:
 
     def work(part):
         return all_reduce(part)[0]
@@ -32,7 +32,7 @@ def submit(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequence[
 
 
 class _Place(threading.local):
-    """Which part of which batch this thread computes; meeting: the barrier of its parts, and what each brought."""
+    """Which part of a batch this thread computes; meeting: the barrier of all parts, and the values that each sums."""
 
     index = 0
     meeting: tuple[threading.Barrier, list] | None = None
@@ -42,10 +42,10 @@ _place = _Place()
 
 
 def together(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequence[Part]) -> list[T]:
-    """[work(part) for all parts of a batch], at the same time.
+    """[work(part) for all parts of a batch], all parts at the same time.
 
-    The pool needs a free thread for each: with fewer, those that run would wait for the others for ever. Where some
-    parts raise, the first exception is raised here, and the others are not left waiting.
+    The pool needs a free thread for each part: with fewer, the running parts would wait forever for the others. If a
+    part raises, its exception is raised here, the first one if there are several, and no part is left waiting.
     """
     meeting = threading.Barrier(len(parts)), [None] * len(parts)
 
@@ -53,7 +53,7 @@ def together(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequenc
         _place.index, _place.meeting = index, meeting
         try:
             result = work(parts[index])
-            all_reduce()  # a part that met less often than others ends here, in an error, not in waiting
+            all_reduce()  # so that a part with fewer calls than the others gives an error, and no endless wait
             return result
         except BaseException:
             meeting[0].abort()
@@ -64,7 +64,7 @@ def together(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequenc
     try:
         futures = submit(pool, attend, range(len(parts)))
         errors = [error for error in [future.exception() for future in futures] if error]
-    except BaseException:  # no thread to be had, or Ctrl-C: the parts that have started must not wait for the others
+    except BaseException:  # Ctrl-C, or a thread that did not start: the parts that run must not wait for the others
         meeting[0].abort()
         raise
     if errors:
@@ -73,14 +73,15 @@ def together(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequenc
 
 
 def part_index() -> int:
-    """Which part of its batch this thread computes: 0 where the batch is whole."""
+    """The index of the part of a batch that this thread computes: 0 if the batch is not cut into parts."""
     return _place.index
 
 
 def all_reduce(*values: Any) -> tuple[Any, ...]:
-    """Each value, an array or a number, summed over the parts of the batch in their order: the same bits in every part.
+    """Sum each value, an array or a number, over the parts of the batch, in order: every part gets the same bits.
 
-    Every part must call it equally often; it returns when all have. A whole batch has one part.
+    Every part must call it the same number of times; a call returns when all parts have made it. A batch that is not
+    cut into parts gets its values back.
     """
     if _place.meeting is None:
         return values
@@ -88,14 +89,14 @@ def all_reduce(*values: Any) -> tuple[Any, ...]:
     brought[_place.index] = values
     barrier.wait()
     if len({len(each) for each in brought}) != 1:
-        raise RuntimeError("the parts of a batch must call all_reduce equally often, and with equally many values")
+        raise RuntimeError("the parts of a batch must call all_reduce the same number of times, with as many values")
     totals = tuple(functools.reduce(operator.add, shares) for shares in zip(*brought, strict=True))
-    barrier.wait()  # nobody brings the next values before all have read these
+    barrier.wait()  # no part may bring its next values before all have read these
     return totals
 
 
 class _SingleThreadedBlas:
-    """The setting is the whole process's: the thread that makes it undoes it, and others leave it alone meanwhile."""
+    """Limits BLAS to one thread. The limit holds for the whole process, so the thread that sets it also lifts it."""
 
     def __init__(self) -> None:
         self._lock, self._owner, self._depth = threading.Lock(), 0, 0
@@ -115,7 +116,7 @@ class _SingleThreadedBlas:
                     self._limit.restore_original_limits()
 
 
-# BLAS on one thread within the block: several that take turns with ours would mostly wait for each other.
+# Within the block BLAS uses one thread: threads of its own beside ours would mostly wait for each other.
 single_threaded_blas = _SingleThreadedBlas()
 
 

@@ -1,8 +1,8 @@
 """One random stream per example, so that a result depends on the seed and the example alone.
 
 Example i of a call draws from the counter-based generator Philox (Salmon et al. 2011, "Parallel random
-numbers: as easy as 1, 2, 3") under the key (seed, i). How the examples are batched, in which order they run
-and on how many threads cannot change what any of them draws.
+numbers: as easy as 1, 2, 3") with the key (seed, i). Batch size, order and number of threads do not change what
+an example draws.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def check_seed(seed: int) -> int:
 
 
 class Streams:
-    """The random streams of some examples: draws have one row per example, on the host.
+    """The random streams of some examples. A draw is a NumPy array with one row per example.
 
-    `streams[index]` are the streams of a part of the examples. They are shared, not copied: what is drawn
-    through the part is drawn from the whole.
+    `streams[index]` are the streams of some of the examples. They are shared, not copied: a draw from them
+    also advances the original ones.
     """
 
     def __init__(self, seed: int, examples: Iterable[int]):
@@ -42,7 +42,7 @@ class Streams:
         return part
 
     def spawn(self, number: int) -> Streams:
-        """Other streams of the same examples, which depend on the seed and the number alone."""
+        """New streams for the same examples, which depend only on the seed and the number."""
         seed = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)
         return Streams(int(seed[0]), self.examples)
 

@@ -1,4 +1,4 @@
-"""Pure integers: window counts, broadcasting, and shape checks whose messages say what to do."""
+"""Arithmetic of shapes: window counts, broadcasting, and checks with messages that say what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def pair(value: int | tuple[int, int], name: str, *, least: int) -> tuple[int, i
 def window_counts(size: Shape, kernel: Shape, stride: Shape, padding: Shape, operation: str) -> tuple[int, int]:
     """(OH, OW): how many windows fit in an image of `size` (H, W), padded by `padding` on each side.
 
-    Rows and columns that no further whole window reaches are left over, as in PyTorch.
+    Rows and columns at the end that do not fill a window are ignored, as in PyTorch.
     """
     padded = (size[0] + 2 * padding[0], size[1] + 2 * padding[1])
     if padded[0] < kernel[0] or padded[1] < kernel[1]:

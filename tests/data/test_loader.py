@@ -57,7 +57,7 @@ def test_iteration_visits_every_example_once():
     (np.zeros((2, 4, 4), np.float32), np.zeros(2, int), "images must be float32 of shape (N, C, H, W)"),
     (np.zeros((2, 1, 4, 4), np.float32), np.zeros((2, 1), int), "labels must be int64 of shape (N,)"),
     (np.zeros((2, 1, 4, 4), np.float32), np.zeros(2, np.uint8), "labels must be int64 of shape (N,), got u"),
-    (np.zeros((2, 1, 4, 4), np.float32), np.zeros(3, int), "one length, got 2 and 3"),
+    (np.zeros((2, 1, 4, 4), np.float32), np.zeros(3, int), "the same length, got 2 and 3"),
     (np.zeros((2, 1, 4, 4), np.float32), np.array([0, 3]), "labels must be in 0 .. 2"),
     (np.zeros((2, 1, 4, 4), np.float32), np.array([-1, 0]), "labels must be in 0 .. 2"),
 ])

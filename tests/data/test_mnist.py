@@ -64,7 +64,7 @@ def test_a_wrong_magic_number_is_refused(start):
 
 def test_a_huge_claimed_shape_is_refused_before_anything_is_allocated():
     for wrap in (bytes, gzip.compress):
-        with pytest.raises(ValueError, match=r"must hold 18446744065119617025 bytes after its header, and one of \d+"):
+        with pytest.raises(ValueError, match=r"18446744065119617025 bytes after its header, but it has only \d+"):
             read_idx(wrap(b"\0\0\x08\2" + b"\xff" * 8 + b"abc"))
 
 
@@ -73,7 +73,7 @@ def test_gzip_that_unpacks_to_far_more_than_it_claims_or_should_is_refused(claim
     bomb = gzip.compress(b"\0\0\x08\1" + claimed.to_bytes(4, "big") + bytes(30_000_000))
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=r"unpacks to more than the 1,008 bytes|is no common gzip file"):
+        with pytest.raises(ValueError, match=r"decompresses to more than the 1,008 bytes|or unusual gzip"):
             read_idx(bomb)
         assert tracemalloc.get_traced_memory()[1] < 200_000
     finally:

@@ -240,7 +240,7 @@ def test_the_model_may_lie_on_a_device(xp, monkeypatch):
     lambda model, test: evaluation.epsilon_curve(model, FGSM(eps=0.1), test, [0.1]),
 ])
 def test_an_empty_data_set_has_no_accuracy(measure):
-    with pytest.raises(ValueError, match="an accuracy needs at least one image, and pixels-test has none"):
+    with pytest.raises(ValueError, match="dataset must hold at least one image, but pixels-test is empty"):
         measure(pixels, dataset(0))
 
 
@@ -260,13 +260,13 @@ def test_every_eps_is_checked_before_the_first_attack_runs():
 
 @pytest.mark.parametrize("attack", [DeepFool(), MultiAttack([DeepFool(), CarliniWagner()])])
 def test_an_attack_of_minimum_norm_is_referred_to_its_own_curve(attack):
-    message = re.escape(f"got {attack}, which looks for the nearest point: security_curve has the curve")
+    message = re.escape(f"got {attack}, a minimum-norm attack: use security_curve")
     with pytest.raises(ValueError, match=message):
         evaluation.epsilon_curve(never, attack, dataset(3), [0.1])
 
 
 def test_a_security_curve_is_of_an_attack_of_minimum_norm_and_budgets_that_are_numbers():
-    with pytest.raises(ValueError, match=r"nearest point, got FGSM\(eps=0.1\), whose budget is fixed: epsilon_curve"):
+    with pytest.raises(ValueError, match=r"minimum-norm attack, got FGSM\(eps=0.1\), whose budget is fixed: use"):
         evaluation.security_curve(never, FGSM(eps=0.1), dataset(3), [0.1])
     for eps in (-0.1, math.nan):
         message = re.escape(f"epsilons must be numbers >= 0, in the units of the data, got [0, {eps}]")

@@ -1,4 +1,4 @@
-"""Data sets, and the loop over their batches."""
+"""Data sets, batches and augmentation."""
 
 from . import augment
 from .digits import digits

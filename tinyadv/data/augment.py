@@ -1,4 +1,4 @@
-"""Random changes of images that leave their labels true: each a function (images, streams) -> images.
+"""Data augmentation: random changes that keep the label. Each is a function (images, streams) -> images.
 
     training.fit(model, train, augment=augment.chain(augment.crop(4), augment.flip()), ...)
 """
@@ -16,7 +16,7 @@ Augmentation = Callable[[np.ndarray, Streams], np.ndarray]
 
 
 def crop(padding: int) -> Augmentation:
-    """Shift each image (N, C, H, W) by up to `padding` pixels in both directions; zeros come in at the edges."""
+    """Shift each image (N, C, H, W) by up to `padding` pixels along both axes, with zeros from outside."""
     if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
         raise ValueError(f"padding must be an integer >= 0, got {padding!r}")
 
@@ -30,7 +30,7 @@ def crop(padding: int) -> Augmentation:
 
 
 def flip() -> Augmentation:
-    """Mirror each image (N, C, H, W) left to right with probability one half; not for digits."""
+    """Mirror each image (N, C, H, W) left to right with probability 1/2. Not for digits: a mirrored 2 is no 2."""
     def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
         return np.where(streams.uniform((1, 1, 1)) < 0.5, images[..., ::-1], images)
 
@@ -38,5 +38,5 @@ def flip() -> Augmentation:
 
 
 def chain(*augmentations: Augmentation) -> Augmentation:
-    """One after the other."""
+    """Apply the augmentations one after the other."""
     return lambda images, streams: functools.reduce(lambda x, change: change(x, streams), augmentations, images)

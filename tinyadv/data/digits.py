@@ -1,4 +1,4 @@
-"""Built-in digits in the manner of MNIST, drawn with a few random pen strokes each: nothing to download."""
+"""Built-in digits that look like MNIST's, drawn with random pen strokes, so that nothing has to be downloaded."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ from .loader import Dataset
 
 Stroke = list[tuple[int, int]]
 
-# The ways to write each digit, from 0 to 9. A way is a list of strokes; a stroke is a smooth curve through
-# points (x, y) of a box 20 high, y downwards. At a corner one stroke ends and another begins.
+# The ways to write each digit, from 0 to 9. A way is a list of strokes. A stroke is a smooth curve through
+# points (x, y) in a box of height 20, with y downwards. At a corner one stroke ends and another begins.
 GLYPHS: tuple[tuple[list[Stroke], ...], ...] = (
     ([[(8, 0), (4, 2), (1, 8), (1, 14), (4, 19), (8, 20), (12, 16), (13, 9), (11, 3), (7, 0)]],),
     ([[(7, 0), (7, 20)]],
@@ -30,11 +30,11 @@ SIZE = 28
 
 
 def digits(train: int = 6000, test: int = 1000, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """A training set and a test set of ``train`` and ``test`` drawn digits, of shape (1, 28, 28) in [0, 1].
+    """A training set of ``train`` and a test set of ``test`` drawn digits, of shape (1, 28, 28) in [0, 1].
 
-    As in MNIST they are white on black, centred, about 20 pixels high, and every value is k / 255. Of the
-    images 10 j to 10 j + 9, each shows another digit. Image i depends on ``seed``, on its set and on i alone:
-    a smaller set is the beginning of a larger one. Raises ValueError for a negative size or seed.
+    As in MNIST, they are white on black, centred and about 20 pixels high, and every value is k / 255. Each ten
+    images, 10 j to 10 j + 9, hold every digit once. Image i depends only on ``seed``, its set and i, so a smaller
+    set is the beginning of a larger one. Raises ValueError for a negative size or seed.
     """
     if min(train, test, seed) < 0:
         raise ValueError(f"train, test and seed must not be negative, got {train}, {test} and {seed}")
@@ -67,13 +67,13 @@ def _trace(strokes: list[Stroke]) -> np.ndarray:
             b + t * (c - a) / 2 + t**2 * (2 * a - 5 * b + 4 * c - d) / 2 + t**3 * (3 * (b - c) + d - a) / 2
             for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:], strict=True)]))
     steps = [np.hypot(*np.diff(curve, axis=0, prepend=curve[:1]).T) for curve in curves]
-    length = np.cumsum(np.concatenate(steps))  # it stands still while the pen is up
+    length = np.cumsum(np.concatenate(steps))  # it does not grow while the pen is up
     where = np.linspace(0, length[-1], POINTS)
     return np.stack([np.interp(where, length, axis) for axis in np.vstack(curves).T], axis=1)
 
 
 def _distort(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Handwriting: the points (n, POINTS, 2) of each image bent by waves, slanted, turned and scaled."""
+    """The points (n, POINTS, 2) of each image, bent by waves, slanted, turned and scaled like handwriting."""
     n = len(points)
     points = points - points.mean(axis=1, keepdims=True)
     waves = rng.normal(0, 0.13, (n, 3, 1, 2))  # radians per pixel
@@ -94,7 +94,7 @@ def _distort(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _rasterise(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images (n, SIZE, SIZE) of a pen of random width led along the points (n, POINTS, 2), anti-aliased."""
+    """Anti-aliased images (n, SIZE, SIZE) of strokes along the points (n, POINTS, 2), with a pen of random width."""
     radius = np.exp(rng.normal(0.22, 0.2, (len(points), 1, 1)))
     gaps = (np.arange(SIZE, dtype=np.float32)[:, None, None] - points.astype(np.float32)[:, None]) ** 2
     x, y = np.moveaxis(gaps, -1, 0)  # (n, SIZE, POINTS) each

@@ -11,28 +11,26 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
-ROUNDS = 3  # all mirrors are tried in turn this often, so that a retry asks another server first
+ROUNDS = 3  # how often all mirrors are tried in turn, so that a retry asks another server first
 TIMEOUT = (10, 30)  # seconds to connect, and between two packets
-START, SLOWEST = 60.0, 50_000  # a download has so many seconds, and one more for so many bytes of the file
+START, SLOWEST = 60.0, 50_000  # the deadline of a download: START seconds, and 1 more for every SLOWEST bytes
 
 
 class DataUnavailable(OSError):
-    """A data set is neither on this machine nor to be had from a mirror; the message lists what was tried."""
+    """A data set is not on this machine and no mirror could deliver it; the message lists what was tried."""
 
 
 def fetch(name: str, files: Mapping[str, tuple[str, int]], mirrors: Sequence[str],
           path: str | os.PathLike[str] | None = None, download: bool = True) -> dict[str, bytes]:
     """The decompressed contents of the ``files`` of the data set ``name``, by file name.
 
-    files: file name -> (SHA-256 in hexadecimal, size in bytes), both of the decompressed file because mirrors
-    compress differently. Nothing larger is read, received or unpacked.
+    files: {file name: (SHA-256 in hexadecimal, size in bytes)}, both of the decompressed file, because mirrors
+    compress differently. Nothing larger is read, received or decompressed.
     mirrors: URL prefixes; each serves a file as ``<prefix><file name>.gz``.
-    path: a local folder to look in first, for the files plain or as .gz; by default ``$TINYADV_DATA/<name>``.
-    download: whether a file found neither there nor in the user's cache is downloaded, into the cache.
+    path: a local folder to search first, for plain files or .gz; by default ``$TINYADV_DATA/<name>``.
+    download: whether to download a file that is neither there nor in the user's cache; it is put into the cache.
 
-    Raises ValueError for a damaged file in the local folder, and DataUnavailable where every source failed or the
+    Raises ValueError for a damaged file in the local folder, and DataUnavailable if every source failed or the
     cache cannot be used. A damaged file in the cache is downloaded again.
     """
     import pooch  # only now: it takes longer than all of tinyadv
@@ -61,7 +59,7 @@ def _fetch_file(file: str, sha256: str, size: int, local: list[Path], cache: Pat
 
     try:
         for url in [f"{mirror}{file}.gz" for mirror in mirrors] * ROUNDS:
-            cache.mkdir(parents=True, exist_ok=True)  # first, or the download would be for nothing if it fails
+            cache.mkdir(parents=True, exist_ok=True)  # first: if this fails, a download would be wasted
             if cached.is_dir():
                 raise OSError("is a folder, where a file must be: remove it")
             try:
@@ -82,7 +80,7 @@ def _fetch_file(file: str, sha256: str, size: int, local: list[Path], cache: Pat
 
 
 def _reason(error: BaseException) -> str:
-    """Why it failed, in one short line: that of the first failure, not of what other libraries made of it."""
+    """Why it failed, in one short line: the message of the error that came first, not of those that wrap it."""
     while error.__context__ and not isinstance(error, ValueError | TimeoutError):
         error = error.__context__
     path = getattr(error, "filename", None)
@@ -91,9 +89,9 @@ def _reason(error: BaseException) -> str:
 
 
 def decompressed(raw: bytes, largest: int, whole: bool = True) -> bytes:
-    """``raw`` itself or, where it is gzip, what it unpacks to: ``largest`` bytes at most; the first ones, if not whole.
+    """The decompressed bytes if ``raw`` is a gzip file, otherwise ``raw``; only the first ``largest`` if not ``whole``.
 
-    Raises ValueError if that is damaged, or if there is more.
+    Raises ValueError for damaged gzip, and if a ``whole`` file decompresses to more than ``largest`` bytes.
     """
     if not raw.startswith(b"\x1f\x8b"):
         return raw
@@ -103,7 +101,7 @@ def decompressed(raw: bytes, largest: int, whole: bool = True) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"it is not a whole gzip file ({error})") from error
     if len(content) > largest:
-        raise ValueError(f"it unpacks to more than the {largest:,} bytes that are right")
+        raise ValueError(f"it decompresses to more than the {largest:,} bytes that are expected")
     return content
 
 
@@ -116,7 +114,7 @@ def _verified(raw: bytes, sha256: str, size: int) -> bytes:
 
 
 def _packed(size: int) -> int:
-    """How large a file of that size can be as gzip, with room for a long name in it."""
+    """The largest size that a file of `size` bytes can have as gzip, with a long name in its header."""
     return size + size // 100 + 4096
 
 
@@ -125,16 +123,17 @@ def _read(path: Path, size: int) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         raise OSError("is not a file")
     if found.st_size > _packed(size):
-        raise ValueError(f"it has {found.st_size:,} bytes, and the right one {size:,} before it is compressed")
+        raise ValueError(f"it has {found.st_size:,} bytes, more than the expected file, {size:,} decompressed")
     return path.read_bytes()
 
 
 def _download(url: str, size: int) -> bytes:
-    """What the server answers. A thread waits for it, and is left behind at the deadline: no timeout ends the rest.
+    """The bytes that the server sends. A thread receives them, so that the whole download can have a deadline.
 
-    (The search for a name has none, and that between two packets starts anew with every byte.)
+    (No timeout of requests does that: looking up the host name has none, and that of reading restarts at each packet.)
     """
-    import requests  # which comes with pooch
+    import requests  # it comes with pooch
+    from tqdm import tqdm
 
     answer, failures, late = io.BytesIO(), [], threading.Event()
     largest, seconds = _packed(size), START + size / SLOWEST
@@ -147,10 +146,10 @@ def _download(url: str, size: int) -> bytes:
                 with tqdm(total=length, unit="B", unit_scale=True) as bar:
                     for chunk in response.iter_content(1 << 14):
                         if late.is_set() or answer.tell() + len(chunk) > largest:
-                            raise ValueError(f"it sends more than the {largest:,} bytes that are right")
+                            raise ValueError(f"it sends more than the {largest:,} bytes that are expected")
                         answer.write(chunk)
                         bar.update(len(chunk))
-        except Exception as error:  # of requests, of urllib3, of a header that is no number
+        except Exception as error:  # from requests, urllib3, or a content-length that is not a number
             failures.append(error)
 
     thread = threading.Thread(target=receive, daemon=True)

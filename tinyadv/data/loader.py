@@ -1,4 +1,4 @@
-"""A labelled set of images, and one pass over it in batches."""
+"""Labelled images, and one pass over them in batches."""
 
 import operator
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ class Dataset:
 
     images: float32 of shape (N, C, H, W), by convention in [0, 1].
     labels: int64 of shape (N,), in 0 .. len(classes) - 1.
-    name: what results measured on it should cite, such as "mnist-test".
-    classes: the name of each label.
+    name: the name to cite in results, such as "mnist-test".
+    classes: the name of each class.
 
     ``dataset[:1000]``, ``dataset[indices]`` and ``dataset[mask]`` select examples and keep name and classes;
     a slice shares memory with the original. ``dataset[i]`` is a Dataset of one. Raises ValueError where the
@@ -36,7 +36,7 @@ class Dataset:
             raise ValueError("labels must be int64 of shape (N,), got "
                              f"{labels.dtype} {labels.shape}: convert them with astype and reshape")
         if len(images) != len(labels):
-            raise ValueError(f"images and labels must be of one length, got {len(images)} and {len(labels)}")
+            raise ValueError(f"images and labels must have the same length, got {len(images)} and {len(labels)}")
         if np.any((labels < 0) | (labels >= len(self.classes))):
             raise ValueError(f"labels must be in 0 .. {len(self.classes) - 1}, one for each of the classes, "
                              f"got {labels.min()} .. {labels.max()}")
@@ -58,8 +58,8 @@ def batches(dataset: Dataset, batch_size: int = 32, *, seed: int | None = None,
             epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One pass over ``dataset``: an iterator of (images, labels) pairs, the last of which may be smaller.
 
-    Without a ``seed`` the examples come in order, as views. With one they are shuffled, in an order that
-    depends on (seed, epoch) alone: a resumed run continues as if it had never stopped.
+    Without a ``seed`` the examples come in order, as views. With a seed they are shuffled, in an order that
+    depends only on (seed, epoch), so a resumed run continues as if it had never stopped.
     Raises ValueError for a ``batch_size`` that is not a positive integer.
     """
     if not isinstance(batch_size, int | np.integer) or batch_size < 1:

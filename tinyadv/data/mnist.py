@@ -28,8 +28,8 @@ def mnist(path: str | os.PathLike[str] | None = None, download: bool = True) -> 
     """The training set (60,000 images) and the test set (10,000), of shape (1, 28, 28) in [0, 1].
 
     The four idx files come from the folder ``path`` (by default ``$TINYADV_DATA/mnist``) or from the user's
-    cache, into which they are downloaded unless ``download`` is False. Each is checked by its SHA-256.
-    Raises ValueError for a damaged file in that folder, DataUnavailable where no source has the data.
+    cache. Unless ``download`` is False, missing files are downloaded into the cache. Each file is checked by its
+    SHA-256. Raises ValueError for a damaged file in that folder, and DataUnavailable if no source has the data.
     """
     contents = fetch("mnist", FILES, MIRRORS, path, download)
     train_images, train_labels, test_images, test_labels = (read_idx(contents[file]) for file in FILES)
@@ -41,8 +41,8 @@ def read_idx(source: bytes | str | os.PathLike[str]) -> np.ndarray:
     """The array of unsigned bytes in an idx file, given as its bytes or its path, plain or gzip; read-only.
 
     The format: two zero bytes, a type code (8: unsigned byte), the number of dimensions, each dimension as a
-    big-endian 32-bit integer, then the data in row-major order. Raises ValueError where ``source`` differs, and
-    where it is gzip of more than EXPANSION times its size.
+    big-endian 32-bit integer, then the data in row-major order. Raises ValueError for any other file, and for gzip
+    that decompresses to more than EXPANSION times its size.
     """
     raw = source if isinstance(source, bytes) else Path(source).read_bytes()
     head = decompressed(raw, LONGEST_HEADER, whole=False)[:LONGEST_HEADER]
@@ -56,8 +56,8 @@ def read_idx(source: bytes | str | os.PathLike[str]) -> np.ndarray:
     shape = np.frombuffer(head[4:start], ">u4").tolist()
     expected = math.prod(shape)
     if expected > EXPANSION * len(raw):
-        raise ValueError(f"an idx file of shape {tuple(shape)} must hold {expected} bytes after its header, and one of "
-                         f"{len(raw)} bytes in all cannot, or is no common gzip file: unpack it first")
+        raise ValueError(f"an idx file of shape {tuple(shape)} must hold {expected} bytes after its header, but it has "
+                         f"only {len(raw)} bytes in all: it is truncated, or unusual gzip, to be decompressed first")
     content = decompressed(raw, start + expected)
     if (got := len(content) - start) != expected:
         raise ValueError(f"an idx file of shape {tuple(shape)} must hold {expected} bytes after its header, "

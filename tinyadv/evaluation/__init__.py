@@ -1,4 +1,4 @@
-"""How well a model does, with and without an adversary."""
+"""Measuring a model, clean and under attack."""
 
 from tinyadv.evaluation.accuracy import accuracy, epsilon_curve, predict, robust_accuracy, security_curve
 from tinyadv.evaluation.adversarial import WorstCase, validate, worst_case

@@ -1,4 +1,4 @@
-"""Accuracy, clean and under attack, as a fraction of a data set."""
+"""Accuracy, clean and under attack, as a fraction in [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinyadv.random import Streams
 
 
 def predict(model: Callable, images: Any, *, batch_size: int | None = None, workers: int | None = None) -> np.ndarray:
-    """The class of the highest logit of each image (N, C, H, W): (N,) int64, the model in evaluation mode."""
+    """The predicted class of each image (N, C, H, W), with the model in evaluation mode: (N,) int64."""
     return logits(model, images, batch_size=batch_size, workers=workers).argmax(axis=1)
 
 
@@ -38,14 +38,14 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
                   target: Any = None, **options: Any) -> dict[float, float]:
     """{eps: robust accuracy} for each eps, in the order given; all else is as in `robust_accuracy`.
 
-    What breaks an image within one budget lies within every larger one, too. So from the smallest eps up, only images
-    that nothing has broken yet are attacked, and the curve never rises.
-    attack: any that has an eps, or is made of such. Raises ValueError for others, before anything runs.
+    An adversarial image within one budget is also within every larger one. So the budgets are tried from the smallest
+    up, each only on the images that are still classified correctly, and the curve never rises.
+    attack: one that has an eps, or is made of such attacks. Raises ValueError for others, before anything runs.
     """
     _check_not_empty(dataset)
     if attack.minimum_norm:
-        raise ValueError(f"attack must have an eps to vary, got {attack}, which looks for the nearest point: "
-                         "security_curve has the curve from one run of it")
+        raise ValueError(f"attack must have an eps to vary, got {attack}, a minimum-norm attack: use security_curve, "
+                         "which needs only one run of it")
     attacks = {float(eps): attack.with_eps(float(eps)) for eps in epsilons}  # all checked before the first runs
     robust, curve = np.arange(len(dataset)), {}
     for eps in sorted(attacks):
@@ -59,15 +59,16 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
 
 def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: Sequence[float], *, seed: int = 0,
                    **options: Any) -> dict[float, float]:
-    """{eps: the fraction right before an attack of minimum norm, and not broken within eps}, from one run of it.
+    """{eps: robust accuracy} for each eps, from one run of a minimum-norm attack.
 
-    The security evaluation curve of Biggio and Roli 2018, arXiv:1712.03141; options: those of `Attack.run`.
-    Raises ValueError for an attack that has a budget, and for an eps that is no number >= 0.
+    The security evaluation curve of Biggio and Roli (2018, arXiv:1712.03141): an image counts at eps if it is
+    classified correctly and its adversarial image, if one was found, is further away than eps. options: those of
+    `Attack.run`. Raises ValueError for an attack with a fixed budget, and for an eps that is not a number >= 0.
     """
     _check_not_empty(dataset)
     if not attack.minimum_norm:
-        raise ValueError(f"attack must look for the nearest point, got {attack}, whose budget is fixed: "
-                         "epsilon_curve runs it with one after the other")
+        raise ValueError(f"attack must be a minimum-norm attack, got {attack}, whose budget is fixed: "
+                         "use epsilon_curve, which runs it once for each eps")
     if not all(eps >= 0 for eps in epsilons):
         raise ValueError(f"epsilons must be numbers >= 0, in the units of the data, got {list(epsilons)}")
     result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True, **options)
@@ -77,4 +78,4 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
 
 def _check_not_empty(dataset: Dataset) -> None:
     if not len(dataset):
-        raise ValueError(f"an accuracy needs at least one image, and {dataset.name} has none")
+        raise ValueError(f"dataset must hold at least one image, but {dataset.name} is empty")

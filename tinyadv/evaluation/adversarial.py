@@ -1,4 +1,4 @@
-"""Adversarial images that are there already: whether they are valid, and what several sets of them say together."""
+"""Evaluation of finished adversarial images: whether they are valid, and the worst case over several attacks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tinyadv.evaluation.report import Check, Report
 
 def validate(x_adv: Array, x: Array, *, eps: float, norm: str = "linf",
              bounds: tuple[float, float] = (0.0, 1.0)) -> Report:
-    """Whether saved images x_adv keep to the rules around the clean ones x, both (N, ...), as run_attack.py does.
+    """Check that saved images x_adv are within the budget and the bounds around the clean ones x, both (N, ...).
 
-    That is the checker of Madry's MNIST and CIFAR-10 challenges (Madry et al. 2018, arXiv:1706.06083), but without its
-    tolerance: the budget is eps, in the norm and the units of the data, measured in float64. Nothing is raised for
-    images that break a rule; `validate(...).require()` does that.
+    These are the checks of run_attack.py of the MNIST and CIFAR-10 challenges (Madry et al. 2018, arXiv:1706.06083),
+    but without its tolerance: distances are computed in float64. eps and bounds are in the units of the data. Invalid
+    images raise nothing; call `validate(...).require()` for a ValueError.
     """
     x_adv, x = np.asarray(to_host(x_adv)), np.asarray(to_host(x))
     checks = [
@@ -42,10 +42,10 @@ def validate(x_adv: Array, x: Array, *, eps: float, norm: str = "linf",
 
 @dataclass(frozen=True)
 class WorstCase:
-    """What several attacks on the same images say together; prints as a table.
+    """The worst case over several attacks on the same images; prints as a table.
 
-    rows: (attack, robust accuracy under it alone, robust accuracy under all so far); accuracy: without an attack;
-    robust: (N,) bool, right before and after every attack.
+    rows: (attack, robust accuracy under it alone, robust accuracy under it and all attacks above it). accuracy: without
+    an attack. robust: (N,) bool, whether an image is classified correctly before and after every attack.
     """
 
     rows: tuple[tuple[str, float, float], ...]
@@ -54,7 +54,7 @@ class WorstCase:
 
     @property
     def robust_accuracy(self) -> float:
-        """The fraction that no attack has broken."""
+        """The fraction of images that every attack leaves correctly classified."""
         return float(self.robust.mean())
 
     def __str__(self) -> str:
@@ -65,20 +65,20 @@ class WorstCase:
 
 
 def worst_case(results: Sequence[AttackResult]) -> WorstCase:
-    """The accuracy that is left where each image meets the attack that is worst for it.
+    """The accuracy if each image meets the attack that is worst for it.
 
-    results: of attacks on the same images, of one norm, without a target or with the same one. Raises ValueError if
-    they are not. An attack of minimum norm breaks all that it can, whatever the distance.
+    results: of attacks on the same model and images, with the same norm and target; ValueError if they are not.
+    A minimum-norm attack counts as successful at any distance.
     """
     results = list(results)
     if not results or not len(results[0].y):
-        raise ValueError("results must hold the result of one attack or more, on at least one image")
+        raise ValueError("results must hold at least one AttackResult, of at least one image")
     first = results[0]
     for result in results:
         for name in ("y", "target", "predictions_clean", "norm"):
             if not np.array_equal(getattr(result, name), getattr(first, name)):
                 raise ValueError(f"results must be of the same model, images and norm, but their {name} differ: "
-                                 f"{result.attack} and {first.attack}")
+                                 f"see those of {result.attack} and {first.attack}")
     right = first.predictions_clean == first.y
     robust, rows = right, []
     for result in results:

@@ -1,4 +1,4 @@
-"""What a series of checks has found, in print."""
+"""The result of a series of checks, as a table to print."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, whether it is passed, the number that this rests on, and what that number is."""
+    """One check: its name, whether it passed, the number that decided, and what that number means."""
 
     name: str
     passed: bool
@@ -17,18 +17,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of one subject; it prints as one line for each, and `report[name]` is the check of that name."""
+    """The checks of one subject. It prints one line per check, and `report[name]` is the check of that name."""
 
     subject: str
     checks: tuple[Check, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether all checks are passed."""
+        """Whether all checks passed."""
         return all(check.passed for check in self.checks)
 
     def require(self) -> None:
-        """ValueError with the whole report, unless all checks are passed."""
+        """Raise ValueError with the whole report unless all checks passed."""
         if not self.passed:
             raise ValueError(str(self))
 

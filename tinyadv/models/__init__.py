@@ -1,4 +1,4 @@
-"""Networks to attack and defend; the seed of each draws its initial weights."""
+"""Networks to attack and defend; the argument `seed` of each draws its initial weights."""
 
 from tinyadv.models import zoo
 from tinyadv.models.cifar10 import CifarCNN

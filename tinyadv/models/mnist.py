@@ -1,4 +1,4 @@
-"""The MNIST networks of the source documents. Images are (N, 1, 28, 28) in [0, 1], logits (N, 10)."""
+"""Networks for MNIST. Images are (N, 1, 28, 28) in [0, 1], logits (N, 10)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from tinyadv.nn import AvgPool2d, Conv2d, Dropout, Flatten, Linear, MaxPool2d, R
 
 
 class SmallCNN(Sequential):
-    """The lecture's "slide CNN": two 3x3 convolutions without bias, two dense layers; 824,362 parameters.
+    """Two 3x3 convolutions without bias and two dense layers; 824,362 parameters.
 
-    With He's initial weights SGD of rate 0.01 and batches of 32 reaches about 98% in 3 epochs; with Keras's default,
-    "glorot_uniform", which the lecture used, about 97.5%.
+    It is the "slide CNN": the network on the slides of U Kang's lecture "Deep Learning: Adversarial Machine Learning"
+    (Seoul National University). With He initialisation, SGD with lr=0.01 and batches of 32 reaches about 98% in 3
+    epochs. With Keras's default, "glorot_uniform", which the lecture used, it reaches about 97.5%.
     """
 
     input_shape = (1, 28, 28)
@@ -30,7 +31,7 @@ class SmallCNN(Sequential):
 
 
 class LeNet(Sequential):
-    """LeNet with one average and one maximum pooling and a dropout; 61,706 parameters (after LeCun et al. 1998)."""
+    """LeNet (after LeCun et al. 1998) with average pooling, max pooling and dropout; 61,706 parameters."""
 
     input_shape = (1, 28, 28)
 
@@ -47,11 +48,12 @@ class LeNet(Sequential):
 
 
 class ThresholdCNN(Sequential):
-    """Thresholds of each pixel by itself, two strided convolutions, two dense layers; 349,630 parameters.
+    """A 1x1 convolution that thresholds pixels, two strided convolutions, two dense layers; 349,630 parameters.
 
     Madry et al. (2018, arXiv:1706.06083, appendix C) found that the first layer of their robust network had learnt
-    thresholds of single pixels. This one starts with two from either side, relu(±4 (x - t)) for t = 0.35 and 0.65, and
-    trains them like all else: the difference of a pair does not see what happens within 0.3 of black or white.
+    to threshold single pixels. This network starts with four such filters, relu(±4 (x - t)) for t = 0.35 and 0.65, and
+    trains them like all other weights. The difference of the two with the same sign is constant where x is below 0.35
+    or above 0.65, so it does not change if a black or a white pixel changes by 0.3.
     """
 
     input_shape = (1, 28, 28)

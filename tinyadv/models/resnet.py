@@ -10,8 +10,11 @@ from tinyadv.tensor import Tensor
 
 
 class BasicBlock(Module):
-    """relu(x + two 3x3 convolutions of x). Where the block halves the image, the shortcut x is subsampled and the new
-    channels are zeros (option A of the paper), so it has no parameters."""
+    """relu(x + y), where y is two 3x3 convolutions of x with batch normalisation.
+
+    If the block halves the image, the shortcut x is subsampled and its new channels are zeros, so it has no parameters
+    (option A of the paper).
+    """
 
     def __init__(self, channels: int, filters: int, stride: int = 1, rng: np.random.Generator | int | None = None):
         self.channels, self.filters, self.stride = channels, filters, stride

@@ -1,4 +1,4 @@
-"""Trained networks in one line, each with a card: how it was made, and what was measured on it.
+"""Trained networks, each with a card that says how it was trained and what was measured on it.
 
     model = models.zoo.load("mnist-madry-linf")
     print(models.zoo.card("mnist-madry-linf"))
@@ -22,12 +22,12 @@ FOLDER = Path(__file__).with_name("weights")
 
 @dataclass(frozen=True, repr=False)
 class Card:
-    """What a reader has to know of a trained network before using it; prints as a page of it.
+    """The facts about a trained network; `print(card)` shows them.
 
-    summary: one sentence; model: its class; parameters: their number; training: the command that makes it, `settings`
-    what its file of settings says, `seconds` how long its steps took, without validation, on `machine`; data: what it
-    was trained on; sha256: of the weights' file; version: of tinyadv. results: rows {"attack", "images", "accuracy",
-    "seed"}, of the test set; checks: those of `evaluation.sanity_checks`.
+    summary: one sentence. model: its class. parameters: their number. training: the command that trains it, and
+    settings: what the file of settings for that command says. seconds: how long the training steps took on `machine`,
+    without validation. data: the training set. sha256: of the file of weights. version: of tinyadv.
+    results: rows {"attack", "images", "accuracy", "seed"} on the test set. checks: of `evaluation.sanity_checks`.
     """
 
     name: str
@@ -57,38 +57,38 @@ class Card:
 
     @property
     def passed(self) -> str:
-        """How many of the checks are passed, and which are not."""
+        """How many of the checks passed, and which failed."""
         failed = [check["name"] for check in self.checks if not check["passed"]]
         count = f"{len(self.checks) - len(failed)} of {len(self.checks)} passed"
-        return f"{count}: but not {', '.join(failed)}" if failed else count
+        return f"{count}, failed: {', '.join(failed)}" if failed else count
 
 
 def names() -> list[str]:
-    """The names of all networks there are."""
+    """The names of all trained networks."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def card(name: str) -> Card:
-    """The card of a network; ValueError lists the names there are."""
+    """The card of a network; ValueError lists the known names."""
     if name not in names():
         raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
     return Card(**json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def load(name: str) -> nn.Module:
-    """The trained network, in float32 and in evaluation mode; StateError if its file is not the one of the card."""
+    """The trained network, in float32 and in evaluation mode; StateError if its file does not match the card."""
     path, expected = FOLDER / f"{name}.npz", card(name).sha256
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
-        raise StateError(f"{path} is damaged: its SHA-256 is {found}, and that of the card {expected}: install again")
-    classes = defined_subclasses(nn.Module, card(name).model).items()  # a reader may have one of that name, too
+        raise StateError(f"{path} is damaged: its SHA-256 is {found}, the card says {expected}: reinstall tinyadv")
+    classes = defined_subclasses(nn.Module, card(name).model).items()  # the user may have a class of that name, too
     return nn.load(path, into=next(made() for full, made in classes if full.startswith(__package__))).eval()
 
 
 def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) -> Card:
-    """Write the weights, rounded, and the card; facts: its remaining fields. The model itself stays as it is.
+    """Write the rounded weights and the card, and return the card; facts: its other fields. The model is unchanged.
 
-    Raises ValueError where a weight is too large for float16.
+    Raises ValueError if a weight is too large for float16.
     """
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.npz"
@@ -103,11 +103,12 @@ def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) ->
 
 
 def rounded(weights: np.ndarray) -> np.ndarray:
-    """In float16, to 9 of its 11 significant bits: what is lost is far below what training leaves to chance.
+    """The weights in float16, rounded to 9 of its 11 significant bits.
 
-    The two last bits, now zero, are what compression gains: a tenth of the file.
+    The error is far below the difference between two training runs. The last two bits are zero, which makes the
+    compressed file a tenth smaller.
     """
     if not (abs(weights) < 65_000).all():
-        raise ValueError("weights must be numbers that float16 can hold, below 65,000")
+        raise ValueError("weights must be numbers below 65,000, the range of float16")
     bits = weights.astype(np.float16).view(np.uint16)
     return ((bits + 2) & 0xFFFC).view(np.float16)

@@ -1,6 +1,7 @@
 """Initial weights by name: each initialiser maps (shape, generator) to float32 (weight, bias).
 
-The shape is (out, in) or (F, C, kh, kw); fan-in is the number of inputs of one output, fan-out the reverse.
+The shape is (out, in) or (F, C, kh, kw). Fan-in is the number of inputs that each output depends on, fan-out the
+number of outputs that each input affects.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def he_normal(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
 
 
 def he_uniform(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Uniform of variance 2 / fan-in, zero bias (He et al. 2015)."""
+    """Uniform with variance 2 / fan-in, zero bias (He et al. 2015)."""
     return _uniform(shape, rng, math.sqrt(6 / _fans(shape)[0])), np.zeros(shape[0], np.float32)
 
 
@@ -31,7 +32,7 @@ def glorot_normal(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def glorot_uniform(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Uniform of variance 2 / (fan-in + fan-out), zero bias (Glorot and Bengio 2010, eq. 16): Keras's default."""
+    """Uniform with variance 2 / (fan-in + fan-out), zero bias (Glorot and Bengio 2010, eq. 16): Keras's default."""
     return _uniform(shape, rng, math.sqrt(6 / sum(_fans(shape)))), np.zeros(shape[0], np.float32)
 
 
@@ -42,7 +43,7 @@ def pytorch(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def madry(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """N(0, 0.1²) drawn again beyond two deviations, bias 0.1: the networks of Madry et al. (arXiv:1706.06083)."""
+    """N(0, 0.1²) truncated at two standard deviations, bias 0.1, as in Madry et al. (arXiv:1706.06083)."""
     weight = rng.standard_normal(shape)
     while (outside := np.abs(weight) > 2).any():
         weight[outside] = rng.standard_normal(outside.sum())
@@ -61,7 +62,7 @@ INITIALIZERS: dict[str, Initializer] = {
 
 
 def initializer(name: str) -> Initializer:
-    """The initialiser of that name; ValueError lists the names there are."""
+    """The initialiser of that name; ValueError lists the known names."""
     if name not in INITIALIZERS:
         raise ValueError(f"init must be one of {', '.join(INITIALIZERS)}; got {name!r}")
     return INITIALIZERS[name]

@@ -1,7 +1,7 @@
 """Module: an object whose attributes are parameters (Tensors), buffers (arrays) and further modules.
 
-They are found by walking the attributes in the order in which they were set, through lists, tuples and dicts,
-and are named by the path to them, as in PyTorch: "conv1.weight", "0.bias", "blocks.1.conv2.weight".
+They are found by walking the attributes in the order in which they were set, also inside lists, tuples and
+dicts. The name of each is the path to it, as in PyTorch: "conv1.weight", "0.bias", "blocks.1.conv2.weight".
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tinyadv.tensor import Tensor, no_grad
 
 
 class Module:
-    """The base of layers and models: a subclass sets its parts in __init__ and computes in `forward`."""
+    """The base class of layers and models: a subclass sets its parts in __init__ and computes in `forward`."""
 
-    training = True  # dropout drops and batch normalisation uses the batch; each module has its own flag
-    needs_whole_batch = False  # in training: True for one that draws random numbers, counts calls or mixes examples
+    training = True  # whether dropout drops and batch normalisation uses the batch; each module has its own flag
+    needs_whole_batch = False  # True if it draws random numbers, counts calls or mixes examples in training
     input_shape: Shape | None = None  # of one example, for `summary()`
     forward: Callable[..., Tensor]
     _arguments: tuple[tuple, dict]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
-        """Remembers the arguments, so that a saved model can be built again."""
+        """Keeps the arguments, so that a saved model can be built again."""
         self = super().__new__(cls)
         self._arguments = (args, kwargs)
         return self
@@ -37,7 +37,7 @@ class Module:
         return self.forward(x)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """(name, module) of this module (whose own name is "") and of all below it; a shared one comes once."""
+        """(name, module) of this module, whose name is "", and of all modules below it; a shared one comes once."""
         seen = {self}
         yield prefix.rstrip("."), self
         for name, _, _, value in _parts(vars(self), prefix):
@@ -60,13 +60,13 @@ class Module:
         return [parameter for _, parameter in self.named_parameters()]
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """{name: array} of all parameters and buffers: copies on the host."""
+        """{name: array} of all parameters and buffers, as copies on the host."""
         return {name: np.array(to_host(array_of(value))) for name, _, _, value in _leaves(vars(self))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set all parameters and buffers from {name: array}; the arrays are copied, and keep this model's dtypes.
+        """Set all parameters and buffers from {name: array}; the arrays are copied and cast to the model's dtypes.
 
-        Raises ValueError, which lists every missing, unexpected or mis-shaped name, and then changes nothing.
+        Raises ValueError that lists every missing, unexpected or mis-shaped name; the model is then unchanged.
         """
         leaves = {name: (owner, key, value) for name, owner, key, value in _leaves(vars(self))}
         arrays = {name: np.asarray(value) for name, value in state.items()}
@@ -90,16 +90,16 @@ class Module:
         return self
 
     def train(self) -> Module:
-        """Set every flag to training; returns self."""
+        """Set this module and all below it to training mode; returns self."""
         return self._set_training(True)
 
     def eval(self) -> Module:
-        """Set every flag to evaluation; returns self."""
+        """Set this module and all below it to evaluation mode; returns self."""
         return self._set_training(False)
 
     @contextmanager
     def mode(self, training: bool) -> Iterator[Module]:
-        """Set every flag within a block; afterwards each module has the flag that it had before."""
+        """Set the mode within a block; afterwards each module is in the mode that it was in before."""
         before = [(module, module.training) for _, module in self.named_modules()]
         self._set_training(training)
         try:
@@ -114,9 +114,9 @@ class Module:
         return self
 
     def summary(self, input_shape: Shape | None = None) -> None:
-        """Print a table of the layers with their output shapes (N is the batch) and numbers of parameters.
+        """Print a table of the layers with their output shapes (N is the batch size) and numbers of parameters.
 
-        input_shape: (C, H, W) of one image; the models of this library know theirs.
+        input_shape: (C, H, W) of one image; needed unless the model has an `input_shape`, as those of tinyadv do.
         """
         shape = input_shape or self.input_shape
         if shape is None:
@@ -159,7 +159,7 @@ class Module:
 
 
 def _parts(owner: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
-    """(name, owner, key, value) of the modules, Tensors and arrays in a dict, list or tuple, and in those in it."""
+    """(name, owner, key, value) of the modules, Tensors and arrays in a dict, list or tuple, at any depth."""
     for key, value in list(owner.items()) if isinstance(owner, dict) else enumerate(owner):
         if isinstance(value, Module | Tensor) or is_array(value):
             yield f"{prefix}{key}", owner, key, value
@@ -168,7 +168,7 @@ def _parts(owner: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
 
 
 def _leaves(owner: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]:
-    """As _parts, but with the leaves of a module instead of the module."""
+    """As _parts, but each module is replaced by its leaves."""
     for name, part_owner, key, value in _parts(owner, prefix):
         if isinstance(value, Module):
             yield from _leaves(vars(value), name + ".")

@@ -1,7 +1,7 @@
-"""Every figure. A function returns the Figure that it has drawn; save it with `figure.savefig("name.png")`.
+"""Figures. Each function returns a matplotlib Figure; save it with `figure.savefig("name.png")`.
 
-matplotlib is imported here alone, and without pyplot: with no current figure and no display, all of this
-works on a server and in threads. `figure=` draws into a part of a larger figure:
+Only this folder imports matplotlib, and it does not use pyplot. So there is no current figure and no display is
+needed: it works on a server and in threads. `figure=` draws into a part of a larger figure:
 
     both = plots.blank(9, 5)
     left, right = both.subfigures(1, 2)

@@ -16,9 +16,10 @@ from tinyadv.plots.style import LINES, blank
 
 def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, title: str | None = None,
           log: str = "", figure: Figure | SubFigure | None = None) -> Figure:
-    """A line for each {name: (x, y)} of numbers (n,); with y (m, n), and x too or not, m thin ones of one colour.
+    """One line for each {name: (x, y)}, both of shape (n,).
 
-    log: "x", "y" or "xy", the axes that are logarithmic. Raises ValueError where there is nothing to draw.
+    y, and also x, may have shape (m, n): that gives m thin lines of one colour.
+    log: "x", "y" or "xy", the axes with a logarithmic scale. Raises ValueError if curves is empty.
     """
     if not curves:
         raise ValueError(f"curves must hold at least one name with its x and y, got {curves!r}")
@@ -48,9 +49,9 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
 
 def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | None = None,
                   figure: Figure | SubFigure | None = None) -> Figure:
-    """Accuracy against the budget: a line for each {name: {eps: accuracy}}, as from evaluation.epsilon_curve.
+    """Accuracy against the budget, one line for each {name: {eps: accuracy}}, as evaluation.epsilon_curve returns it.
 
-    Raises ValueError where there is nothing to draw, or an accuracy is not a fraction in [0, 1].
+    Raises ValueError if there is nothing to draw or an accuracy is not in [0, 1].
     """
     if not curves or not all(curves.values()):
         raise ValueError(f"curves must hold at least one name, and an accuracy for each, got {curves!r}")
@@ -67,7 +68,10 @@ def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | N
 
 
 def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure | SubFigure | None = None) -> Figure:
-    """Accuracies, loss, learning rate and seconds by epoch, of the History of `training.fit`; ValueError if empty."""
+    """Accuracies, loss, learning rate and seconds against the epoch.
+
+    epochs: the History that `training.fit` returns. Raises ValueError if it is empty.
+    """
     if not len(epochs):
         raise ValueError("epochs must hold at least one epoch, got none")
     figure = figure or blank(8, 6.5)
@@ -86,9 +90,10 @@ def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure |
 
 def histograms(values: Mapping[str, Sequence[Array]], names: Sequence[str], *, xlabel: str, title: str | None = None,
                figure: Figure | SubFigure | None = None) -> Figure:
-    """Side by side for each {heading: one array (n,) of numbers for each name} their distributions, with the same bins.
+    """Histograms side by side, one for each {heading: arrays}, with the same bins for all arrays of a heading.
 
-    Raises ValueError where there is nothing to draw, or arrays and names do not fit.
+    arrays: one array (n,) of numbers for each of `names`. Raises ValueError if there is nothing to draw, or the number
+    of arrays is not the number of names.
     """
     if not values or any(len(several) != len(names) for several in values.values()):
         raise ValueError(f"values must hold at least one heading, with {len(names)} arrays for each, got {values!r}")

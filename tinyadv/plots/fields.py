@@ -13,9 +13,9 @@ from tinyadv.plots.style import blank
 
 def surfaces(heights: Mapping[str, Array], x: Array, y: Array, *, xlabel: str, ylabel: str, title: str | None = None,
              figure: Figure | SubFigure | None = None) -> Figure:
-    """Side by side a map for each {name: (Y, X)} of numbers over x (X,) and y (Y,), with one scale of colours for all.
+    """Contour maps side by side, one for each {name: array (Y, X)} over x (X,) and y (Y,), with a common colour scale.
 
-    Raises ValueError where there is nothing to draw, or a shape does not fit.
+    Raises ValueError if there is nothing to draw or a shape does not fit.
     """
     if not heights or any(np.shape(each) != (len(y), len(x)) for each in heights.values()):
         raise ValueError(f"heights must hold arrays of shape {(len(y), len(x))}, at least one, got "

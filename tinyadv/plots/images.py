@@ -16,13 +16,13 @@ from tinyadv.plots.style import BLUE, VERMILION, blank
 
 def adversarial_triples(model: Callable, clean: Dataset, adversarial: Array, *, title: str | None = None,
                         figure: Figure | SubFigure | None = None) -> Figure:
-    """A row for each example, as in Goodfellow et al. (2015), figure 1: clean + scale × noise = adversarial.
+    """One row per example: clean + scale × noise = adversarial (figure 1 of Goodfellow et al. 2015, arXiv:1412.6572).
 
-    adversarial: (N, C, H, W) in [0, 1], what an attack has made of clean.images; C is 1 (grey) or 3 (RGB).
-    Below an image stand the class that the model predicts, in blue if it is the label and in vermilion if
-    not, and its confidence (softmax). scale is the largest change of any pixel: the eps of an l-infinity
-    attack. The noise goes from -1 (blue) to 1 (red); that of RGB images is RGB, with 0 as grey.
-    Raises ValueError where the shapes do not fit, or there is no image.
+    adversarial: (N, C, H, W) in [0, 1], the images that an attack made from clean.images; C is 1 (grey) or 3 (RGB).
+    The text below an image is the predicted class, blue if it is right and vermilion if it is wrong, and its softmax
+    probability. scale is the largest change of any pixel: the eps of an l-infinity attack. Grey noise is drawn from
+    -1 (blue) to 1 (red), RGB noise in RGB with 0 as grey.
+    Raises ValueError if the shapes do not fit or there is no image.
     """
     x, x_adv = clean.images, to_host(adversarial)
     if not len(x) or x.shape[1] not in (1, 3):
@@ -54,12 +54,12 @@ def adversarial_triples(model: Callable, clean: Dataset, adversarial: Array, *, 
 
 def grid(images: Array, *, rows: Sequence[str] = (), columns: Sequence[str] = (), captions: Any = "",
          noise: Any = False, title: str | None = None, figure: Figure | SubFigure | None = None) -> Figure:
-    """Images (R, K, C, H, W) in R rows and K columns, in [0, 1]; C is 1 (grey) or 3 (RGB).
+    """Images (R, K, C, H, W) with values in [0, 1] in R rows and K columns; C is 1 (grey) or 3 (RGB).
 
-    rows, columns: labels on the left and on top; captions: texts (R, K), or what NumPy broadcasts to that, below.
-    noise: bool (R, K) likewise: where an image is a perturbation. It is drawn relative to its largest |value|, from
-    blue (below 0) to red (above); that of an RGB image is RGB, with 0 as grey. An image with a NaN is left out.
-    Raises ValueError where a shape does not fit.
+    rows, columns: labels on the left and on top. captions: texts below the images, broadcast to (R, K).
+    noise: bool, broadcast to (R, K), True for a perturbation. It is divided by its largest |value| and drawn from blue
+    (-1) to red (1), or in RGB with 0 as grey. An image that contains a NaN is left out.
+    Raises ValueError if a shape does not fit.
     """
     images = to_host(images)
     if images.ndim != 5 or not images.size or images.shape[2] not in (1, 3):
@@ -89,7 +89,7 @@ def grid(images: Array, *, rows: Sequence[str] = (), columns: Sequence[str] = ()
 
 
 def _show(axes: Any, image: np.ndarray, noise: bool = False) -> None:
-    """An image (C, H, W) without ticks, from 0 to 1 or, if it is noise, from -1 to 1."""
+    """Draw an image (C, H, W) without ticks; its values are in [0, 1], or in [-1, 1] if it is noise."""
     if noise and len(image) == 3:
         image, noise = (image + 1) / 2, False
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)  # (H, W) or (H, W, 3)
