@@ -16,7 +16,6 @@ import argparse
 import csv
 import platform
 import tempfile
-import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def table(eps: float, norm: str, options: argparse.Namespace) -> list[tuple[atta
 
 
 def main(options: argparse.Namespace) -> None:
-    name, settings = options.config.stem, tomllib.loads(options.config.read_text(encoding="utf-8"))
+    name, settings = options.config.stem, zoo.settings(options.config)
     measured, summary = settings.pop("evaluation"), settings.pop("summary")
     here = f"{platform.processor() or platform.machine()}, {backend.usable_cores()} cores"
     with options.weights.with_suffix(".csv").open(newline="", encoding="utf-8") as file:

@@ -7,7 +7,6 @@ are still classified as they should be.
 """
 
 import sys
-import tomllib
 from pathlib import Path
 from textwrap import indent
 
@@ -21,29 +20,40 @@ CONFIGS = Path(__file__).parent / "configs"
 def made(module, settings, **more):
     """What a table of settings describes: its class in a module, with the rest as arguments, tables among them."""
     values = {name: made(attacks, value) if isinstance(value, dict) else value for name, value in settings.items()}
-    return getattr(module, values.pop("class"))(**values, **more)
+    kind = getattr(module, str(name := values.pop("class", None)), None)
+    if not callable(kind):
+        raise ValueError(f"class must be one of {module.__name__}, and is {name!r}")
+    return kind(**values, **more)
+
+
+def recipe(settings, seed, device="cpu"):
+    """What the tables of settings describe: the model, the attack that judges it, and how it is trained."""
+    model = made(models, settings["model"] | {"seed": seed}).to(device)
+    return model, attacks.PGD(**settings["evaluation"], steps=40), {
+        "optimizer": made(nn.optim, settings["optimizer"], model=model),
+        "method": made(training, settings["method"]), "schedule": made(nn.optim, settings["schedule"]),
+        "eps_schedule": training.ramp(**settings["ramp"]) if "ramp" in settings else None,
+        "augment": made(data.augment, settings["augment"]) if "augment" in settings else None,
+    }
 
 
 def main(options):
-    settings = tomllib.loads(options.config.read_text(encoding="utf-8"))
+    try:
+        settings = models.zoo.settings(options.config)
+        given = {name: value for name in ("epochs", "seed") if (value := getattr(options, name)) is not None}
+        numbers, seed = settings["training"] | given, given.get("seed", settings["model"]["seed"])
+        model, attack, how = recipe(settings, seed, options.device)
+    except (TypeError, ValueError) as error:
+        sys.exit(f"{options.config}: {error}")
     train, test = mnist_or_digits(options.limit)
     held_out = max(1, min(settings["held_out"], len(train) // 5))
     train, validation = train[:-held_out], train[-held_out:]
-
-    given = {name: value for name in ("epochs", "seed") if (value := getattr(options, name)) is not None}
-    recipe, seed = settings["training"] | given, given.get("seed", settings["model"]["seed"])
-    model, method = made(models, settings["model"] | {"seed": seed}), made(training, settings["method"])
-    model.to(options.device)
-    attack = attacks.PGD(**settings["evaluation"], steps=40)
     out = options.out or Path(f"{options.config.stem}.png")
     weights, table = out.with_suffix(".npz"), out.with_suffix(".csv")
+    method = how["method"]
     try:
         history = training.fit(
-            model, train, optimizer=made(nn.optim, settings["optimizer"], model=model), **recipe,
-            method=method, schedule=made(nn.optim, settings["schedule"]),
-            eps_schedule=training.ramp(**settings["ramp"]) if "ramp" in settings else None,
-            augment=made(data.augment, settings["augment"]) if "augment" in settings else None,
-            validation=validation, validation_attack=None if method.budget is None else attack,
+            model, train, **numbers, **how, validation=validation, validation_attack=attack if method.budget else None,
             checkpoint=out.with_suffix(".checkpoint.npz"), resume=True, progress=True)
     except (training.Interrupted, nn.StateError) as stopped:
         sys.exit(str(stopped))

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tinyadv import data, evaluation, models
+from tinyadv import data, evaluation, models, nn
 from tinyadv.models import zoo
 from tinyadv.nn import StateError
 
@@ -64,6 +65,48 @@ def test_a_damaged_file_and_an_unknown_name_are_refused(published, tmp_path):
         zoo.load("alexnet")
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda card: card.pop("sha256"), "sha256 is missing"), (lambda card: card.update(extra=1), "extra"),
+    (lambda card: card.update(model=3), "model must be str, and is 3"),
+    (lambda card: card.update(model="Module"), "its model, Module, is not in tinyadv.models"),
+    (lambda card: card.update(parameters=True), "parameters must be int, and is True"),
+    (lambda card: card.update(results={}), "results must be a list, and is {}"),
+    (lambda card: card.update(results=[1]), r"results\.0 must be a table, and is 1"),
+    (lambda card: card["results"][0].update(images="all"), r"results\.0\.images must be int, and is 'all'"),
+    (lambda card: card["checks"][1].pop("passed"), r"checks\.1\.passed is missing"),
+])
+def test_a_damaged_card_is_told_by_its_file_and_key(published, tmp_path, change, message):
+    path = tmp_path / "lenet.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    change(card)
+    path.write_text(json.dumps(card), encoding="utf-8")
+    with pytest.raises(nn.StateError, match=rf"lenet\.json cannot be used: .*{message}"):
+        zoo.load("lenet")
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"name": "a", "name": "b"}',
+                                  b" " * 2_000_000], ids=lambda text: str(text[:9]))
+@pytest.mark.parametrize("suffix", ["json", "toml"])
+def test_a_text_that_is_no_table_is_one_error(published, tmp_path, text, suffix):
+    (tmp_path / f"lenet.{suffix}").write_bytes(text)
+    with pytest.raises(nn.StateError, match=rf"lenet\.{suffix} cannot be used: "):
+        zoo.card("lenet") if suffix == "json" else zoo.settings(tmp_path / "lenet.toml")
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("[model]", "[models]", "model is missing"), ("held_out = 1000", "held_out = 1e3", "held_out must be int"),
+    ('norm = "linf"', "norm = 1", r"evaluation\.norm must be str"), ("[ramp]", "[rump]", "rump means nothing"),
+    ("[ramp]", "[model]", "declare"), ('class = "Adam"', "klass = 1", r"optimizer\.class is missing"),
+    ("epochs = 20", "", r"training\.epochs is missing"), ("seed = 42", "seed = true", r"model\.seed must be int"),
+])
+def test_settings_that_cannot_be_are_told_by_their_file_and_key(tmp_path, old, new, message):
+    text = (Path(__file__).parents[2] / "examples/configs/mnist-madry-linf.toml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "a.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(nn.StateError, match=rf"a\.toml cannot be used: .*{message}"):
+        zoo.settings(tmp_path / "a.toml")
+
+
 def test_every_network_has_its_settings_and_every_default_of_an_example_is_there():
     examples = Path(__file__).parents[2] / "examples"
     assert {path.stem for path in (examples / "configs").glob("*.toml")} == set(zoo.names())
@@ -71,6 +114,8 @@ def test_every_network_has_its_settings_and_every_default_of_an_example_is_there
     named = {name for source in sources for name in re.findall(r"\"(mnist-\w+-\w+)\"", source)}
     assert named <= set(zoo.names())
     assert len(named) > 4
+    for path in (examples / "configs").iterdir():
+        assert zoo.settings(path)["summary"] == zoo.card(path.stem).summary
 
 
 def test_the_package_stays_small():

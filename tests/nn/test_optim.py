@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -187,3 +188,40 @@ def test_one_cycle_rises_to_one_at_its_peak_and_falls(peak, start, end, progress
     up, down = [schedule(p) for p in progress if p <= peak], [schedule(p) for p in progress if p >= peak]
     assert up == sorted(up)
     assert down == sorted(down, reverse=True)
+
+
+@pytest.mark.parametrize("make", [optim.SGD, lambda m: optim.SGD(m, momentum=0.9), optim.Adam])
+def test_an_optimiser_goes_on_from_its_state_dict(make, xp, monkeypatch):
+    monkeypatch.setattr(nn.module, "to_device", lambda array, device: xp.asarray(array))
+
+    def stepped(model, optimizer, numbers):
+        for seed in numbers:
+            for parameter in model.parameters():
+                rng = np.random.default_rng((seed, parameter.size))
+                parameter.grad = xp.asarray(rng.normal(size=parameter.shape).astype(np.float32))
+            optimizer.step()
+        return model.state_dict()
+
+    models = [nn.Linear(3, 2, rng=0).to("the device of xp") for _ in range(2)]
+    one, other = map(make, models)
+    stepped(models[0], one, range(3))
+    state = one.state_dict()
+    models[1].load_state_dict(models[0].state_dict())
+    other.load_state_dict(state)
+    kept = {name: array.copy() for name, array in state.items()}
+    found = [stepped(model, optimizer, range(3, 6)) for model, optimizer in zip(models, (one, other), strict=True)]
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
+    assert all(np.array_equal(state[name], kept[name]) for name in kept)  # copies
+    assert state["steps"] == 3
+
+
+@pytest.mark.parametrize("change", [{"steps": np.array(-1)}, {"steps": np.array(1.0)}, {"0.0": np.zeros(2)}, {"9.0": 1},
+                                    {"0.0": None}])
+def test_a_state_that_does_not_fit_an_optimiser_changes_nothing(change):
+    optimizer = optim.Adam(nn.Linear(3, 2, rng=0))
+    state = {name: array for name, array in (optimizer.state_dict() | change).items() if array is not None}
+    state["1.1"] = np.ones(2, np.float32)
+    with pytest.raises(ValueError, match=rf"does not fit Adam\(8 parameters(.|\n)*{re.escape(next(iter(change)))}"):
+        optimizer.load_state_dict(state)
+    assert optimizer.steps == 0
+    assert not any(array.any() for own in optimizer.state for array in own)

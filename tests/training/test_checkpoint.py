@@ -17,8 +17,9 @@ from training_cases import linear, stripes, weights, with_modes
 
 from tinyadv import data, models, nn, training
 from tinyadv.attacks import FGSM, PGD
+from tinyadv.nn import archive
+from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import SGD, Adam, cosine
-from tinyadv.nn.state import StateError
 from tinyadv.training import TRADES, Adversarial, Fast, Free, Interrupted, Mixed, Standard, checkpoint
 
 METHODS = [Standard(label_smoothing=0.1), Adversarial(PGD(0.1, steps=2)), Adversarial(FGSM(0.1), crafting="train"),
@@ -130,6 +131,49 @@ def test_whatever_decides_the_weights_must_be_the_same(change, differs, tmp_path
     assert weights(other) == before
 
 
+CRAFTED = {
+    "epoch": lambda h, a: h.update(epoch=-1), "step": lambda h, a: h.update(step=1.5),
+    "hits": lambda h, a: h.update(hits=True), "rate": lambda h, a: h.update(rate="fast"),
+    "no seconds": lambda h, a: h.pop("seconds"), "no history": lambda h, a: h.pop("history"),
+    "an epoch": lambda h, a: h["history"][0].pop("lr"), "epochs": lambda h, a: h.update(history=[1]),
+    "a loss": lambda h, a: h["history"][0].update(loss="low"), "training": lambda h, a: h.update(training=[]),
+    "dropouts": lambda h, a: h.update(dropouts=[]), "no dropouts": lambda h, a: h.update(dropouts={}),
+    "another attribute": lambda h, a: h["dropouts"]["4"].update(p=0.9),
+    "another module": lambda h, a: h["dropouts"].update({"1": {"calls": 0, "seed": 0}}),
+    "calls": lambda h, a: h["dropouts"]["4"].update(calls=-1), "seed": lambda h, a: h["dropouts"]["4"].update(seed="1"),
+    "steps": lambda h, a: a.update({"optimizer/steps": np.array(-1)}),
+    "float steps": lambda h, a: a.update({"optimizer/steps": np.array(1.0)}),
+    "a moment": lambda h, a: a.update({"optimizer/0.0": np.zeros(3, np.float32)}),
+    "a wide moment": lambda h, a: a.update({"optimizer/0.0": a["optimizer/0.0"].astype(float)}),
+    "no moment": lambda h, a: a.pop("optimizer/0.0"), "a weight": lambda h, a: a.update({"model/0.weight": np.ones(3)}),
+    "no weight": lambda h, a: a.pop("model/5.bias"), "no best": lambda h, a: a.pop("best/5.bias"),
+    "best": lambda h, a: a.update({"best/5.bias": np.ones(4, np.float32)}),
+    "average": lambda h, a: a.update({"average/5.bias": np.ones(4, np.float32)}),
+    "no average": lambda h, a: a.pop("average/5.bias"), "a group": lambda h, a: a.update({"more/5.bias": np.ones(3)}),
+    "no group": lambda h, a: a.update(weights=np.ones(3)),
+}
+
+
+@pytest.mark.parametrize("craft", CRAFTED.values(), ids=CRAFTED)
+def test_a_file_that_does_not_fit_changes_neither_model_nor_optimiser(craft, tmp_path):
+    """Such a file is whole: its digest is right, and only what it says is wrong."""
+    path = tmp_path / "run.npz"
+    trained(METHODS[1], path)
+    header, arrays = archive.read(path, "a checkpoint", "training")
+    model = with_modes(seed=7)
+    optimizer, settings = Adam(model, lr=0.05), header["training"]
+    optimizer.steps, model.layers[4].calls = 5, 6
+    kept = weights(model), optimizer.state_dict()
+    craft(header, arrays)
+    archive.write(path, header, arrays)
+    with pytest.raises(StateError, match=r"run\.npz: (a|not a training) checkpoint"):
+        checkpoint.State.load(path, model, optimizer, settings)
+    assert weights(model) == kept[0]
+    assert {name: array.tobytes() for name, array in optimizer.state_dict().items()} == {
+        name: array.tobytes() for name, array in kept[1].items()}
+    assert (model.layers[4].calls, model.layers[4].p, model.layers[4].seed) == (6, 0.3, 7)
+
+
 def test_numbers_of_numpy_are_numbers(tmp_path):
     for seed, resume in ((np.int64(3), False), (3, True)):
         model = linear()
@@ -215,10 +259,10 @@ def test_a_path_that_cannot_be_written_is_reported_before_the_first_step(tmp_pat
     with pytest.raises(FileNotFoundError):
         trained(METHODS[0], tmp_path / "nowhere" / "run.npz", hook=lambda: calls.append(1))
 
-    def full(path, arrays):
+    def full(path, header, arrays):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_npz", full)
+    monkeypatch.setattr(checkpoint.archive, "write", full)
     with pytest.raises(OSError, match="No space left"):
         trained(METHODS[0], tmp_path / "run.npz", hook=lambda: calls.append(1))
     assert not calls

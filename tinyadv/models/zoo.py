@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,22 @@ from typing import Any
 import numpy as np
 
 from tinyadv import nn
-from tinyadv.nn.state import HEADER, StateError, defined_subclasses, read_npz, write_npz
+from tinyadv.nn import archive
+from tinyadv.nn.archive import StateError
+from tinyadv.nn.state import built_from, defined_subclasses
 
 FOLDER = Path(__file__).with_name("weights")
+CARD = {
+    "name": str, "summary": str, "model": str, "parameters": int, "training": str, "settings": dict, "seconds": float,
+    "machine": str, "data": str, "sha256": str, "version": str,
+    "results": [{"attack": str, "images": int, "accuracy": float, "seed": int}],
+    "checks": [{"name": str, "passed": bool}],
+}
+SETTINGS = {
+    "summary": str, "held_out": int, "model": {"class": str, "seed": int}, "method": {"class": str},
+    "optimizer": {"class": str}, "schedule": {"class": str}, "training": {"epochs": int, "batch_size": int},
+    "evaluation": {"eps": float, "norm": str},
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,10 +83,22 @@ def names() -> list[str]:
 
 
 def card(name: str) -> Card:
-    """The card of a network; ValueError lists the known names."""
+    """The card of a network; ValueError lists the known names, StateError says what is wrong with its file."""
     if name not in names():
         raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
-    return Card(**json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
+    path = FOLDER / f"{name}.json"
+    try:
+        return Card(**archive.read_text(path, json.loads, CARD))
+    except TypeError as error:  # a name too many
+        raise StateError(f"{path} cannot be used: {error}") from error
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """The recipe of a network, in TOML (examples/configs/ has one for each); StateError where one cannot be."""
+    table = archive.read_text(path, tomllib.loads, SETTINGS)
+    if unknown := table.keys() - {*SETTINGS, "ramp", "augment"}:
+        raise StateError(f"{path} cannot be used: {', '.join(sorted(unknown))} means nothing here")
+    return table
 
 
 def load(name: str) -> nn.Module:
@@ -82,7 +108,10 @@ def load(name: str) -> nn.Module:
     if found != expected:
         raise StateError(f"{path} is damaged: its SHA-256 is {found}, the card says {expected}: reinstall tinyadv")
     classes = defined_subclasses(nn.Module, card(name).model).items()  # the user may have a class of that name, too
-    return nn.load(path, into=next(made() for full, made in classes if full.startswith(__package__))).eval()
+    ours = [made for full, made in classes if full.startswith(f"{__package__}.")]
+    if not ours:
+        raise StateError(f"{FOLDER / name}.json cannot be used: its model, {card(name).model}, is not in {__package__}")
+    return nn.load(path, into=ours[0]()).eval()
 
 
 def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) -> Card:
@@ -92,10 +121,8 @@ def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) ->
     """
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.npz"
-    nn.save(model, path)
-    arrays = {key: array if key == HEADER or array.dtype.kind != "f" else rounded(array)
-              for key, array in read_npz(path).items()}
-    write_npz(path, arrays, compress=True)
+    state = {key: rounded(array) if array.dtype.kind == "f" else array for key, array in model.state_dict().items()}
+    archive.write(path, built_from(model), state, compress=True)
     made = Card(name=name, model=type(model).__name__, parameters=sum(p.size for p in model.parameters()),
                 sha256=hashlib.sha256(path.read_bytes()).hexdigest(), **facts)
     (folder / f"{name}.json").write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """Layers, models' base class, initialisers, optimisers and saved state."""
 
 from tinyadv.nn import init, optim
+from tinyadv.nn.archive import StateError
 from tinyadv.nn.layers import (
     AvgPool2d,
     BatchNorm2d,
@@ -18,7 +19,7 @@ from tinyadv.nn.layers import (
     Tanh,
 )
 from tinyadv.nn.module import Module
-from tinyadv.nn.state import StateError, load, save
+from tinyadv.nn.state import load, save
 
 __all__ = [
     "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d", "LeakyReLU", "Linear",

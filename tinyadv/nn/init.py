@@ -7,12 +7,15 @@ number of outputs that each input affects.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
 from tinyadv.shapes import Shape
 
+_left: ContextVar[list[int] | None] = ContextVar("left", default=None)  # numbers that layers may still have
 Initializer = Callable[[Shape, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
@@ -65,7 +68,30 @@ def initializer(name: str) -> Initializer:
     """The initialiser of that name; ValueError lists the known names."""
     if name not in INITIALIZERS:
         raise ValueError(f"init must be one of {', '.join(INITIALIZERS)}; got {name!r}")
-    return INITIALIZERS[name]
+
+    def draw(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        reserve(shape)
+        return INITIALIZERS[name](shape, rng)
+
+    return draw
+
+
+@contextmanager
+def at_most(numbers: int) -> Iterator[None]:
+    """Within the block all layers together may have so many numbers: more are a ValueError, before there is memory."""
+    token = _left.set([numbers])
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
+def reserve(shape: Shape) -> None:
+    """Say that an array of that shape is about to be made."""
+    if (left := _left.get()) is not None:
+        left[0] -= math.prod(shape)
+        if left[0] < 0:
+            raise ValueError(f"it asks for an array {shape}, which is more than there is")
 
 
 def _fans(shape: Shape) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyadv import ops
 from tinyadv.backend import move
-from tinyadv.nn.init import initializer
+from tinyadv.nn.init import initializer, reserve
 from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.movement import batch_last
 from tinyadv.ops.normalize import batch_statistics
@@ -82,6 +82,7 @@ class BatchNorm2d(Module):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+        reserve((num_features,))
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight = Tensor(np.ones(num_features, np.float32))
         self.bias = Tensor(np.zeros(num_features, np.float32))

@@ -7,11 +7,12 @@ state, so a resumed run continues it exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module
+from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.nn.module import Module
 
 Schedule = Callable[[float], float]
@@ -33,6 +34,26 @@ class Optimizer:
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
         self.parameters = model.parameters()
         self.state = [[array_module(p.data).zeros_like(p.data) for _ in range(self.moments)] for p in self.parameters]
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """{name: array} of what the rule carries: "steps", and "3.0" for the first array of the fourth parameter.
+
+        They are copies on the host. The rate and the other arguments are not among them.
+        """
+        own = {f"{i}.{k}": array for i, moments in enumerate(self.state) for k, array in enumerate(moments)}
+        return {"steps": np.array(self.steps), **{name: np.array(to_host(array)) for name, array in own.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set all that `state_dict` gives; ValueError, which says what does not fit, and then nothing is changed."""
+        own, new = ({name: (array.shape, array.dtype) for name, array in each.items()} for each in (
+            self.state_dict(), {name: np.asarray(value) for name, value in state.items()}))
+        wrong = [f"{name}: the state has {new.get(name, 'none')}, this optimiser {own.get(name, 'none')}"
+                 for name in {**own, **new} if new.get(name) != own.get(name)]
+        if wrong or state["steps"] < 0:
+            raise ValueError(f"the state does not fit {self}:\n  " + "\n  ".join(wrong or ["steps: fewer than none"]))
+        self.steps = int(state["steps"])
+        self.state = [[move(np.array(state[f"{i}.{k}"]), like=array) for k, array in enumerate(each)]
+                      for i, each in enumerate(self.state)]
 
     def zero_grad(self) -> None:
         """Forget all gradients: `backward()` adds to them."""

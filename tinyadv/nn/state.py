@@ -1,30 +1,19 @@
-"""Saving and loading models: one .npz file, its arrays beside a JSON header; nothing is ever unpickled."""
+"""Saving and loading models, in files of archive.py."""
 
 from __future__ import annotations
 
 import json
-import os
-import uuid
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from tinyadv.nn import init
+from tinyadv.nn.archive import StateError, read, write
 from tinyadv.nn.module import Module
-
-FORMAT = 1
-HEADER = "__tinyadv__"  # the entry of the file that holds the header, as text
-
-
-class StateError(ValueError):
-    """A model file that cannot be used, and why."""
 
 
 def save(model: Module, path: str | Path) -> None:
-    """Write the model's state and how to build it: to a temporary name first, so that a file is whole or absent."""
-    header = {"format": FORMAT, **built_from(model)}
-    write_npz(path, {HEADER: np.array(json.dumps(header)), **model.state_dict()})
+    """Write the model's state and how to build it; the file is whole or not there at all."""
+    write(path, built_from(model), model.state_dict())
 
 
 def built_from(model: Module) -> dict[str, Any]:
@@ -43,9 +32,13 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     A class is looked for among the defined subclasses of Module, so loading a file imports and runs nothing.
     Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
     """
-    header, arrays = read_archive(path, "a model file", "class")
+    header, arrays = read(path, "a model file", "class", oldest=1)
     name = str(header["class"])
-    model = into if into is not None else _build(name, header, path)
+    if into is None:
+        with init.at_most(2 * sum(array.size for array in arrays.values())):  # a class may keep less than it makes
+            model = _build(name, header, path)
+    else:
+        model = into
     try:
         model.load_state_dict(arrays)
     except ValueError as error:
@@ -78,51 +71,3 @@ def defined_subclasses(base: type, name: str) -> dict[str, type]:
         found |= {f"{c.__module__}.{c.__qualname__}": c for c in subclasses if c.__name__ == name}
         todo += subclasses
     return found
-
-
-def read_archive(path: str | Path, kind: str, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(header, arrays) of a file that holds both; StateError unless its header is of this format and has the key.
-
-    kind: what the file should be, for the message.
-    """
-    arrays = read_npz(path)
-    try:
-        header = json.loads(str(arrays.pop(HEADER)))
-        version, _ = header["format"], header[key]
-    except (KeyError, TypeError, ValueError) as error:
-        raise StateError(f"{path}: not {kind} of tinyadv: it has no valid header ({error})") from error
-    if version != FORMAT:
-        raise StateError(f"{path}: this file has format {version}, this library reads format {FORMAT}: update tinyadv")
-    return header, arrays
-
-
-def write_npz(path: str | Path, arrays: dict[str, np.ndarray], compress: bool = False) -> None:
-    """Write arrays to an .npz file that is either whole or not there at all."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-            with zipfile.ZipFile(file, "w", method) as archive:  # not np.savez: it cannot write an array named "file"
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                        np.lib.format.write_array(entry, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, read and checked; StateError if it is damaged or no .npz file at all."""
-    try:
-        with zipfile.ZipFile(path) as archive, np.load(path, allow_pickle=False) as file:
-            if damaged := archive.testzip():  # an array is read only as far as its header says, so check it all
-                raise ValueError(f"its entry {damaged} is damaged")
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # the parsers of zip, its compressors and npy each have their own, and more than one
-        raise StateError(f"{path}: not a readable .npz file: {error}") from error

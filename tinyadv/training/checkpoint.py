@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 import zlib
@@ -15,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv.backend import move, to_host
+from tinyadv.attacks.base.parameters import is_number
+from tinyadv.backend import to_host
 from tinyadv.data import Dataset
-from tinyadv.nn import Module
+from tinyadv.nn import Module, archive
+from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
-from tinyadv.nn.state import FORMAT, HEADER, StateError, read_archive, write_npz
 from tinyadv.training.history import Epoch, History
 
 
@@ -53,54 +53,76 @@ class State:
 
     def save(self, path: Path, model: Module, optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
         """Write everything, atomically; settings: what a run that goes on must have in common with this one."""
-        groups = {"model": model.state_dict(), **{name: getattr(self, name) for name in self._ARRAYS}}
+        groups = {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                  **{name: getattr(self, name) for name in self._ARRAYS}}
         arrays = {f"{group}/{name}": to_host(array) for group, own in groups.items() for name, array in own.items()}
-        for index, moments in enumerate(optimizer.state):
-            arrays |= {f"optimizer/{index}.{number}": to_host(array) for number, array in enumerate(moments)}
         header = {
-            "format": FORMAT, "training": dict(settings), "steps": optimizer.steps, "dropouts": _dropouts(model),
+            "training": dict(settings), "dropouts": _dropouts(model),
             "history": [asdict(epoch) for epoch in self.history],
             **{name: getattr(self, name) for name in self._NUMBERS},
         }
-        write_npz(path, {HEADER: np.array(json.dumps(header)), **arrays})
+        archive.write(path, header, arrays)
 
     @classmethod
     def load(cls, path: Path, model: Module, optimizer: Optimizer, settings: Mapping[str, Any]) -> State:
-        """The state at path, to which model and optimizer are set; StateError where the file or the settings differ."""
-        header, arrays = read_archive(path, "a training checkpoint", "training")
-        then = header["training"]
+        """The state at path, to which model and optimizer are set; StateError, and nothing is set, unless all fits."""
+        header, arrays = archive.read(path, "a training checkpoint", "training")
+        if not isinstance(then := header["training"], dict):
+            raise StateError(f"{path}: not a training checkpoint, whose settings are no table")
         other = [f"{name}: then {then.get(name)!r}, now {value!r}" for name, value in settings.items()
                  if then.get(name) != value]
         if other:
             raise StateError(f"{path}: a checkpoint of another run, which cannot be resumed as this one:\n  "
                              + "\n  ".join(other))
         groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("model", "optimizer", *cls._ARRAYS)}
-        for name, array in arrays.items():
-            group, _, own = name.partition("/")
-            groups[group][own] = array
-        moments = groups.pop("optimizer")
-        like = {f"{i}.{k}": p.data for i, p in enumerate(optimizer.parameters) for k in range(optimizer.moments)}
-        if {name: each.shape for name, each in moments.items()} != {name: each.shape for name, each in like.items()}:
-            raise StateError(f"{path}: a checkpoint of another optimiser, which does not fit {optimizer}")
+        before = model.state_dict(), optimizer.state_dict()
         try:
-            model.load_state_dict(groups.pop("model"))
-        except ValueError as error:
-            raise StateError(f"{path}: a checkpoint of another model: {error}") from error
-        for name, array in moments.items():
-            index, number = map(int, name.split("."))
-            optimizer.state[index][number] = move(array, like=like[name])
-        optimizer.steps = header["steps"]
-        for name, module in model.named_modules():
-            vars(module).update(header["dropouts"].get(name, {}))
-        values: dict[str, Any] = {name: header[name] for name in cls._NUMBERS} | groups
-        return cls(history=History([Epoch(**epoch) for epoch in header["history"]]), **values)
+            for name, array in arrays.items():
+                group, _, own = name.partition("/")
+                groups[group][own] = array
+            values: dict[str, Any] = {**header, **groups}
+            state = cls(history=History([Epoch(**epoch) for epoch in header["history"]]),
+                        **{name: values[name] for name in (*cls._NUMBERS, *cls._ARRAYS)})
+            state._check(groups["model"], model)
+            modules, kept = dict(model.named_modules()), header["dropouts"]
+            if [own.keys() for own in kept.values()] != [own.keys() for own in _dropouts(model).values()] or not all(
+                    _is_count(value) for own in kept.values() for value in own.values()):
+                raise ValueError(f"its dropouts {kept}")
+            optimizer.load_state_dict(groups["optimizer"])
+            model.load_state_dict(groups["model"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            model.load_state_dict(before[0])
+            optimizer.load_state_dict(before[1])
+            raise StateError(f"{path}: a checkpoint that does not fit this model and optimiser: {error}") from error
+        for name, own in kept.items():
+            vars(modules[name]).update(own)
+        return state
+
+    def _check(self, weights: Mapping[str, np.ndarray], model: Module) -> None:
+        """ValueError where a number cannot be, or where best and average are not of the model of these weights."""
+        kinds = {name: (array.shape, array.dtype) for name, array in weights.items()}
+        best, average = ({name: (array.shape, array.dtype) for name, array in own.items()}
+                         for own in (self.best, self.average))
+        parameters = {name: kinds.get(name) for name, _ in model.named_parameters()}
+        wrong = [name for name in self._NUMBERS if not (_is_count if name in ("epoch", "step", "hits") else is_number)(
+            getattr(self, name))]
+        wrong += [name for name, own, like in (("best", best, kinds), ("average", average, parameters))
+                  if own and own != like]
+        wrong += ["history" for epoch in self.history if not (_is_count(epoch.epoch) and all(
+            is_number(value) or value is None for value in asdict(epoch).values()))]
+        if wrong:
+            raise ValueError(f"its {', '.join(dict.fromkeys(wrong))} cannot be")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _dropouts(model: Module) -> dict[str, dict[str, int]]:
     """What the next mask of each dropout depends on: its seed, and how often it has been called in training."""
-    keys = {"seed", "calls"}
-    return {name: {key: vars(module)[key] for key in sorted(keys)} for name, module in model.named_modules()
-            if keys <= vars(module).keys()}
+    keys = ("calls", "seed")
+    return {name: {key: int(vars(module)[key]) for key in keys} for name, module in model.named_modules()
+            if all(isinstance(vars(module).get(key), int | np.integer) for key in keys)}
 
 
 def fingerprint(dataset: Dataset) -> str:

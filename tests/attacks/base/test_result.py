@@ -1,5 +1,6 @@
 """A result: what it says is so, and a file brings it back."""
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from attack_cases import cnn, dense, every_attack, images, labels, predictions, 
 from tinyadv import __version__, nn
 from tinyadv.attacks import FGSM, PGD, Attack, AttackResult, MultiAttack, Transfer
 from tinyadv.attacks.base.parameters import UnknownAttack
-from tinyadv.nn.state import HEADER, StateError, read_npz, write_npz
+from tinyadv.nn.archive import StateError, read, write
 
 
 @targeted_or_not
@@ -71,12 +72,10 @@ def test_an_attack_that_is_not_defined_is_told_by_name_and_parameters(tmp_path):
     result = Passing(0.5).run(cnn(), images(4), labels(4))
     text = result.summary()
     result.save(tmp_path / "result.npz")
-    arrays = read_npz(tmp_path / "result.npz")
-    header = json.loads(str(arrays[HEADER]))
+    header, arrays = read(tmp_path / "result.npz", "a result", "attack")
     for name, parameters in [("Nowhere", {"eps": 0.5, "words": ["a", "b"]}), ("Passing", {"eps": 0.5, "more": 1}),
                              ("Passing", {"eps": -1}), ("object", {})]:
-        described = header | {"attack": {"class": name, "parameters": parameters}}
-        write_npz(tmp_path / "other.npz", arrays | {HEADER: np.array(json.dumps(described))})
+        write(tmp_path / "other.npz", header | {"attack": {"class": name, "parameters": parameters}}, arrays)
         again = AttackResult.load(tmp_path / "other.npz")
         assert isinstance(again.attack, UnknownAttack)
         assert again.attack.name == name
@@ -103,18 +102,43 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     FGSM(0.1).run(cnn(), images(2), labels(2)).save(path)
     with pytest.raises(StateError, match="not a model file of tinyadv"):
         nn.load(path)
-    arrays = read_npz(path)
-    header = json.loads(str(arrays[HEADER]))
+    header, arrays = read(path, "a result", "attack")
     for wrong, message in [
-        (header | {"format": 99}, "has format 99"), (header | {"more": 1}, "more"), (header | {"attack": {}}, "class"),
+        (header | {"more": 1}, "more"), (header | {"attack": {}}, "class"),
         ({name: value for name, value in header.items() if name != "seed"}, "seed"),
+        *((header | {name: wrong}, name) for name, wrong in (
+            ("norm", 2), ("seed", "0"), ("seconds", None), ("version", 1), ("table", "none"), ("table", [["FGSM", 1]]),
+            ("warnings", [1]), ("success", [True, False]), ("attack", [1]), ("attack", {"class": 1, "parameters": {}}),
+            ("table", {"class": 1, "table": 1}))),
         (header | {"attack": {"class": "FGSM", "parameters": 3}}, "not an attack's result"),
     ]:
-        write_npz(path, arrays | {HEADER: np.array(json.dumps(wrong))})
+        write(path, wrong, arrays)
         with pytest.raises(StateError, match=message):
+            AttackResult.load(path)
+    for name, wrong in (("x_adv", np.zeros(())), ("x_adv", np.zeros(2, np.int64)), ("y", np.zeros(3, np.int64)),
+                        ("y", np.zeros(2)), ("target", np.zeros((2, 1), np.int64)), ("success", np.zeros(2, np.int64)),
+                        ("distances", np.array(["a", "b"])), ("broken_by", np.zeros(2)), ("seed", np.zeros(2))):
+        write(path, header, arrays | {name: wrong})
+        with pytest.raises(StateError, match=f"not an attack's result of tinyadv .*: .*{name}"):
             AttackResult.load(path)
     with pytest.raises(FileNotFoundError):
         AttackResult.load(tmp_path / "nowhere.npz")
+
+
+def test_attacks_that_no_class_can_be_made_of_are_told_by_name(tmp_path):
+    """Whatever error the class makes of it; deep nests are refused."""
+    FGSM(0.1).run(cnn(), images(2), labels(2)).save(tmp_path / "file.npz")
+    header, arrays = read(tmp_path / "file.npz", "a result", "attack")
+    for name, parameters in (("MultiAttack", {"attacks": 3}), ("Transfer", {"surrogate": None, "attack": 1}),
+                             ("AutoAttack", {"eps": None}), ("PGD", {"eps": [1]}), ("Parameters", {"eps": 1})):
+        write(tmp_path / "file.npz", header | {"attack": {"class": name, "parameters": parameters}}, arrays)
+        assert AttackResult.load(tmp_path / "file.npz").attack.name == name
+    deep = None
+    for _ in range(400):
+        deep = {"class": "PGD", "parameters": {"eps": deep}}
+    write(tmp_path / "file.npz", header | {"attack": deep}, arrays)
+    with contextlib.suppress(StateError):  # by the depth that is left
+        assert isinstance(AttackResult.load(tmp_path / "file.npz").attack, UnknownAttack)
 
 
 @targeted_or_not

@@ -16,7 +16,7 @@ from tinyadv import Tensor, driver, ops
 from tinyadv.attacks import APGD, FAB, FGSM, PGD, AutoAttack, DeepFool, MultiAttack, Square
 from tinyadv.attacks.base.parameters import describe
 from tinyadv.attacks.combined import multi
-from tinyadv.nn.state import HEADER, StateError, read_npz, write_npz
+from tinyadv.nn.archive import StateError, read, write
 from tinyadv.random import Streams
 
 SHAPE = (1, 4, 4)
@@ -221,7 +221,7 @@ TinyAutoAttack(0.1).run(model, x, y, seed=2, state={str(path)!r}, batch_size=4, 
     found = os.pathsep.join([folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))])
     killed = subprocess.run([sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": found}, check=False)
     assert killed.returncode == -9
-    assert read_npz(path)["tried"].any()
+    assert read(path, "a state", "run")[1]["tried"].any()
     model, x, y = scene()
     options = {"seed": 2, "batch_size": 4}
     result, expected = (TinyAutoAttack(0.1).run(model, x, y, state=state, **options) for state in (path, None))
@@ -260,9 +260,8 @@ def test_the_state_of_another_run_is_refused(differs, change, tmp_path):
 def test_the_state_of_another_version_is_refused_and_so_is_another_file(tmp_path):
     path, (model, x, y) = tmp_path / "state.npz", scene()
     result = TinyAutoAttack(0.1).run(model, x, y, state=path)
-    arrays = read_npz(path)
-    header = np.array(str(arrays[HEADER]).replace(f'"version": "{result.version}"', '"version": "0.0"'))
-    write_npz(path, arrays | {HEADER: header})
+    header, arrays = read(path, "a state", "run")
+    write(path, header | {"run": header["run"] | {"version": "0.0"}}, arrays)
     with pytest.raises(StateError, match="differs in version"):
         TinyAutoAttack(0.1).run(model, x, y, state=path)
     result.save(path)
@@ -271,6 +270,42 @@ def test_the_state_of_another_version_is_refused_and_so_is_another_file(tmp_path
     path.write_bytes(b"nothing")
     with pytest.raises(StateError, match=r"not a readable \.npz file"):
         TinyAutoAttack(0.1).run(model, x, y, state=path)
+
+
+@pytest.mark.parametrize(("name", "change"), [
+    ("x_adv", lambda a: a[:1]), ("x_adv", lambda a: a.astype(np.float32)), ("x_adv", lambda a: a + 0.2),
+    ("x_adv", lambda a: a * np.nan), ("x_adv", lambda a: np.full_like(a, 2.0)), ("success", lambda a: a.astype(int)),
+    ("success", lambda a: a | True), ("predictions", lambda a: a[:, None]), ("distances", lambda a: a + 0.01),
+    ("by", lambda a: a + 9), ("by", lambda a: a - 9), ("tried", lambda a: a + 9), ("rows", lambda a: a - 1e9),
+    ("rows", lambda a: a[:1]), ("forwards", lambda a: -1 - a), ("backwards", lambda a: -1 - a),
+    ("worth", lambda a: a[:3]), ("logits", lambda a: a.astype("U9")), ("more", None), ("by", None), ("logits", None),
+])
+def test_a_state_that_no_run_has_written_is_not_taken_over(name, change, tmp_path):
+    """It is whole, and of this very run, but for one array: wrong in shape, dtype, budget or numbers."""
+    path, (model, x, y) = tmp_path / "state.npz", scene()
+    killed_at(9, TinyAutoAttack(0.1), model, x, y, state=path, batch_size=4, workers=1)
+    header, arrays = read(path, "a state", "run")
+    arrays = arrays | {name: change(arrays[name])} if change else {
+        **{key: array for key, array in arrays.items() if key != name}, **{key: x for key in [name] if key == "more"}}
+    write(path, header, arrays)
+    message = rf"state\.npz: (the state of this run, but its .*{name}|.*differs in model|not the state)"
+    with pytest.raises(StateError, match=message):
+        TinyAutoAttack(0.1).run(model, x, y, state=path, batch_size=4, workers=1,
+                                callback=lambda step: pytest.fail("an attack has begun"))
+
+
+def test_a_state_has_one_run_at_a_time(tmp_path):
+    (model, x, y), path, seen = scene(), tmp_path / "state.npz", []
+
+    def second(step):
+        if not seen:
+            with pytest.raises(StateError, match=r"another run writes to this file, process \d+ on "):
+                TinyAutoAttack(0.1).run(model, x, y, state=path)
+            seen.append(step)
+
+    TinyAutoAttack(0.1).run(model, x, y, state=path, callback=second, workers=1)
+    assert seen
+    assert os.listdir(tmp_path) == ["state.npz"]
 
 
 def test_a_place_that_cannot_be_written_to_is_an_error_before_the_first_attack(tmp_path):

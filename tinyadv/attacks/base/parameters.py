@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -47,18 +48,22 @@ def describe(value: Any) -> Any:
 
 
 def restore(description: Any) -> Any:
-    """What `describe` has described: of a class that is not defined, or takes no such parameters, an UnknownAttack."""
+    """What `describe` has described: of a class that is not defined, or takes no such parameters, an UnknownAttack.
+
+    ValueError for what it cannot have described.
+    """
     if isinstance(description, list):
         return tuple(map(restore, description))
     if not isinstance(description, dict):
         return description
-    name, parameters = description["class"], {key: restore(own) for key, own in description["parameters"].items()}
+    name, parameters = description.get("class"), description.get("parameters")
+    if not isinstance(name, str) or not isinstance(parameters, dict) or len(description) != 2:
+        raise ValueError(f"an attack is described by its class and its parameters, not by {', '.join(description)}")
+    parameters = {key: restore(own) for key, own in parameters.items()}
     classes = list(defined_subclasses(Parameters, name).values())
     if len(classes) == 1:
-        try:
+        with suppress(Exception):  # another version's, with a model among them, or whatever the class makes of it
             return classes[0](**parameters)
-        except (TypeError, ValueError):
-            pass  # another version's, or with a model among them
     return UnknownAttack(name, parameters)
 
 

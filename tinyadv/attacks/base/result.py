@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe, restore
 from tinyadv.backend import VERSION, Array, is_array, move, to_host
-from tinyadv.nn.state import FORMAT, HEADER, StateError, read_archive, write_npz
+from tinyadv.nn import archive
+from tinyadv.nn.archive import StateError
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ class AttackResult:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays = {name: to_host(value) for name, value in values.items() if is_array(value)}
         header = {name: describe(value) for name, value in values.items() if name not in arrays}
-        write_npz(path, {HEADER: np.array(json.dumps({"format": FORMAT, **header})), **arrays})
+        archive.write(path, header, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> AttackResult:
@@ -133,12 +133,37 @@ class AttackResult:
 
         Raises StateError if the file is damaged or something else.
         """
-        header, arrays = read_archive(path, "an attack's result", "attack")
+        header, arrays = archive.read(path, "an attack's result", "attack")
         try:
             values: dict[str, Any] = {name: restore(value) for name, value in header.items() if name != "format"}
-            return cls(**values, **arrays)
-        except (AttributeError, KeyError, TypeError) as error:
+            if twice := values.keys() & arrays.keys():
+                raise ValueError(f"{', '.join(twice)} comes twice")
+            result = cls(**values | arrays)
+            result._check()
+            return result
+        except (RecursionError, TypeError, ValueError) as error:
             raise StateError(f"{path}: not an attack's result of tinyadv {VERSION}: {error}") from error
+
+    def _check(self) -> None:
+        """ValueError unless all fields are what the class says of them; the images may be of any shape and number."""
+        kinds: dict[str, Any] = {"attack": Parameters | UnknownAttack, "norm": str, "seed": int, "seconds": int | float,
+                                 "version": str, "table": tuple, "warnings": tuple}
+        columns = {"y": "i", "target": "i", "success": "b", "predictions_clean": "i", "predictions": "i",
+                   "distances": "f", "forwards": "i", "backwards": "i", "broken_by": "U"}
+        n = len(self.x_adv) if is_array(self.x_adv) and self.x_adv.dtype.kind == "f" and self.x_adv.ndim else None
+        wrong = ["x_adv"] if n is None else []
+        wrong += [name for name, kind in kinds.items() if not isinstance(getattr(self, name), kind)]
+        for name, kind in columns.items():
+            value = getattr(self, name)
+            fits = is_array(value) and value.dtype.kind == kind and value.shape == (n,)
+            if not fits and not (value is None and name in ("target", "broken_by")):
+                wrong.append(name)
+        row = (str, int, int, int | float, int, int)
+        if not all(isinstance(each, tuple) and len(each) == len(row) and all(map(isinstance, each, row))
+                   for each in self.table) or not all(isinstance(text, str) for text in self.warnings):
+            wrong.append("table or warnings")
+        if wrong:
+            raise ValueError(f"its {', '.join(wrong)} cannot be")
 
 
 def _equal(one: Any, other: Any) -> bool:

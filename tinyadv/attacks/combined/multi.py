@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.combined.composite import Composite
 from tinyadv.attacks.combined.standing import Standing, identify
 from tinyadv.backend import Array, to_host, usable_cores
+from tinyadv.nn.archive import owned
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor
 
@@ -62,9 +64,16 @@ class MultiAttack(Composite):
 
         state: a file for what is known so far, written whenever some shards are through with an attack. If it is there
             from a run that was killed, this one goes on from it, and comes to the same result, byte for byte.
-            StateError if that was another run: of other images, labels or parameters, or of another model.
+            StateError if that was another run: of other images, labels or parameters, or of another model; and if
+            that run is still at work.
         progress: tell on standard error of the attacks, with all their parameters, and what each has broken.
         """
+        with nullcontext() if state is None else owned(state):
+            return self._run(model, x, y, target, seed, skip_misclassified, state, progress, options)
+
+    def _run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, target: Array | None, seed: int | Streams,
+             skip_misclassified: bool, state: str | Path | None, progress: bool,
+             options: dict[str, Any]) -> AttackResult:
         started = time.perf_counter()
         y, target, streams = driver.check_arguments(x, y, target, seed, self.bounds)
         options |= {"progress": progress, "_report": True}  # a call, too, has to know who is left

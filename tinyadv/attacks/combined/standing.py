@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinyadv.attacks.base.balls import ball_class
 from tinyadv.attacks.base.parameters import describe
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.backend import VERSION, Array, move, to_host
-from tinyadv.nn.state import FORMAT, HEADER, StateError, read_archive, write_npz
+from tinyadv.nn import archive
+from tinyadv.nn.archive import StateError
 from tinyadv.random import Streams
 
 
@@ -69,30 +70,57 @@ class Standing:
     def keep(self, path: Path, run: dict[str, Any], again: Array) -> None:
         """Take over what the file holds, if there is one, and write it whenever there is more to tell.
 
-        run: what tells it from others; StateError if the file is that of another. again (N, K): the logits once more;
-        beyond a multiple of how they vary, and of what rounding comes to elsewhere, those of the file are others.
+        run: what tells it from others. again (N, K): the logits once more. StateError if the file is that of another
+        run, or holds what this one cannot have written, and then nothing is taken over.
         """
         self._path, self._run = path, run
         if not path.exists():
             self._save()  # a place that cannot be written to is an error now, and not in an hour
             return
-        header, arrays = read_archive(path, "the state of a run", "run")
-        differing = [name for name, value in run.items() if header["run"].get(name) != value]
-        before, now, again = map(np.nan_to_num, (arrays["logits"], self.logits, to_host(again)))
-        slack = 1e-3 * abs(now).max(initial=0) + 5 * abs(again - now).max(initial=0)
-        if before.shape != now.shape or (abs(before - now) > slack).any():
+        header, arrays = archive.read(path, "the state of a run", "run")
+        then, own = header["run"], self._arrays()
+        if not isinstance(then, dict) or arrays.keys() != {"logits", *own}:
+            raise StateError(f"{path}: not the state of a run, by what it holds: {', '.join(arrays)}")
+        differing = [name for name, value in run.items() if then.get(name) != value]
+        if not self._alike(arrays["logits"], to_host(again)):
             differing.append("model")
         if differing:
             raise StateError(f"{path}: the state of another run, which differs in {', '.join(differing)}: name another "
                              "file, or remove this one if that run is not to be finished")
-        for name, array in self._arrays().items():
+        wrong = [name for name, array in own.items()
+                 if (arrays[name].shape, arrays[name].dtype) != (array.shape, array.dtype)]
+        if wrong := wrong or [name for name, fine in self._checks(arrays).items() if not fine]:
+            raise StateError(f"{path}: the state of this run, but its {', '.join(wrong)} cannot be: remove the file")
+        for name, array in own.items():
             array[...] = move(arrays[name], like=array)
+
+    def _alike(self, before: np.ndarray, again: np.ndarray) -> bool:
+        """Whether logits are this model's, up to how they vary and what rounding comes to elsewhere."""
+        if before.shape != self.logits.shape or before.dtype.kind != "f":
+            return False
+        before, now, again = map(np.nan_to_num, (before, self.logits, again))
+        return not (abs(before - now) > 1e-3 * abs(now).max(initial=0) + 5 * abs(again - now).max(initial=0)).any()
+
+    def _checks(self, arrays: dict[str, np.ndarray]) -> dict[str, bool]:
+        """{name: whether it can be} of the arrays of a file, which have the right shapes and dtypes."""
+        result, attack, x_adv, found = self.result, self.result.attack, arrays["x_adv"], arrays["distances"]
+        low, high = attack.bounds  # type: ignore[union-attr]  # one that is here, and so known
+        distances = ball_class(result.norm).distance(x_adv.astype(np.float64) - to_host(result.x_adv))
+        eps = getattr(attack, "eps", np.inf)
+        return {
+            "x_adv": bool(((x_adv >= low) & (x_adv <= high)).all() and (distances <= eps).all()),
+            "distances": bool((abs(distances - found) <= 1e-9 * distances).all()),
+            "success": bool((~arrays["success"] | result.reached(arrays["predictions"])).all()),
+            "by": bool((arrays["by"] >= 0).all() and (arrays["by"] <= arrays["tried"]).all()),
+            "tried": bool((arrays["tried"] <= len(self.rows)).all()),
+            "rows": bool((arrays["rows"] >= 0).all() and np.isfinite(arrays["rows"]).all()),
+            "forwards": bool((arrays["forwards"] >= 0).all()), "backwards": bool((arrays["backwards"] >= 0).all()),
+        }
 
     def _save(self) -> None:
         if self._path is not None:
             arrays = {name: to_host(array) for name, array in self._arrays().items()}
-            header = np.array(json.dumps({"format": FORMAT, "run": self._run}))
-            write_npz(self._path, {HEADER: header, "logits": self.logits, **arrays})
+            archive.write(self._path, {"run": self._run}, {"logits": self.logits, **arrays})
 
     def _arrays(self) -> dict[str, Array]:
         names = ("x_adv", "success", "predictions", "distances", "forwards", "backwards")

@@ -1,0 +1,239 @@
+"""One form of file for all that is kept: arrays beside a header, in an .npz. It is used whole or not at all.
+
+The header is a text in JSON, the entry HEADER. It lists the arrays with their dtypes and shapes, and a SHA-256 of
+itself and of them, so that nothing is lost or changed unnoticed. Nothing is ever unpickled, and nothing unpacked before
+its size is known. np.load reads these files, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+with contextlib.suppress(ImportError):  # Windows has none, and there nobody is kept from a file
+    import fcntl
+
+FORMAT = 2  # 1 had no list of the arrays and no digest
+HEADER = "__tinyadv__"
+LONGEST_HEADER, LONGEST_TEXT = 1 << 24, 1 << 20  # bytes
+EXPANSION = 16  # arrays may have so many times the size of their file; with trained weights it is 1.3
+KINDS = "biufcU"  # of dtypes: truth values, numbers and words
+
+
+class StateError(ValueError):
+    """A file that cannot be used, and why."""
+
+
+def write(path: str | Path, header: dict[str, Any], arrays: dict[str, np.ndarray], compress: bool = False) -> None:
+    """Write both to a temporary name first, so that a file is whole or not there at all."""
+    path = Path(path)
+    header = {**header, "format": FORMAT, "arrays": {name: _kind(array) for name, array in arrays.items()}}
+    digest = hashlib.sha256(json.dumps(header).encode())
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+            with zipfile.ZipFile(file, "w", method) as archive:  # not np.savez: it cannot write an array named "file"
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(_Hashed(entry, digest), array, allow_pickle=False)
+                with archive.open(f"{HEADER}.npy", "w") as entry:
+                    text = np.array(json.dumps(header | {"sha256": digest.hexdigest()}))
+                    np.lib.format.write_array(entry, text, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | Path, kind: str, key: str, oldest: int = FORMAT) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(header, arrays) of a file that `write` has written, all of it checked; StateError for any other.
+
+    kind: what the file should be, for the message; key: a name that its header has; oldest: the first format that will
+    do, 2 for a file that is checked as a whole.
+    """
+    try:
+        with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            entries = _entries(archive, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            if file.read(2) != b"PK":
+                raise ValueError("it does not begin as one")
+            try:
+                header = parse(str(_array(archive, entries.pop(HEADER), LONGEST_HEADER)))
+                version, _ = header["format"], header[key]
+            except (KeyError, TypeError, ValueError) as error:
+                raise StateError(f"{path}: not {kind} of tinyadv: it has no valid header ({error})") from error
+            if version not in range(oldest, FORMAT + 1):
+                raise StateError(f"{path}: this file has format {version}, and this library reads {FORMAT} of {kind}: "
+                                 f"{'update tinyadv' if version not in range(FORMAT) else 'write it anew'}")
+            expected, digest = header.pop("sha256", None), hashlib.sha256(json.dumps(header).encode())
+            listed = dict.fromkeys(entries) if version == 1 else header.pop("arrays")
+            if listed.keys() != entries.keys():
+                raise ValueError(f"it should hold {', '.join(listed)}, and holds {', '.join(entries)}")
+            arrays = {name: _array(archive, entries[name], entries[name].file_size, digest, like)
+                      for name, like in listed.items()}
+            if version > 1 and digest.hexdigest() != expected:
+                raise ValueError(f"its SHA-256 is {digest.hexdigest()}, and should be {expected}")
+            return header, arrays
+    except (FileNotFoundError, StateError):
+        raise
+    except Exception as error:  # the parsers of zip, its compressors and npy each have their own, and more than one
+        raise StateError(f"{path}: not a readable .npz file: {error}") from error
+
+
+def parse(text: str, language: Callable[..., Any] = json.loads) -> dict[str, Any]:
+    """What a text in JSON, or in another language, says; ValueError unless it is a table, without a name twice."""
+    more = {"object_pairs_hook": _once} if language is json.loads else {}
+    try:
+        table = language(text, **more)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(table, dict):
+        raise ValueError(f"it is no table of names and values, but {type(table).__name__}")
+    return table
+
+
+def read_text(path: Path, language: Callable[..., Any], kinds: dict[str, Any]) -> dict[str, Any]:
+    """The table in a text file in JSON or TOML, as its loader reads it; StateError unless it is of these kinds.
+
+    kinds: {name: type, or the kinds of a table, or a list of one of these}. What they do not name may be there as well.
+    """
+    try:
+        if path.stat().st_size > LONGEST_TEXT:
+            raise ValueError(f"it has more than {LONGEST_TEXT:,} bytes")
+        table = parse(path.read_text(encoding="utf-8"), language)
+        _check(table, kinds, "")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path} cannot be used: {error}") from error
+    return table
+
+
+def _check(value: Any, kind: Any, name: str) -> None:
+    """ValueError unless a value is of a kind as of `read_text`; a whole number is a number, a truth value is none."""
+    if isinstance(kind, dict) and isinstance(value, dict):
+        for key, own in kind.items():
+            if key not in value:
+                raise ValueError(f"{name}{key} is missing")
+            _check(value[key], own, f"{name}{key}.")
+    elif isinstance(kind, list) and isinstance(value, list):
+        for number, each in enumerate(value):
+            _check(each, kind[0], f"{name}{number}.")
+    elif isinstance(kind, dict | list) or not isinstance(value, int | float if kind is float else kind) or (
+            isinstance(value, bool) and kind is not bool):
+        wanted = "a table" if isinstance(kind, dict) else "a list" if isinstance(kind, list) else kind.__name__
+        raise ValueError(f"{name.removesuffix('.')} must be {wanted}, and is {value!r:.80}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError(f"a name comes twice, of {', '.join(name for name, _ in pairs)}")
+    return table
+
+
+def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """{name: entry} of a file of that size; ValueError if two have one name, or if they may unpack to too much."""
+    entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if len(entries) < len(archive.infolist()):
+        raise ValueError("two of its entries have one name")
+    if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in entries.values()):
+        raise ValueError("it is compressed in another way than deflate, the one that zipfile unpacks bit by bit")
+    if (claimed := sum(info.file_size for info in entries.values())) > EXPANSION * size:
+        raise ValueError(f"it claims to hold {claimed:,} bytes, more than {EXPANSION} times its own {size:,}")
+    return entries
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, largest: int, digest: Any = None, like: Any = None) -> Any:
+    """An array, of the kind `like`; ValueError, before there is memory for it, if it is of another kind or size."""
+    try:
+        with archive.open(entry) as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("it is of another version of the npy format")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            if dtype.kind not in KINDS or not dtype.itemsize:
+                raise ValueError(f"it holds neither numbers nor words, but {dtype}")
+            if entry.file_size > largest or entry.file_size != file.tell() + math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"it has {entry.file_size:,} bytes, which is wrong for {dtype} {shape}")
+            if like is not None and [dtype.str, list(shape)] != like:
+                raise ValueError(f"it is {dtype.str} {shape}, and should be {like}")
+        with archive.open(entry) as file:
+            return np.lib.format.read_array(_Hashed(file, digest or hashlib.sha256()), allow_pickle=False)
+    except Exception as error:
+        raise ValueError(f"its entry {entry.filename} is damaged: {error}") from error
+
+
+def _kind(array: np.ndarray) -> list[Any]:
+    return [array.dtype.str, list(array.shape)]
+
+
+class _Hashed:
+    """A file whose bytes a digest sees as they pass."""
+
+    def __init__(self, file: Any, digest: Any):
+        self.file, self.digest = file, digest
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self.file.read(size)
+        self.digest.update(data)
+        return data
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+
+@contextlib.contextmanager
+def owned(path: str | Path) -> Iterator[None]:
+    """Within the block no other run may own the file; what a killed one has left behind beside it is removed.
+
+    The lock is the operating system's, on a file of its own: it ends with its process, however that ends.
+    Raises StateError, which names the owner, if there is another one.
+    """
+    path = Path(path)
+    if "fcntl" not in globals():
+        yield
+        return
+    lock = path.with_name(f"{path.name}.lock")
+    while True:
+        file = lock.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                raise StateError(f"{path}: another run writes to this file, {file.read() or 'just begun'}: wait for "
+                                 "it, stop it, or name another file for this one") from None
+        except OSError:  # a file system without locks: better unguarded than not at all
+            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                break
+        file.close()  # the former owner has removed it between the two steps
+    with file:
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            file.flush()
+            for other in path.parent.iterdir():
+                if re.fullmatch(re.escape(path.name) + r"\.[0-9a-f]{32}", other.name):
+                    other.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
