@@ -13,16 +13,42 @@ def images(count, seed=0):
     return np.random.default_rng(seed).random((count, 2, 5, 7), np.float32)
 
 
-@given(count=st.integers(0, 9), padding=st.integers(0, 6), seed=st.integers(0, 99))
-def test_a_crop_is_a_shift_by_at_most_the_padding_with_zeros_at_the_edges(count, padding, seed):
+@pytest.mark.parametrize(("change", "mode"), [(augment.crop, "constant"), (augment.translate, "reflect")])
+@given(count=st.integers(0, 9), most=st.integers(0, 6), seed=st.integers(0, 99))
+def test_a_shift_is_by_at_most_so_many_pixels_with_zeros_or_the_mirrored_image_at_the_edges(change, mode, count, most,
+                                                                                            seed):
     x = images(count, seed)
-    moved = augment.crop(padding)(x, Streams(seed, range(count)))
+    moved = change(most)(x, Streams(seed, range(count)))
     assert moved.shape == x.shape
     assert moved.dtype == x.dtype
-    frame = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    shifts = [(down, right) for down in range(2 * padding + 1) for right in range(2 * padding + 1)]
+    frame = np.pad(x, ((0, 0), (0, 0), (most, most), (most, most)), mode)
+    shifts = [(down, right) for down in range(2 * most + 1) for right in range(2 * most + 1)]
     for image, whole in zip(moved, frame, strict=True):
         assert any(np.array_equal(image, whole[:, down:down + 5, right:right + 7]) for down, right in shifts)
+
+
+@given(count=st.integers(0, 9), size=st.integers(0, 9), seed=st.integers(0, 99))
+def test_cutout_clears_one_square_and_no_other_pixel(count, size, seed):
+    x = images(count, seed) + 1  # no zeros of its own
+    cut = augment.cutout(size)(x, Streams(seed, range(count)))
+    assert (cut.shape, cut.dtype) == (x.shape, x.dtype)
+    for before, after in zip(x, cut, strict=True):
+        cleared = after == 0
+        np.testing.assert_array_equal(after[~cleared], before[~cleared])
+        rows, columns = cleared[0].any(axis=1), cleared[0].any(axis=0)
+        np.testing.assert_array_equal(cleared, np.broadcast_to(rows[:, None] & columns, cleared.shape))
+        for hit in (rows, columns):  # a run of `size` pixels, or of at least half as many at an edge
+            where = np.flatnonzero(hit)
+            assert (size == 0) == (len(where) == 0)
+            if size:
+                assert len(where) == where[-1] - where[0] + 1 <= size
+                assert len(where) == size or where[0] == 0 or where[-1] == len(hit) - 1
+                assert len(where) >= min(size // 2, len(hit))
+
+
+def test_cutout_reaches_every_pixel():
+    cut = augment.cutout(1)(np.ones((400, 1, 5, 7), np.float32), Streams(0, range(400)))
+    assert (cut.min(axis=0) == 0).all()
 
 
 @given(count=st.integers(0, 40), seed=st.integers(0, 99))
@@ -37,13 +63,15 @@ def test_a_flip_mirrors_some_images_and_leaves_the_others(count, seed):
 
 @given(seed=st.integers(0, 99))
 def test_what_an_image_becomes_does_not_depend_on_its_neighbours(seed):
-    x, change = images(9, seed), augment.chain(augment.crop(2), augment.flip())
+    x, change = images(9, seed), augment.chain(augment.crop(2), augment.flip(), augment.translate(1), augment.cutout(2))
     together = change(x, Streams(seed, range(9)))
     np.testing.assert_array_equal(together[3:5], change(x[3:5], Streams(seed, [3, 4])))
     assert not np.array_equal(together, x)
 
 
-@pytest.mark.parametrize("padding", [-1, 1.5, True])
-def test_a_senseless_padding_is_refused(padding):
-    with pytest.raises(ValueError, match=re.escape(f"padding must be an integer >= 0, got {padding}")):
-        augment.crop(padding)
+@pytest.mark.parametrize("value", [-1, 1.5, True])
+@pytest.mark.parametrize(("change", "name"), [(augment.crop, "padding"), (augment.translate, "pixels"),
+                                              (augment.cutout, "size")])
+def test_a_senseless_number_of_pixels_is_refused(change, name, value):
+    with pytest.raises(ValueError, match=re.escape(f"{name} must be an integer >= 0, got {value}")):
+        change(value)

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from gradcheck import check_vjp
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import reals, seeds
@@ -108,7 +109,7 @@ def test_the_generator_of_a_layer_is_given_or_comes_from_a_seed(seed):
 
 @pytest.mark.parametrize("layer", [
     nn.Normalize(0.1, 0.3), nn.Conv2d(1, 2, 3), nn.BatchNorm2d(1), nn.Dropout(), nn.MaxPool2d(2), nn.AvgPool2d(2),
-    nn.GlobalAvgPool2d(), nn.Flatten(), nn.ReLU(), nn.LeakyReLU(), nn.Tanh(), nn.Sigmoid(),
+    nn.GlobalAvgPool2d(), nn.Flatten(), nn.ReLU(), nn.LeakyReLU(), nn.Tanh(), nn.Sigmoid(), nn.Standardize(),
 ], ids=lambda layer: type(layer).__name__)
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 def test_an_array_is_a_constant_input_and_dtypes_are_kept(layer, dtype):
@@ -271,3 +272,24 @@ def test_normalize_shifts_and_scales_each_channel():
 def test_normalize_refuses_unequal_numbers_and_a_std_that_is_not_positive(mean, std):
     with pytest.raises(ValueError, match="mean and std must be equally many, and std positive; got"):
         nn.Normalize(mean, std)
+
+
+@given(count=st.integers(0, 3), scale=st.sampled_from([0.0, 1e-9, 1e-4, 1.0]), seed=st.integers(0, 99))
+def test_standardize_gives_every_image_mean_0_and_std_1_unless_it_is_flat(count, scale, seed):
+    x = 0.5 + scale * np.random.default_rng(seed).normal(size=(count, 3, 4, 5))
+    y = nn.Standardize()(Tensor(x)).data
+    for image, result in zip(x, y, strict=True):
+        expected = (image - image.mean()) / max(image.std(), 1 / (255 * math.sqrt(60)))
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+    check_vjp(nn.Standardize(), [x], tolerance=1e-5)
+
+
+def test_standardize_refuses_what_is_no_batch_of_images():
+    with pytest.raises(ValueError, match=r"Standardize: expected images of shape \(N, C, H, W\)"):
+        nn.Standardize()(Tensor(np.zeros((3, 4, 5))))
+
+
+@pytest.mark.parametrize("layer", [nn.GlobalAvgPool2d(), nn.Standardize()], ids=lambda layer: type(layer).__name__)
+def test_the_gradient_of_an_empty_batch_is_empty(layer):
+    x = Tensor(np.zeros((0, 3, 4, 5)))
+    assert gradients(layer(x).sum(), [x])[0].shape == x.shape

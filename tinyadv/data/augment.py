@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,30 @@ Augmentation = Callable[[np.ndarray, Streams], np.ndarray]
 
 def crop(padding: int) -> Augmentation:
     """Shift each image (N, C, H, W) by up to `padding` pixels along both axes, with zeros from outside."""
-    if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
-        raise ValueError(f"padding must be an integer >= 0, got {padding!r}")
+    return _shifts(_pixels("padding", padding), "constant")
+
+
+def translate(pixels: int) -> Augmentation:
+    """Shift each image (N, C, H, W) by up to `pixels` along both axes; what comes in from outside mirrors the image."""
+    return _shifts(_pixels("pixels", pixels), "reflect")
+
+
+def cutout(size: int) -> Augmentation:
+    """Set a square of `size` pixels a side to 0, at a random centre: it may reach beyond the edge.
+
+    DeVries and Taylor 2017, arXiv:1708.04552.
+    """
+    _pixels("size", size)
 
     def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
-        padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
-        down, right = streams.uniform((2,), 0, 2 * padding + 1).astype(int).T
-        return windows[np.arange(len(images)), :, down, right]  # (N, C, H, W)
+        def inside(length: int, start: np.ndarray) -> np.ndarray:  # (N, length)
+            pixel = np.arange(length)
+            return (pixel >= start[:, None]) & (pixel < start[:, None] + size)
+
+        height, width = images.shape[2:]
+        centre = np.floor(streams.uniform((2,)) * (height, width)).astype(int) - size // 2
+        rows, columns = inside(height, centre[:, 0]), inside(width, centre[:, 1])
+        return np.where((rows[:, :, None] & columns[:, None])[:, None], np.zeros_like(images[:1]), images)
 
     return apply
 
@@ -40,3 +57,20 @@ def flip() -> Augmentation:
 def chain(*augmentations: Augmentation) -> Augmentation:
     """Apply the augmentations one after the other."""
     return lambda images, streams: functools.reduce(lambda x, change: change(x, streams), augmentations, images)
+
+
+def _pixels(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be an integer >= 0, got {value!r}")
+    return value
+
+
+def _shifts(most: int, mode: Any) -> Augmentation:
+    """A shift by up to `most` pixels along both axes; `mode` says, as in np.pad, what comes in from outside."""
+    def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
+        padded = np.pad(images, ((0, 0), (0, 0), (most, most), (most, most)), mode)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
+        down, right = streams.uniform((2,), 0, 2 * most + 1).astype(int).T
+        return windows[np.arange(len(images)), :, down, right]  # (N, C, H, W)
+
+    return apply

@@ -16,6 +16,7 @@ from tinyadv.nn.layers import (
     ReLU,
     Sequential,
     Sigmoid,
+    Standardize,
     Tanh,
 )
 from tinyadv.nn.module import Module
@@ -23,6 +24,6 @@ from tinyadv.nn.state import load, save
 
 __all__ = [
     "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d", "LeakyReLU", "Linear",
-    "MaxPool2d", "Module", "Normalize", "ReLU", "Sequential", "Sigmoid", "StateError", "Tanh", "init", "load",
-    "optim", "save",
+    "MaxPool2d", "Module", "Normalize", "ReLU", "Sequential", "Sigmoid", "Standardize", "StateError", "Tanh", "init",
+    "load", "optim", "save",
 ]

@@ -207,3 +207,19 @@ class Normalize(Module):
     def __repr__(self) -> str:
         mean, std = (", ".join(f"{value:g}" for value in each.ravel().tolist()) for each in (self.mean, self.std))
         return f"Normalize(mean=({mean}), std=({std}))"
+
+
+class Standardize(Module):
+    """(x - mean) / max(std, floor) for every image, its mean and std over all its pixels and channels.
+
+    In the CIFAR-10 networks of Madry et al. (2018, arXiv:1706.06083) this is the first layer. For an image of D numbers
+    the floor is 1 / (255 sqrt(D)), so that a flat image gives zeros: TensorFlow's `per_image_standardization`, for
+    pixels in [0, 1] instead of 0 to 255.
+    """
+
+    def forward(self, x: Any) -> Tensor:
+        check_ndim(x.shape, 4, "Standardize", "images of shape (N, C, H, W)")
+        floor = 1 / (255**2 * max(1, x.shape[1] * x.shape[2] * x.shape[3]))  # of the variance
+        centred = ops.subtract(x, ops.mean(x, axis=(1, 2, 3), keepdims=True))
+        variance = ops.mean(ops.multiply(centred, centred), axis=(1, 2, 3), keepdims=True)
+        return ops.divide(centred, ops.sqrt(ops.maximum(variance, floor)))

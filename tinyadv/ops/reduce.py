@@ -21,7 +21,8 @@ def mean(x, axis=None, keepdims=False):
     """The mean over the axes."""
     xp = array_module(x)
     y = x.mean(axis=axis, keepdims=keepdims)
-    return y, lambda g: xp.broadcast_to(_keep(g, x, axis) * (y.size / x.size), x.shape)
+    share = y.size / x.size if x.size else 0.0  # of each element; an empty batch has none
+    return y, lambda g: xp.broadcast_to(_keep(g, x, axis) * share, x.shape)
 
 
 @op
