@@ -85,7 +85,8 @@ def test_a_damaged_card_is_told_by_its_file_and_key(published, tmp_path, change,
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"name": "a", "name": "b"}',
-                                  b" " * 2_000_000], ids=lambda text: str(text[:9]))
+                                  b" " * 2_000_000, b"a." * 9999 + b"b = 1"],
+                         ids=lambda text: str(text[:9]))
 @pytest.mark.parametrize("suffix", ["json", "toml"])
 def test_a_text_that_is_no_table_is_one_error(published, tmp_path, text, suffix):
     (tmp_path / f"lenet.{suffix}").write_bytes(text)

@@ -95,14 +95,16 @@ def decompressed(raw: bytes, largest: int, whole: bool = True) -> bytes:
     """
     if not raw.startswith(b"\x1f\x8b"):
         return raw
+    unpacked = io.BytesIO()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
-            content = file.read(largest + whole)
+            while len(part := file.read(min(1 << 16, largest + whole - unpacked.tell()))):
+                unpacked.write(part)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"it is not a whole gzip file ({error})") from error
-    if len(content) > largest:
+    if unpacked.tell() > largest:
         raise ValueError(f"it decompresses to more than the {largest:,} bytes that are expected")
-    return content
+    return unpacked.getvalue()
 
 
 def _verified(raw: bytes, sha256: str, size: int) -> bytes:

@@ -21,6 +21,7 @@ from tinyadv.nn.archive import StateError
 from tinyadv.nn.state import built_from, defined_subclasses
 
 FOLDER = Path(__file__).with_name("weights")
+LONGEST_LINE = 500  # characters; tomllib takes 10 seconds and 400 MB for one key of 10,000 parts
 CARD = {
     "name": str, "summary": str, "model": str, "parameters": int, "training": str, "settings": dict, "seconds": float,
     "machine": str, "data": str, "sha256": str, "version": str,
@@ -95,10 +96,16 @@ def card(name: str) -> Card:
 
 def settings(path: Path) -> dict[str, Any]:
     """The recipe of a network, in TOML (examples/configs/ has one for each); StateError where one cannot be."""
-    table = archive.read_text(path, tomllib.loads, SETTINGS)
+    table = archive.read_text(path, _toml, SETTINGS)
     if unknown := table.keys() - {*SETTINGS, "ramp", "augment"}:
         raise StateError(f"{path} cannot be used: {', '.join(sorted(unknown))} means nothing here")
     return table
+
+
+def _toml(text: str) -> dict[str, Any]:
+    if any(len(line) > LONGEST_LINE for line in text.splitlines()):
+        raise ValueError(f"a line has more than {LONGEST_LINE} characters")
+    return tomllib.loads(text)
 
 
 def load(name: str) -> nn.Module:

@@ -28,8 +28,8 @@ with contextlib.suppress(ImportError):  # Windows has none, and there nobody is 
 
 FORMAT = 2  # 1 had no list of the arrays and no digest
 HEADER = "__tinyadv__"
-LONGEST_HEADER, LONGEST_TEXT = 1 << 24, 1 << 20  # bytes
-EXPANSION = 16  # arrays may have so many times the size of their file; with trained weights it is 1.3
+LONGEST_HEADER, LONGEST_TEXT = 1 << 24, 1 << 16  # bytes
+EXPANSION = 4  # arrays may have so many times the size of their file; with trained weights it is 1.3
 KINDS = "biufcU"  # of dtypes: truth values, numbers and words
 
 
@@ -50,7 +50,7 @@ def write(path: str | Path, header: dict[str, Any], arrays: dict[str, np.ndarray
                 for name, array in arrays.items():
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                         np.lib.format.write_array(_Hashed(entry, digest), array, allow_pickle=False)
-                with archive.open(f"{HEADER}.npy", "w") as entry:
+                with archive.open(zipfile.ZipInfo(f"{HEADER}.npy"), "w") as entry:  # as it is: see `read`
                     text = np.array(json.dumps(header | {"sha256": digest.hexdigest()}))
                     np.lib.format.write_array(entry, text, allow_pickle=False)
             file.flush()
@@ -69,12 +69,12 @@ def read(path: str | Path, kind: str, key: str, oldest: int = FORMAT) -> tuple[d
     """
     try:
         with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            entries = _entries(archive, os.fstat(file.fileno()).st_size)
+            entries = _entries(archive, size := os.fstat(file.fileno()).st_size)
             file.seek(0)
             if file.read(2) != b"PK":
                 raise ValueError("it does not begin as one")
             try:
-                header = parse(str(_array(archive, entries.pop(HEADER), LONGEST_HEADER)))
+                header = parse(str(_array(archive, entries.pop(HEADER), min(LONGEST_HEADER, size))))
                 version, _ = header["format"], header[key]
             except (KeyError, TypeError, ValueError) as error:
                 raise StateError(f"{path}: not {kind} of tinyadv: it has no valid header ({error})") from error
@@ -120,7 +120,7 @@ def read_text(path: Path, language: Callable[..., Any], kinds: dict[str, Any]) -
         _check(table, kinds, "")
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:  # a deep table cannot even be shown
         raise StateError(f"{path} cannot be used: {error}") from error
     return table
 

@@ -91,7 +91,7 @@ def reserve(shape: Shape) -> None:
     if (left := _left.get()) is not None:
         left[0] -= math.prod(shape)
         if left[0] < 0:
-            raise ValueError(f"it asks for an array {shape}, which is more than there is")
+            raise ValueError(f"it asks for an array {shape}, more than the file holds: load(path, into=model) instead")
 
 
 def _fans(shape: Shape) -> tuple[int, int]:

@@ -35,7 +35,7 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     header, arrays = read(path, "a model file", "class", oldest=1)
     name = str(header["class"])
     if into is None:
-        with init.at_most(2 * sum(array.size for array in arrays.values())):  # a class may keep less than it makes
+        with init.at_most(sum(array.size for array in arrays.values())):
             model = _build(name, header, path)
     else:
         model = into
