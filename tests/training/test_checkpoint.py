@@ -117,18 +117,64 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path):
     ({"schedule": training.ramp(0.6)}, "schedule: then"),
     ({"eps_schedule": training.ramp(0.6)}, "schedule: then"),
     ({"train": stripes(8, seed=1)}, "data: then"),
+    ({"augment": data.augment.crop(2)}, r"augment: then .*apply\(.*=1\)\"?'?, now .*apply\(.*=2\)"),
+    ({"augment": data.augment.flip()}, r"augment: then .* now 'flip\.apply\(\)'"), ({"augment": None}, "now None"),
+    ({"augment": data.augment.chain(data.augment.crop(1))}, r"now .chain.*\(augmentations=\(.*=1\)\)\)"),
+    ({"model": nn.Sequential(nn.Flatten(), nn.Dropout(0.4, seed=0), nn.Linear(12, 3, rng=0))},
+     r"layer 1: then {'p': '0.3'}, now .*0\.4"),
+    ({"optimizer": lambda m: SGD(m, 0.2, momentum=0.9)}, r"lr: then 0\.1, now 0\.2\nextend=\('lr',\) goes on"),
+    ({"epochs": 2}, r"epochs: then '1', now '2'\nextend=\('epochs',\) goes on"),
+    ({"epochs": 2, "average": 0.9}, r"epochs: then '1', now '2'\n  average: then 'None', now '0\.9'$"),
 ])
 def test_whatever_decides_the_weights_must_be_the_same(change, differs, tmp_path):
     def run(model, train=None, optimizer=lambda m: SGD(m, 0.1, momentum=0.9), **options):
-        return training.fit(model, train or stripes(8), epochs=1, optimizer=optimizer(model), attack=FGSM(0.1),
+        options = {"epochs": 1, "augment": data.augment.crop(1), **options}
+        return training.fit(model, train or stripes(8), optimizer=optimizer(model), attack=FGSM(0.1),
                             checkpoint=tmp_path / "run.npz", **options)
 
-    run(linear())
-    other = linear(1)
+    def network():
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.3, seed=0), nn.Linear(12, 3, rng=0))
+
+    run(network())
+    other = change.get("model", network())
     before = weights(other)
     with pytest.raises(StateError, match=differs):
-        run(other, resume=True, **change)
+        run(other, resume=True, **{name: value for name, value in change.items() if name != "model"})
     assert weights(other) == before
+    run(network(), resume=True)
+
+
+def test_a_finished_run_goes_on_where_it_is_asked_by_name(tmp_path):
+    """To the weights of the longer run from the start, where the schedule is the same at each step."""
+    def run(epochs, lr=0.1, name="run", **options):
+        model = with_modes()
+        history = training.fit(model, stripes(20), epochs=epochs, optimizer=Adam(model, lr=lr), average=0.9,
+                               checkpoint=tmp_path / f"{name}.npz", **options)
+        return weights(model), [epoch.lr for epoch in history]
+
+    run(2)
+    assert run(4, resume=True, extend=("epochs",)) == run(4, name="whole")
+    assert run(4, resume=True) == run(4, name="whole", resume=True)
+    assert run(6, 0.01, resume=True, extend=["epochs", "lr"])[1] == [0.1] * 4 + [0.01] * 2
+    assert run(6, 0.5, resume=True, extend=["lr"]) == run(6, 0.5, resume=True)  # there is nothing left to do
+    with pytest.raises(ValueError, match="extend may hold 'epochs' and 'lr', got 'method'"):
+        run(4, resume=True, extend=("method",))
+
+
+def test_one_run_at_a_time_writes_to_a_checkpoint(tmp_path):
+    calls = []
+
+    def second():
+        if not calls:
+            calls.append(1)
+            (tmp_path / f"run.npz.{'0' * 32}").touch()  # as of a killed run
+            with pytest.raises(StateError, match=r"run\.npz: another run writes to this file, process \d+ on .*: wait"):
+                trained(METHODS[0], tmp_path / "run.npz", resume=True)
+
+    whole = trained(METHODS[0], tmp_path / "run.npz", hook=second)
+    assert calls
+    assert trained(METHODS[0], tmp_path / "run.npz", resume=True) == whole
+    assert os.listdir(tmp_path) == ["run.npz"]
 
 
 CRAFTED = {
@@ -193,11 +239,11 @@ def test_a_model_of_other_arguments_is_another_run(tmp_path):
 
 def test_a_dropout_without_a_seed_goes_on_with_the_one_it_had(tmp_path):
     def run(seed=None, stop=None):
-        calls = []
+        calls, stops = [], [stop]
 
         def augment(images, streams):
             calls.append(1)
-            if len(calls) == stop:
+            if len(calls) == stops[0]:
                 signal.raise_signal(signal.SIGINT)
             return images
 

@@ -95,16 +95,17 @@ def decompressed(raw: bytes, largest: int, whole: bool = True) -> bytes:
     """
     if not raw.startswith(b"\x1f\x8b"):
         return raw
-    unpacked = io.BytesIO()
+    limit, size = largest + whole, int.from_bytes(raw[-4:], "little")  # what gzip itself says, at its end
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
-            while len(part := file.read(min(1 << 16, largest + whole - unpacked.tell()))):
-                unpacked.write(part)
+            content = file.read(min(limit, size + 1))
+            if more := file.read(min(1, limit - len(content))):  # several files in one
+                content += more + file.read(limit - len(content) - 1)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"it is not a whole gzip file ({error})") from error
-    if unpacked.tell() > largest:
+    if len(content) > largest:
         raise ValueError(f"it decompresses to more than the {largest:,} bytes that are expected")
-    return unpacked.getvalue()
+    return content
 
 
 def _verified(raw: bytes, sha256: str, size: int) -> bytes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,10 @@ from tinyadv.data import Dataset
 from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
+from tinyadv.nn.state import built_from
 from tinyadv.training.history import Epoch, History
+
+EXTENDABLE = ("epochs", "lr")  # the settings that another run may have and go on
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,16 +67,21 @@ class State:
         archive.write(path, header, arrays)
 
     @classmethod
-    def load(cls, path: Path, model: Module, optimizer: Optimizer, settings: Mapping[str, Any]) -> State:
-        """The state at path, to which model and optimizer are set; StateError, and nothing is set, unless all fits."""
+    def load(cls, path: Path, model: Module, optimizer: Optimizer, settings: Mapping[str, Any],
+             extend: Collection[str] = ()) -> State:
+        """The state at path, to which model and optimizer are set; StateError, and nothing is set, unless all fits.
+
+        extend: the names of settings that may differ.
+        """
         header, arrays = archive.read(path, "a training checkpoint", "training")
         if not isinstance(then := header["training"], dict):
             raise StateError(f"{path}: not a training checkpoint, whose settings are no table")
-        other = [f"{name}: then {then.get(name)!r}, now {value!r}" for name, value in settings.items()
-                 if then.get(name) != value]
+        other = {name: f"{name}: then {then.get(name)!r}, now {value!r}" for name, value in settings.items()
+                 if then.get(name) != value and name not in extend}
         if other:
+            remedy = "" if other.keys() - set(EXTENDABLE) else f"\nextend={tuple(other)} goes on all the same"
             raise StateError(f"{path}: a checkpoint of another run, which cannot be resumed as this one:\n  "
-                             + "\n  ".join(other))
+                             + "\n  ".join(other.values()) + remedy)
         groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("model", "optimizer", *cls._ARRAYS)}
         before = model.state_dict(), optimizer.state_dict()
         try:
@@ -123,6 +131,35 @@ def _dropouts(model: Module) -> dict[str, dict[str, int]]:
     keys = ("calls", "seed")
     return {name: {key: int(vars(module)[key]) for key in keys} for name, module in model.named_modules()
             if all(isinstance(vars(module).get(key), int | np.integer) for key in keys)}
+
+
+def described(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run that goes on must have in common with this one, in the terms of JSON; run: the arguments of `fit`."""
+    model, optimizer, drawn = run["model"], run["optimizer"], {*vars(Module), "seed", "calls"}
+    layers = {f"layer {name}": {key: repr(value) for key, value in vars(module).items() if key[:1] != "_"
+                                and key not in drawn and isinstance(value, int | float | str | tuple)}
+              for name, module in model.named_modules()}
+    return {
+        "model": built_from(model), **layers, "lr": float(optimizer.lr),
+        "optimizer": repr(optimizer).replace(f"lr={optimizer.lr!r}, ", ""),
+        "data": fingerprint(run["train"]), "validation": run["validation"] and fingerprint(run["validation"]),
+        "augment": run["augment"] and _recipe(run["augment"]),
+        **{name: repr(run[name]) for name in (
+            "epochs", "method", "batch_size", "seed", "clip_norm", "average", "validation_attack")},
+        **{name: factor and [float(factor(k / 100)) for k in range(101)]
+           for name in ("schedule", "eps_schedule") for factor in [run[name]]},
+    }
+
+
+def _recipe(value: Any) -> str:
+    """A function by its name and the numbers, words and functions of data.augment that it was made with."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_recipe, value))})"
+    if not isinstance(value, FunctionType):
+        return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
+    cells = zip(value.__code__.co_freevars, (cell.cell_contents for cell in value.__closure__ or ()), strict=True)
+    inside = [f"{name}={_recipe(own)}" for name, own in cells if isinstance(own, int | float | str | tuple)]
+    return f"{value.__qualname__}({', '.join(inside)})".replace(".<locals>", "")
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -7,7 +7,8 @@ import operator
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,10 +20,10 @@ from tinyadv.attacks import Attack
 from tinyadv.backend import array_module, move
 from tinyadv.data import Dataset, batches
 from tinyadv.nn import Module
+from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
-from tinyadv.nn.state import built_from
 from tinyadv.random import Streams
-from tinyadv.training.checkpoint import Interrupted, State, fingerprint, interruptible
+from tinyadv.training.checkpoint import EXTENDABLE, Interrupted, State, described, interruptible
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.methods import Adversarial, Method, Scene, Standard
 from tinyadv.training.update import Update, updates
@@ -48,7 +49,7 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         eps_schedule: Schedule | None = None, augment: Callable[[np.ndarray, Streams], np.ndarray] | None = None,
         clip_norm: float | None = None, average: float | None = None, validation: Dataset | None = None,
         validation_attack: Attack | None = None, checkpoint: str | Path | None = None, minutes: float = 10,
-        resume: bool = False, progress: bool = False) -> History:
+        resume: bool = False, extend: Collection[str] = (), progress: bool = False) -> History:
     """Train the model on the training set, in place; returns the history.
 
     attack: train on what it makes of the images (Madry et al.), which is method=Adversarial(attack); method: any other
@@ -64,7 +65,8 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         and takes training images where none are held out.
     checkpoint: a file for the state of training, written before it starts, after each epoch, every so many minutes and
         on Ctrl-C (Interrupted is raised then). resume: go on from that file, if it is there, to the very same weights
-        as without a break; all other arguments must be the same.
+        as without a break; all other arguments must be the same, and one run at a time writes to a file. extend: what
+        may differ nevertheless, "epochs" or "lr": ("epochs",) with more of them trains a finished run further.
     progress: show a bar for each epoch. The model is in training mode meanwhile, and as before after.
     Raises ValueError for arguments that do not fit, FloatingPointError as soon as the loss is not a number.
     """
@@ -93,11 +95,15 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         raise ValueError("resume needs the file to go on from: give checkpoint, too")
     if path and path.exists() and not resume:
         raise ValueError(f"checkpoint {path} is there already: go on with resume=True, or remove it")
-    return _Run(
+    if unknown := set(extend) - set(EXTENDABLE):
+        raise ValueError(f"extend may hold {' and '.join(map(repr, EXTENDABLE))}, got {', '.join(map(repr, unknown))}")
+    run = _Run(
         model=model, train=train, epochs=int(epochs), optimizer=optimizer, method=method, batch_size=batch_size,
         seed=operator.index(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,
         average=average, validation=validation, validation_attack=validation_attack or method.watch, path=path,
-        interval=60 * minutes, progress=progress).all(resume)
+        interval=60 * minutes, progress=progress)
+    with nullcontext() if path is None else owned(path):
+        return run.all(resume, extend)
 
 
 @dataclass
@@ -123,10 +129,10 @@ class _Run:
     progress: bool
     state: State = field(default_factory=State)
 
-    def all(self, resume: bool) -> History:
-        self.base_rate, self.settings = self.optimizer.lr, self.described() if self.path else {}
+    def all(self, resume: bool, extend: Collection[str]) -> History:
+        self.base_rate, self.settings = self.optimizer.lr, described(vars(self)) if self.path else {}
         if resume and self.path and self.path.exists():
-            self.state = State.load(self.path, self.model, self.optimizer, self.settings)
+            self.state = State.load(self.path, self.model, self.optimizer, self.settings, extend)
         elif self.average:
             self.state.average = {name: p.data.copy() for name, p in self.model.named_parameters()}
         try:
@@ -225,16 +231,6 @@ class _Run:
         finally:
             for name, array in live.items():
                 parameters[name].data = array
-
-    def described(self) -> dict[str, object]:
-        """What a run that goes on must have in common with this one."""
-        return {"model": built_from(self.model), "data": fingerprint(self.train),
-                "validation": self.validation and fingerprint(self.validation),
-                **{name: repr(getattr(self, name)) for name in (
-                    "epochs", "optimizer", "method", "batch_size", "seed", "clip_norm", "average",
-                    "validation_attack")},
-                **{name: factor and [float(factor(k / 100)) for k in range(101)] for name, factor in (
-                    ("schedule", self.schedule), ("eps_schedule", self.eps_schedule))}}
 
     def save(self) -> None:
         """Write the checkpoint, if there is one; and stop there after Ctrl-C."""
