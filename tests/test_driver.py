@@ -51,12 +51,19 @@ def test_the_shards_cover_every_example_once_and_in_order(count, batch_size, siz
 def test_all_shards_are_run_once_on_at_most_so_many_threads(count, batch_size, workers):
     seen, threads = [], set()
 
-    def work(part):
-        seen.append(part)
+    def work(rows, doubled, nothing):
+        assert nothing is None
         threads.add(threading.get_ident())
+        return rows + doubled
 
-    driver.run(lambda x: x, np.zeros((count, 1)), work, batch_size=batch_size, workers=workers, like=np.zeros(1))
-    assert sorted(seen, key=lambda part: part.start) == driver.shards(count, batch_size)
+    def put(part, rows):
+        assert threading.get_ident() == caller
+        seen.append((part, rows.tolist()))
+
+    caller, x = threading.get_ident(), np.arange(count)[:, None]
+    driver.run(work, lambda x: x, (x, 2 * x, None), put, batch_size=batch_size, workers=workers)
+    expected = [(part, (3 * x[part]).tolist()) for part in driver.shards(count, batch_size)]
+    assert sorted(seen, key=lambda each: each[0].start) == expected
     assert len(threads) <= workers
     assert workers > 1 or threads <= {threading.get_ident()}
 
@@ -128,12 +135,12 @@ def test_an_exception_in_a_shard_is_raised_once_the_running_ones_have_ended(work
     model, running, lock = small_model(), [0, 0], threading.Lock()
     before = snapshot(model)
 
-    def work(part):
+    def work(rows):
         with lock:
             running[0] += 1
             running[1] += 1
         try:
-            if part.start == 2:
+            if rows[0, 0] == 2:
                 raise ZeroDivisionError("shard 2")
             time.sleep(0.002)
         finally:
@@ -141,10 +148,42 @@ def test_an_exception_in_a_shard_is_raised_once_the_running_ones_have_ended(work
                 running[0] -= 1
 
     with pytest.raises(ZeroDivisionError, match="shard 2"):
-        driver.run(model, np.zeros((100, 1)), work, batch_size=1, workers=workers, like=np.zeros(1))
+        driver.run(work, model, (np.arange(100)[:, None],), lambda *_: None, batch_size=1, workers=workers)
     assert running[0] == 0
     assert running[1] < 100  # those that had not begun never do
     assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_once_an_event_is_set_no_forward_pass_begins(workers):
+    passes, event = [], threading.Event()
+
+    def counted(x):
+        passes.append(len(x))
+        if len(passes) == 3:
+            event.set()
+        return ops.flatten(x)
+
+    with pytest.raises(driver.Stopped), driver.stopping(event):
+        driver.logits(counted, images(100), batch_size=1, workers=workers)
+    assert 3 <= len(passes) <= 2 + workers
+    assert driver.logits(counted, images(4), batch_size=1).shape == (4, 25)  # outside the block the event is nobody's
+
+
+def test_an_error_ends_the_other_shards_before_their_next_forward_pass():
+    failed, after = threading.Event(), []
+
+    def work(rows):
+        if rows[0, 0] == 0:
+            failed.set()
+            raise ZeroDivisionError
+        assert failed.wait(10)
+        time.sleep(0.05)  # by now the error has been seen
+        driver.call(lambda x: after.append(x) or ops.flatten(x), Tensor(images(1)))
+
+    with pytest.raises(ZeroDivisionError):
+        driver.run(work, lambda x: x, (np.arange(2)[:, None],), lambda *_: None, batch_size=1, workers=2)
+    assert after == []
 
 
 @pytest.mark.parametrize("count", [0, 5])

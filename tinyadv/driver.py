@@ -8,9 +8,12 @@ number of workers.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar, copy_context
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,31 +45,62 @@ def shards(count: int, batch_size: int | None, size: int = 28 * 28, on_host: boo
     return [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
 
 
-def run(model: Callable, x: Array, work: Callable[[slice], None], *, batch_size: int | None, workers: int | None,
-        like: Array) -> None:
-    """Call work(shard) for all shards of the examples x on `workers` threads, with the model in evaluation mode.
+def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, Any], None], *,
+        batch_size: int | None = None, workers: int | None = None) -> None:
+    """Call put(shard, work(images, ...)) for all shards, with the model in evaluation mode.
 
-    like: an array that lies where the model runs. The first exception that a shard raises is raised here, once
-    all running shards have ended.
+    values: the images x (N, ...), and what else `work` takes: sequences of N, of which it gets the same rows, or None.
+    `work` is called on `workers` threads, `put` by the thread that called `run`, in any order. The first exception is
+    raised here, also that of Ctrl-C: shards that run then end before their next forward pass, the others never begin.
     """
-    on_host = isinstance(like, np.ndarray)
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1):
         raise ValueError(f"workers must be an integer >= 1, got {workers!r}")
+    x = values[0]
+    on_host = isinstance(memory_of(model, x), np.ndarray)
     parts = shards(len(x), batch_size, math.prod(x.shape[1:]), on_host)
     threads = min(workers or usable_cores(), len(parts)) if on_host else 1
-    with evaluation_mode(model), single_threaded_blas:
-        if threads <= 1:
+
+    def rows(part: slice) -> list:
+        return [None if value is None else value[part] for value in values]
+
+    def serial() -> None:
+        with evaluation_mode(model), single_threaded_blas:
             for part in parts:
-                work(part)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            futures = submit(pool, work, parts)
+                put(part, work(*rows(part)))
+
+    def threaded() -> None:
+        stop = threading.Event()
+        _stops.set((*_stops.get(), stop))
+        with evaluation_mode(model), single_threaded_blas, ThreadPoolExecutor(threads) as pool:
+            futures = dict(zip(submit(pool, lambda part: work(*rows(part)), parts), parts, strict=True))
             try:
-                for future in futures:
-                    future.result()
+                for future in as_completed(futures):
+                    put(futures[future], future.result())
             finally:
+                stop.set()
                 for future in futures:
                     future.cancel()
+
+    copy_context().run(threaded if threads > 1 else serial)  # what is set in a copy ends with it, whatever happens
+
+
+class Stopped(KeyboardInterrupt):
+    """A model was not called, because an event of `stopping` is set."""
+
+
+# The events that end the work of this context: each is looked at before every forward pass.
+_stops: ContextVar[tuple[threading.Event, ...]] = ContextVar("stops", default=())
+
+
+@contextmanager
+def stopping(*events: threading.Event) -> Iterator[None]:
+    """Within the block, attacks and evaluations raise Stopped before the next forward pass once an event is set."""
+    before = _stops.get()
+    try:
+        _stops.set(events)
+        yield
+    finally:
+        _stops.set(before)
 
 
 def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> Any:
@@ -78,39 +112,49 @@ def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> An
 
 def logits(model: Callable, x: Array, *, batch_size: int | None = None, workers: int | None = None) -> Array:
     """The logits (N, K) of the images x (N, C, H, W), without a graph, as an array where x is."""
-    like = memory_of(model, x)
-    results: dict[int, Array] = {}
-
-    def work(part: slice) -> None:
-        results[part.start] = move(forward(model, batch_last(move(x[part], like))).data, like=x)
-
     if not len(x):
         with evaluation_mode(model):
-            return move(forward(model, move(x, like)).data, like=x)
-    run(model, x, work, batch_size=batch_size, workers=workers, like=like)
-    return array_module(x).concatenate([results[start] for start in sorted(results)])
+            return _logits(model, x)
+    found: dict[int, Array] = {}
+    run(partial(_logits, model), model, (x,), lambda part, rows: found.update({part.start: rows}),
+        batch_size=batch_size, workers=workers)
+    return array_module(x).concatenate([found[start] for start in sorted(found)])
+
+
+def _logits(model: Callable, x: Array) -> Array:
+    return move(forward(model, batch_last(move(x, memory_of(model, x)))).data, like=x)
 
 
 def input_gradients(model: Callable, x: Array, y: Array, *, batch_size: int | None = None,
                     workers: int | None = None) -> Array:
     """The gradients of the cross entropy of y (N,) at the images x (N, ...), as an array like x."""
-    slopes, like = array_module(x).empty_like(x), memory_of(model, x)
+    found = array_module(x).empty_like(x)
+    run(partial(_input_gradients, model), model, (x, y), found.__setitem__, batch_size=batch_size, workers=workers)
+    return found
 
-    def work(part: slice) -> None:
-        points = Tensor(batch_last(move(x[part], like)))
-        with recording(True):
-            logits = check_logits(model(points), points.data, gradient=True)
-            (g,) = gradients(cross_entropy(logits, move(y[part], like), "sum"), [points])
-        slopes[part] = move(g, like=x)
 
-    run(model, x, work, batch_size=batch_size, workers=workers, like=like)
-    return slopes
+def _input_gradients(model: Callable, x: Array, y: Array) -> Array:
+    like = memory_of(model, x)
+    points = Tensor(batch_last(move(x, like)))
+    with recording(True):  # whatever the caller's no_grad()
+        loss = cross_entropy(call(model, points, gradient=True), move(y, like), "sum")
+        return move(gradients(loss, [points])[0], like=x)
+
+
+def call(model: Callable, x: Tensor, gradient: bool = False) -> Tensor:
+    """The model's logits at x (N, ...), checked: everything that attacks or evaluates a model calls it here.
+
+    gradient: whether one is to follow. Raises Stopped if the work is to end, and what check_logits raises.
+    """
+    if any(event.is_set() for event in _stops.get()):
+        raise Stopped("stopped before a forward pass")
+    return check_logits(model(x), x.data, gradient)
 
 
 def forward(model: Callable, x: Array) -> Tensor:
     """The logits of one batch, without a graph; ValueError unless they are (N, K)."""
     with no_grad():
-        return check_logits(model(Tensor(x)), x)
+        return call(model, Tensor(x))
 
 
 def predict(model: Callable, x: Array) -> Array:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from tinyadv import driver
@@ -98,34 +99,39 @@ class Attack(Parameters):
         """
         started = time.perf_counter()
         y, target, streams = driver.check_arguments(x, y, target, seed, self.bounds)
-        eps = math.inf if self.minimum_norm else getattr(self, "eps", math.inf)
-        like = driver.memory_of(model, x)
         result = AttackResult.blank(self, array_module(x).empty_like(x), y, target, self.norm, streams.seed)
-        lock, bar = threading.Lock(), driver.progress_bar(len(x), str(self), progress, leave=False)
+        bar = driver.progress_bar(len(x), str(self), progress, leave=False)
 
-        def report(step: Step) -> None:
-            if callback:
-                with lock:
-                    callback(replace(step, points=step.points.copy()))  # a copy: the points may yet be returned
-
-        def work(part: slice) -> None:
-            goal = None if target is None else move(target[part], like)
-            images, labels = batch_last(move(x[part], like)), move(y[part], like)
-            ball = ball_class(self.norm)(images, eps, self.bounds)
-            batch = Batch(model, ball, objective(self.loss), labels, goal, streams[part], report,
-                          self.minimum_norm)
-            self._search(batch, skip_misclassified, quantize, _report or progress)
-            if _report and batch.clean is None:
-                batch.clean = driver.predict(model, images)
-            result.put(part, batch)
+        def put(part: slice, found: dict[str, Array]) -> None:
+            result.put(part, found)
             if progress:
-                with lock:
-                    bar.update(len(images))
-                    bar.set_postfix_str(f"{result.success.sum() / bar.n:.1%} succeeded")
+                bar.update(part.stop - part.start)
+                bar.set_postfix_str(f"{result.success.sum() / bar.n:.1%} succeeded")
 
+        work = partial(self.shard, model, skip_misclassified=skip_misclassified, quantize=quantize,
+                       scored=_report or progress, report=callback and partial(_report_to, callback, threading.Lock()))
         with bar:
-            driver.run(model, x, work, batch_size=batch_size, workers=workers, like=like)
+            driver.run(work, model, (x, y, target, streams), put, batch_size=batch_size, workers=workers)
         return replace(result, seconds=time.perf_counter() - started)
+
+    def shard(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, target: Array | None, streams: Streams, *,
+              skip_misclassified: bool, quantize: bool, scored: bool, report: Callable[[Step], None] | None,
+              ) -> dict[str, Array]:
+        """Attack the examples of one shard; returns what an AttackResult says of them, by the names of its fields.
+
+        A function of values: it may run in another process. The arguments are those of `run`, checked.
+        scored: whether all fields are asked for, or x_adv alone, which may be cheaper. report: hears of every step.
+        """
+        like = driver.memory_of(model, x)
+        images, labels = batch_last(move(x, like)), move(y, like)
+        goal = None if target is None else move(target, like)
+        eps = math.inf if self.minimum_norm else getattr(self, "eps", math.inf)
+        batch = Batch(model, ball_class(self.norm)(images, eps, self.bounds), objective(self.loss), labels, goal,
+                      streams, report, self.minimum_norm)
+        self._search(batch, skip_misclassified, quantize, scored)
+        if scored and batch.clean is None:
+            batch.clean = driver.predict(model, images)
+        return {"x_adv": move(batch.best, x), **batch.outcome()}
 
     def _search(self, batch: Batch, skip_misclassified: bool, quantize: bool, score: bool) -> None:
         """Leave the best points in the batch, and its predictions there unless nobody needs them to be scored."""
@@ -165,3 +171,8 @@ class Attack(Parameters):
             if self.minimum_norm:
                 batch.keep_clean()
             batch.consider(points)
+
+
+def _report_to(callback: Callable[[Step], None], lock: threading.Lock, step: Step) -> None:
+    with lock:
+        callback(replace(step, points=step.points.copy()))  # a copy: the points may yet be returned

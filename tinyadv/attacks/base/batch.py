@@ -44,7 +44,7 @@ class Batch:
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], ball: Ball, objective: Objective, y: Array,
-                 target: Array | None, streams: Streams, report: Callable[[Step], None], nearest: bool = False):
+                 target: Array | None, streams: Streams, report: Callable[[Step], None] | None, nearest: bool = False):
         self.model, self.ball, self.x, self.y, self.target = model, ball, ball.x, y, target
         self.streams, self._objective, self._report, self._nearest = streams, objective, report, nearest
         self.clean: Array = None
@@ -52,7 +52,7 @@ class Batch:
         self.losses: Array = None
         self.predictions: Array = None
         self.forwards, self.backwards = np.zeros((2, len(self.x)), np.int64)
-        self._iterations = itertools.count()
+        self._iterations, self._checked = itertools.count(), False
 
     @property
     def succeeded(self) -> Array:
@@ -69,7 +69,7 @@ class Batch:
             part.best, part.losses, part.predictions = self.best[index], self.losses[index], self.predictions[index]
         part.clean = None if self.clean is None else self.clean[index]
         part.forwards, part.backwards = self.forwards[to_host(index)], self.backwards[to_host(index)]
-        part._iterations = self._iterations
+        part._iterations, part._checked = self._iterations, self._checked
         return part
 
     def __setitem__(self, index: Array, part: Batch) -> None:
@@ -86,9 +86,20 @@ class Batch:
         ball = type(self.ball)(self.x, math.inf, self.ball.bounds)
         free = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report, nearest=True)
         free.forwards, free.backwards, free._iterations = self.forwards, self.backwards, self._iterations
-        free.clean = self.clean
+        free.clean, free._checked = self.clean, self._checked
         free.keep_clean()
         return free
+
+    def outcome(self) -> dict[str, np.ndarray]:
+        """What is known of the examples and the best candidates, by the names of AttackResult's fields, on the host."""
+        found = {"forwards": self.forwards, "backwards": self.backwards}
+        if self.clean is not None:
+            found["predictions_clean"] = to_host(self.clean)
+        if self.predictions is not None:
+            moved = self.ball.distance(self.best.astype(np.float64) - self.x)
+            found |= {"predictions": to_host(self.predictions), "success": to_host(self.succeeded),
+                      "distances": to_host(moved)}
+        return found
 
     def gradient(self, points: Array, candidate: bool = True) -> Array:
         """The gradient of the attack's objective at the points (n, ...), each example's own; the points are candidates.
@@ -159,14 +170,17 @@ class Batch:
         self.best, self.losses, self.predictions = self.x.copy(), self.clean * 0.0, self.clean.copy()
 
     def logits(self, points: Tensor, gradient: bool = False) -> Tensor:
-        """The model's logits (n, K) at the points, checked, as are the classes against them; see check_logits."""
-        logits = driver.check_logits(self.model(points), points.data, gradient)
+        """The model's logits (n, K) at the points; the first time, the classes are checked against them."""
+        logits = driver.call(self.model, points, gradient)
+        if not self._checked:
+            driver.check_range(logits.data, self.y, self.target)
+            self._checked = True
         self.forwards += 1
-        driver.check_range(logits.data, self.y, self.target)
         return logits
 
     def _count(self, points: Array, losses: Array) -> None:
-        self._report(Step(next(self._iterations), self.streams.examples, points, losses))
+        if self._report:
+            self._report(Step(next(self._iterations), self.streams.examples, points, losses))
 
     def _keep(self, points: Array, losses: Array, logits: Array) -> None:
         where = array_module(points).where

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe, restore
-from tinyadv.backend import VERSION, Array, is_array, move, to_host
+from tinyadv.backend import VERSION, Array, is_array, to_host
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 
@@ -62,15 +61,10 @@ class AttackResult:
         y, target = (None if classes is None else to_host(classes).astype(np.int64) for classes in (y, target))
         return cls(attack, x_adv, y, target, success, before, after, distances, forwards, backwards, norm, seed)
 
-    def put(self, part: slice, batch: Batch) -> None:
-        """Fill in what became of some of the examples."""
-        self.x_adv[part] = move(batch.best, self.x_adv)
-        self.forwards[part], self.backwards[part] = batch.forwards, batch.backwards
-        if batch.clean is not None:
-            self.predictions_clean[part] = to_host(batch.clean)
-        if batch.predictions is not None:
-            self.predictions[part], self.success[part] = to_host(batch.predictions), to_host(batch.succeeded)
-            self.distances[part] = to_host(batch.ball.distance(batch.best.astype(np.float64) - batch.x))
+    def put(self, part: slice, found: dict[str, Array]) -> None:
+        """Fill in what became of some of the examples: rows of these fields."""
+        for name, rows in found.items():
+            getattr(self, name)[part] = rows
 
     def __eq__(self, other: object) -> bool:
         """Whether everything is the same, element by element."""
