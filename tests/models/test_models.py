@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tinyadv import Tensor, gradients, models, nn, ops
 
 PARAMETERS = {models.SmallCNN: 824_362, models.LeNet: 61_706, models.MadryCNN: 3_274_634,
-              models.ThresholdCNN: 349_630, models.CifarCNN: 551_466, models.ResNet20: 269_722}
+              models.ThresholdCNN: 349_630, models.CifarCNN: 551_466, models.ResNet20: 269_722,
+              models.MadryResNet: 464_154}
 
 every_model = pytest.mark.parametrize("model", PARAMETERS, ids=lambda model: model.__name__)
 
@@ -37,6 +38,10 @@ def test_the_summary_counts_the_parameters_that_the_sources_print(model, capsys)
     assert list(names) == [f"{name} ({type(module).__name__})" for name, module in leaves]
     assert outputs[-1] == "(N, 10)"
     assert sum(int(count.replace(",", "")) for count in counts) == PARAMETERS[model]
+
+
+def test_the_wide_network_of_madry_has_the_parameters_of_the_paper():
+    assert sum(parameter.size for parameter in models.MadryResNet(width=10).parameters()) == 45_901_914
 
 
 def test_the_parameters_are_those_of_the_described_networks():

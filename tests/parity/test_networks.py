@@ -41,6 +41,34 @@ class Mean(torch_nn.Module):
         return x.mean(dim=(2, 3))
 
 
+class MadryBlock(torch_nn.Module):
+    """A residual unit of github.com/MadryLab/cifar10_challenge, model.py."""
+
+    def __init__(self, channels, filters, stride=1, activated=False):
+        super().__init__()
+        self.bn1 = torch_nn.BatchNorm2d(channels, eps=1e-3)
+        self.conv1 = torch_nn.Conv2d(channels, filters, 3, stride, bias=False)
+        self.bn2 = torch_nn.BatchNorm2d(filters, eps=1e-3)
+        self.conv2 = torch_nn.Conv2d(filters, filters, 3, padding=1, bias=False)
+        self.stride, self.new, self.activated = stride, (filters - channels) // 2, activated
+
+    def forward(self, x):
+        f = torch_nn.functional
+        y = f.leaky_relu(self.bn1(x), 0.1)
+        shortcut = f.avg_pool2d(y if self.activated else x, self.stride)
+        y = self.conv1(f.pad(y, (1, 1, 1, 1) if self.stride == 1 else (0, 1, 0, 1)))
+        y = self.conv2(f.leaky_relu(self.bn2(y), 0.1))
+        return y + f.pad(shortcut, (0, 0, 0, 0, self.new, self.new))
+
+
+class Standardize(torch_nn.Module):
+    """TensorFlow's per_image_standardization, of pixels in [0, 1]."""
+
+    def forward(self, x):
+        std = x.std(dim=(1, 2, 3), correction=0, keepdim=True).clamp(min=1 / (255 * 3072**0.5))
+        return (x - x.mean(dim=(1, 2, 3), keepdim=True)) / std
+
+
 TWINS = {
     models.SmallCNN: lambda: torch_nn.Sequential(
         torch_nn.Conv2d(1, 32, 3, padding=1, bias=False), torch_nn.ReLU(), torch_nn.MaxPool2d(2),
@@ -73,6 +101,13 @@ TWINS = {
         torch_nn.Conv2d(3, 16, 3, padding=1, bias=False), torch_nn.BatchNorm2d(16), torch_nn.ReLU(),
         Block(16, 16), Block(16, 16), Block(16, 16), Block(16, 32, 2), Block(32, 32), Block(32, 32),
         Block(32, 64, 2), Block(64, 64), Block(64, 64), Mean(), torch_nn.Linear(64, 10),
+    ),
+    models.MadryResNet: lambda: torch_nn.Sequential(
+        Standardize(), torch_nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        MadryBlock(16, 16, activated=True), *(MadryBlock(16, 16) for _ in range(4)),
+        MadryBlock(16, 32, 2), *(MadryBlock(32, 32) for _ in range(4)),
+        MadryBlock(32, 64, 2), *(MadryBlock(64, 64) for _ in range(4)),
+        torch_nn.BatchNorm2d(64, eps=1e-3), torch_nn.LeakyReLU(0.1), Mean(), torch_nn.Linear(64, 10),
     ),
 }
 every_model = pytest.mark.parametrize("model", TWINS, ids=lambda model: model.__name__)
@@ -120,7 +155,8 @@ def test_weights_travel_both_ways(model):
 @every_model
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-10)])
 def test_logits_and_all_gradients_agree(model, dtype, tolerance):
-    tolerance *= 10 if model is models.ResNet20 else 1  # so many ReLUs: some inputs round to the other side of zero
+    if model in (models.ResNet20, models.MadryResNet):  # so many ReLUs: some inputs round to the other side of zero
+        tolerance *= 10
     ours, theirs = twins(model, dtype)
     rng = np.random.default_rng(0)
     images, labels = rng.random((64, *model.input_shape)).astype(dtype), rng.integers(0, 10, 64)  # noise has no ties

@@ -24,9 +24,19 @@ def he_normal(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
     return _float32(rng.normal(0, math.sqrt(2 / _fans(shape)[0]), shape)), np.zeros(shape[0], np.float32)
 
 
+def he_normal_out(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """N(0, 2 / fan-out), zero bias (He et al. 2015, eq. 14): keeps the variance of gradients instead of values."""
+    return _float32(rng.normal(0, math.sqrt(2 / _fans(shape)[1]), shape)), np.zeros(shape[0], np.float32)
+
+
 def he_uniform(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Uniform with variance 2 / fan-in, zero bias (He et al. 2015)."""
     return _uniform(shape, rng, math.sqrt(6 / _fans(shape)[0])), np.zeros(shape[0], np.float32)
+
+
+def lecun_uniform(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Uniform with variance 1 / fan-in, zero bias (LeCun et al. 1998, "Efficient BackProp", eq. 16)."""
+    return _uniform(shape, rng, math.sqrt(3 / _fans(shape)[0])), np.zeros(shape[0], np.float32)
 
 
 def glorot_normal(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +65,9 @@ def madry(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 INITIALIZERS: dict[str, Initializer] = {
     "he_normal": he_normal,
+    "he_normal_out": he_normal_out,
     "he_uniform": he_uniform,
+    "lecun_uniform": lecun_uniform,
     "glorot_normal": glorot_normal,
     "glorot_uniform": glorot_uniform,
     "keras": glorot_uniform,
