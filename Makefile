@@ -1,4 +1,4 @@
-# Every target stands alone on a fresh clone: it makes .venv and installs what it needs, once.
+# Every target works on a fresh clone: it makes .venv and installs what it needs, once.
 PYTHON ?= python3
 CUDA ?= 12
 
@@ -10,13 +10,13 @@ RUN := .venv/bin/python
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.installed  ## train the slide CNN on MNIST and fool it with FGSM: fgsm_mnist.png
+demo: .venv/.installed  ## train a small CNN on MNIST, attack it with FGSM, and save fgsm_mnist.png
 	$(RUN) examples/fgsm_mnist.py
 
-test: .venv/.installed-test  ## the test suite
+test: .venv/.installed-test  ## run the test suite
 	$(RUN) -m pytest
 
-lint: .venv/.installed-dev  ## ruff and mypy
+lint: .venv/.installed-dev  ## run ruff and mypy
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
@@ -26,11 +26,11 @@ docs: .venv/.installed-test  ## run every code block of docs/ and the README
 parity: .venv/.installed-test .venv/.installed-parity  ## compare with PyTorch, torchattacks, foolbox and ART
 	$(RUN) -m pytest -m parity
 
-bench: .venv/.installed-bench  ## speed beside the peers, and its limits: benchmarks.json, benchmarks.png
+bench: .venv/.installed-bench  ## compare speed with other libraries and the hardware: benchmarks.json, benchmarks.png
 	$(RUN) -m benchmarks
 	$(RUN) -m benchmarks.limits
 
-gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## the tests and the demo on CuPy (CUDA=12 or 13)
+gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## run the tests and the demo on CuPy (CUDA=12 or 13)
 	$(RUN) -m pytest -m gpu
 	$(RUN) examples/fgsm_mnist.py --device cuda
 

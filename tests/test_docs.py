@@ -127,6 +127,14 @@ def test_every_page_and_every_file_is_on_the_map():
     assert files - set(CODE.findall(text)) == set()
 
 
+def test_an_afternoons_reading_is_as_long_as_the_readme_says():
+    claim = re.search(r"afternoon's reading, about ([\d,]+) lines(.+?)\n\n", read("README.md"), re.DOTALL)
+    lines, files = claim.groups()
+    paths = [path for name in CODE.findall(files) for path in (sorted((ROOT / name).glob("*.py")) or [ROOT / name])]
+    found = sum(len(path.read_text("utf-8").splitlines()) for path in paths)
+    assert found == pytest.approx(int(lines.replace(",", "")), rel=0.05)
+
+
 def test_each_figure_is_drawn_and_shown_and_small():
     figures = {path.stem: path for path in DOCS.rglob("*.png")}
     shown = [Path(link).stem for page in PAGES for link in LINK.findall(read(page)) if link.endswith(".png")]
