@@ -14,11 +14,13 @@ torch.set_num_threads(1)
 
 
 def networks():
-    """A smooth network with random weights, here and in PyTorch."""
+    """A smooth network with random weights, here and in PyTorch, in float64: a distance of 0.001 is 0.01 logits."""
     rng = np.random.default_rng(0)
     ours = nn.Sequential(nn.Conv2d(1, 6, 5, stride=2, rng=rng), ops.tanh, nn.Flatten(), nn.Linear(864, 10, rng=rng))
+    for parameter in ours.parameters():
+        parameter.data = parameter.data.astype(np.float64)
     theirs = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 6, 5, stride=2), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(864, 10)).eval()
+        torch.nn.Conv2d(1, 6, 5, stride=2), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(864, 10)).double().eval()
     theirs.load_state_dict({name: torch.from_numpy(array) for name, array in ours.state_dict().items()})
     return ours, theirs
 
@@ -28,7 +30,7 @@ def networks():
     ("l2", foolbox.attacks.L2DeepFoolAttack), ("linf", foolbox.attacks.LinfDeepFoolAttack)])
 def test_the_distances_are_those_of_foolbox(norm, peer, candidates):
     ours, theirs = networks()
-    x = data.digits(0, 60, seed=1)[1].images
+    x = data.digits(0, 60, seed=1)[1].images.astype(np.float64)
     y = driver.logits(ours, x).argmax(axis=1)
     result = DeepFool(norm, candidates=candidates).run(ours, x, y)
     model = foolbox.PyTorchModel(theirs, bounds=(0, 1))
@@ -37,6 +39,6 @@ def test_the_distances_are_those_of_foolbox(norm, peer, candidates):
     assert result.success.all()
     assert success.all()
     order = {"l2": 2, "linf": np.inf}[norm]
-    theirs_distances = np.linalg.norm((found.numpy().astype(np.float64) - x).reshape(60, -1), ord=order, axis=1)
+    theirs_distances = np.linalg.norm((found.numpy() - x).reshape(60, -1), ord=order, axis=1)
     np.testing.assert_allclose(result.distances, theirs_distances, rtol=1e-4, atol=1e-7)
     assert (abs(result.x_adv - found.numpy()) > 1e-4).mean() < 1e-4  # a slope that is 0 but for rounding has any sign

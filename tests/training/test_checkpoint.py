@@ -57,9 +57,12 @@ def test_killed_at_any_step_and_resumed_the_weights_are_the_same_bytes(method, s
     assert trained(method, folder / "left.npz", resume=True) == whole == trained(method)
 
 
-@settings(max_examples=5, deadline=None)
+@pytest.mark.parametrize(("method", "left"), [(METHODS[0], 0), (METHODS[1], 1), (METHODS[2], 0)],
+                         ids=["after-the-step", "in-its-attack", "after-an-attack-in-training-mode"])
+@settings(max_examples=4, deadline=None)
 @given(step=st.integers(1, STEPS), optimizer=st.sampled_from([SGD, Adam]))
-def test_ctrl_c_ends_after_the_step_with_a_checkpoint(step, optimizer, tmp_path_factory):
+def test_ctrl_c_ends_with_a_checkpoint_of_whole_steps(method, left, step, optimizer, tmp_path_factory):
+    """`left`: of the step in which it is pressed, nothing stands where its attack could stop before anything changed."""
     path, calls, handler = tmp_path_factory.mktemp("stopped") / "run.npz", [], signal.getsignal(signal.SIGINT)
 
     def press():
@@ -67,13 +70,41 @@ def test_ctrl_c_ends_after_the_step_with_a_checkpoint(step, optimizer, tmp_path_
         if len(calls) == step:
             signal.raise_signal(signal.SIGINT)
 
-    epochs, steps = divmod(step, 4)  # the last step of an epoch is saved before the epoch is judged
-    reached = (epochs, steps) if steps else (epochs - 1, 4)
+    left = left and step > 1  # the budget of the first step is 0
+    epochs, steps = divmod(step - left, 4)
+    reached = (epochs, steps) if steps or left else (epochs - 1, 4)  # an epoch's last step is saved before it is judged
     with pytest.raises(Interrupted, match="stopped after {} epochs and {} steps".format(*reached)):
-        trained(METHODS[1], path, optimizer, press)
+        trained(method, path, optimizer, press)
     assert len(calls) == step
     assert signal.getsignal(signal.SIGINT) is handler
-    assert trained(METHODS[1], path, optimizer, resume=True) == trained(METHODS[1], optimizer=optimizer)
+    assert trained(method, path, optimizer, resume=True) == trained(method, optimizer=optimizer)
+
+
+class Endless(PGD):
+    """PGD, which the first time is interrupted and would go on for ever."""
+
+    first = True
+
+    def perturb(self, batch):
+        if Endless.first:
+            signal.raise_signal(signal.SIGINT)
+            while True:
+                batch.gradient(batch.x)
+        return super().perturb(batch)
+
+
+def test_ctrl_c_in_a_validation_attack_ends_before_its_next_forward_pass(tmp_path, monkeypatch):
+    def fit(**options):
+        model = with_modes()
+        training.fit(model, stripes(50), epochs=2, optimizer=SGD(model, lr=0.05), batch_size=16, **options,
+                     validation=stripes(20, seed=1), validation_attack=Endless(0.1, steps=2))
+        return weights(model)
+
+    monkeypatch.setattr(Endless, "first", True)
+    with pytest.raises(Interrupted, match="stopped after 0 epochs and 4 steps"):
+        fit(checkpoint=tmp_path / "run.npz")
+    monkeypatch.setattr(Endless, "first", False)
+    assert fit(checkpoint=tmp_path / "run.npz", resume=True) == fit()
 
 
 def test_without_a_checkpoint_ctrl_c_stops_at_once():

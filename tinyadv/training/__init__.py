@@ -1,9 +1,10 @@
 """Training: one loop over seeded batches, and the methods, standard and adversarial, that it runs with."""
 
 from tinyadv.training.checkpoint import Interrupted
+from tinyadv.training.fast import Fast, Free
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.loop import CatastrophicOverfitting, fit, ramp
-from tinyadv.training.methods import TRADES, Adversarial, Fast, Free, Method, Mixed, Scene, Standard, attacked
+from tinyadv.training.methods import TRADES, Adversarial, Method, Mixed, Scene, Standard, attacked
 from tinyadv.training.update import Update, updates
 
 __all__ = [

@@ -17,12 +17,13 @@ import numpy as np
 
 from tinyadv import driver, evaluation
 from tinyadv.attacks import Attack
-from tinyadv.backend import array_module, move
+from tinyadv.backend import array_module
 from tinyadv.data import Dataset, batches
 from tinyadv.nn import Module
 from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
 from tinyadv.random import Streams
+from tinyadv.training.average import averaged_state, follow
 from tinyadv.training.checkpoint import EXTENDABLE, Interrupted, State, described, interruptible
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.methods import Adversarial, Method, Scene, Standard
@@ -136,16 +137,18 @@ class _Run:
         elif self.average:
             self.state.average = {name: p.data.copy() for name, p in self.model.named_parameters()}
         try:
-            with interruptible(self.path is not None) as self.interrupt:
+            with interruptible(self.path is not None) as self.interrupt, driver.stopping(self.interrupt):
                 self.save()  # a folder that cannot be written, or a full disk, is noticed now, not after an epoch
                 while self.state.epoch < self.epochs:
                     self.epoch()
                     self.judge()
                     self.save()
+        except driver.Stopped:  # in an attack, which has changed nothing: the state is that before this step
+            self.save()
         finally:
             self.optimizer.lr = self.base_rate
         if self.state.best or self.average:
-            self.model.load_state_dict(self.state.best or self.averaged())
+            self.model.load_state_dict(self.state.best or averaged_state(self.model, self.state.average))
         return self.state.history
 
     def epoch(self) -> None:
@@ -187,11 +190,8 @@ class _Run:
             images = self.augment(images, others)
         done = self.method.step(Scene(self.model, update, streams, state.strength, state.memory), images, labels)
         if self.average:  # the first steps, far from where training leads to, weigh less
-            decay = min(self.average, (1 + self.optimizer.steps) / (10 + self.optimizer.steps))
-            for name, parameter in self.model.named_parameters():
-                mean = move(state.average[name], like=parameter.data)
-                mean += (1 - decay) * (parameter.data - mean)
-                state.average[name] = mean
+            count = self.optimizer.steps
+            follow(state.average, self.model, min(self.average, (1 + count) / (10 + count)))
         return done
 
     def judge(self) -> None:
@@ -199,7 +199,7 @@ class _Run:
         state, count = self.state, len(self.train)
         live, clean, robust, best = self.model.state_dict(), None, None, 0.0
         if self.validation or self.validation_attack:
-            self.model.load_state_dict(self.averaged())
+            self.model.load_state_dict(averaged_state(self.model, self.state.average))
             try:
                 clean = evaluation.accuracy(self.model, self.validation) if self.validation else None
                 if self.validation_attack:
@@ -219,18 +219,6 @@ class _Run:
                           f"{state.epoch}: training stops, with the weights of the better epoch",
                           CatastrophicOverfitting, stacklevel=4)
             state.epoch = self.epochs
-
-    def averaged(self) -> dict[str, np.ndarray]:
-        """The state_dict of the model, with the averaged weights if there are such."""
-        parameters = dict(self.model.named_parameters())  # one that has two names has two in the state_dict, too
-        live = {name: parameters[name].data for name in self.state.average}
-        try:
-            for name, mean in self.state.average.items():
-                parameters[name].data = mean
-            return self.model.state_dict()
-        finally:
-            for name, array in live.items():
-                parameters[name].data = array
 
     def save(self) -> None:
         """Write the checkpoint, if there is one; and stop there after Ctrl-C."""
