@@ -19,8 +19,8 @@ def networks():
     ours = nn.Sequential(nn.Conv2d(1, 6, 5, stride=2, rng=rng), ops.tanh, nn.Flatten(), nn.Linear(864, 10, rng=rng))
     for parameter in ours.parameters():
         parameter.data = parameter.data.astype(np.float64)
-    theirs = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 6, 5, stride=2), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(864, 10)).double().eval()
+    theirs = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 5, stride=2), torch.nn.Tanh(), torch.nn.Flatten(),
+                                 torch.nn.Linear(864, 10)).double().eval()
     theirs.load_state_dict({name: torch.from_numpy(array) for name, array in ours.state_dict().items()})
     return ours, theirs
 

@@ -62,7 +62,7 @@ def test_killed_at_any_step_and_resumed_the_weights_are_the_same_bytes(method, s
 @settings(max_examples=4, deadline=None)
 @given(step=st.integers(1, STEPS), optimizer=st.sampled_from([SGD, Adam]))
 def test_ctrl_c_ends_with_a_checkpoint_of_whole_steps(method, left, step, optimizer, tmp_path_factory):
-    """`left`: of the step in which it is pressed, nothing stands where its attack could stop before anything changed."""
+    """`left`: 1 where the step in which it is pressed ends in its attack, which has changed nothing."""
     path, calls, handler = tmp_path_factory.mktemp("stopped") / "run.npz", [], signal.getsignal(signal.SIGINT)
 
     def press():
