@@ -32,9 +32,9 @@ def torch_twin(model: nn.Module) -> torch_nn.Module:
 
 
 class TorchBlock(torch_nn.Module):
-    """models.resnet.BasicBlock in PyTorch."""
+    """models.blocks.BasicBlock in PyTorch."""
 
-    def __init__(self, block: models.resnet.BasicBlock):
+    def __init__(self, block: models.blocks.BasicBlock):
         super().__init__()
         self.conv1, self.bn1 = _torch_layer(block.conv1), _torch_layer(block.bn1)
         self.conv2, self.bn2 = _torch_layer(block.conv2), _torch_layer(block.bn2)
@@ -68,7 +68,7 @@ def _torch_layer(layer: nn.Module) -> torch_nn.Module:
             return torch_nn.Flatten()
         case nn.Dropout():
             return torch_nn.Dropout(layer.p)
-        case models.resnet.BasicBlock():
+        case models.blocks.BasicBlock():
             return TorchBlock(layer)
     raise TypeError(f"no twin of {layer}")
 

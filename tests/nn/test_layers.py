@@ -64,6 +64,18 @@ def test_pooling_takes_the_maximum_or_the_mean_of_every_window(case):
     np.testing.assert_allclose(average, windows(x, *arguments, 0).mean(axis=(4, 5)), rtol=1e-12, atol=1e-12)
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 8), seeds)
+def test_adaptive_pooling_takes_the_mean_of_every_window(height, width, size, seed):
+    x = images((2, 3, height, width), seed)
+    check_vjp(nn.AdaptiveAvgPool2d(size), [x])
+    expected = np.empty((2, 3, size, size))
+    for i, j in np.ndindex(size, size):
+        rows = slice(math.floor(i * height / size), math.ceil((i + 1) * height / size))
+        columns = slice(math.floor(j * width / size), math.ceil((j + 1) * width / size))
+        expected[:, :, i, j] = x[:, :, rows, columns].mean(axis=(2, 3))
+    np.testing.assert_allclose(nn.AdaptiveAvgPool2d(size)(Tensor(x)).data, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_pooling_strides_by_its_size_unless_told_otherwise():
     x = Tensor(images((2, 3, 7, 8)))
     for pool in (nn.MaxPool2d, nn.AvgPool2d):

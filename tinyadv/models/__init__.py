@@ -1,8 +1,14 @@
 """Networks to attack and defend; the argument `seed` of each draws its initial weights."""
 
 from tinyadv.models import zoo
-from tinyadv.models.cifar10 import CifarCNN
+from tinyadv.models.cifar10 import BaseCNN, CifarCNN
+from tinyadv.models.densenet import DenseNet, densenet121
 from tinyadv.models.mnist import LeNet, MadryCNN, SmallCNN, ThresholdCNN
-from tinyadv.models.resnet import MadryResNet, ResNet20
+from tinyadv.models.preact import MadryResNet, PreActResNet18
+from tinyadv.models.resnet import MnistResNet, ResNet, ResNet20, resnet18, resnet50
+from tinyadv.models.vgg import VGG, vgg16, vgg16_bn
 
-__all__ = ["CifarCNN", "LeNet", "MadryCNN", "MadryResNet", "ResNet20", "SmallCNN", "ThresholdCNN", "zoo"]
+__all__ = [
+    "VGG", "BaseCNN", "CifarCNN", "DenseNet", "LeNet", "MadryCNN", "MadryResNet", "MnistResNet", "PreActResNet18",
+    "ResNet", "ResNet20", "SmallCNN", "ThresholdCNN", "densenet121", "resnet18", "resnet50", "vgg16", "vgg16_bn", "zoo",
+]

@@ -1,109 +1,103 @@
-"""Residual networks for 32x32 images (He et al. 2016, arXiv:1512.03385, section 4.2, and arXiv:1603.05027)."""
+"""Residual networks (He et al. 2016, arXiv:1512.03385): the small one for CIFAR-10, PyTorch's, and one for MNIST."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from tinyadv import ops
-from tinyadv.nn import BatchNorm2d, Conv2d, GlobalAvgPool2d, LeakyReLU, Linear, Module, ReLU, Sequential, Standardize
-from tinyadv.tensor import Tensor
+from tinyadv.models.blocks import BasicBlock, Bottleneck, projection, stages
+from tinyadv.nn import BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, MaxPool2d, Module, ReLU, Sequential
 
-
-class BasicBlock(Module):
-    """relu(x + y), where y is two 3x3 convolutions of x with batch normalisation.
-
-    If the block halves the image, the shortcut x is subsampled and its new channels are zeros, so it has no parameters
-    (option A of the paper).
-    """
-
-    def __init__(self, channels: int, filters: int, stride: int = 1, rng: np.random.Generator | int | None = None):
-        self.channels, self.filters, self.stride = channels, filters, stride
-        self.conv1 = Conv2d(channels, filters, 3, stride, 1, False, init="he_normal", rng=rng)
-        self.bn1 = BatchNorm2d(filters)
-        self.conv2 = Conv2d(filters, filters, 3, 1, 1, False, init="he_normal", rng=rng)
-        self.bn2 = BatchNorm2d(filters)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = ops.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        if self.stride != 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-        if self.filters != self.channels:
-            x = ops.pad(x, ((0, 0), (0, self.filters - self.channels), (0, 0), (0, 0)))
-        return ops.relu(x + y)
+BLOCKS: dict[str, type[Module]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 class ResNet20(Sequential):
-    """Three stages of three blocks with 16, 32 and 64 filters; 269,722 parameters. Images (N, 3, 32, 32)."""
+    """Three stages of three blocks with 16, 32 and 64 filters; 269,722 parameters. Images (N, 3, 32, 32).
+
+    He et al., section 4.2: shortcuts that change the shape are padded (option A).
+    """
 
     input_shape = (3, 32, 32)
 
     def __init__(self, seed: int = 0):
-        rng = np.random.default_rng(seed)
-        blocks = [BasicBlock(16, 16, rng=rng) for _ in range(3)]
-        for channels in (16, 32):
-            blocks += [BasicBlock(channels, 2 * channels, 2, rng=rng)]
-            blocks += [BasicBlock(2 * channels, 2 * channels, rng=rng) for _ in range(2)]
+        conv = partial(Conv2d, bias=False, init="he_normal", rng=(rng := np.random.default_rng(seed)))
+        blocks = stages(partial(BasicBlock, conv=conv), 16, [(3, 16, 1), (3, 32, 2), (3, 64, 2)])
         super().__init__(
-            Conv2d(3, 16, 3, padding=1, bias=False, init="he_normal", rng=rng), BatchNorm2d(16), ReLU(),
-            *blocks,                                  # (N, 64, 8, 8)
+            conv(3, 16, 3, padding=1), BatchNorm2d(16), ReLU(),
+            *blocks[0],                               # (N, 16, 32, 32)
+            *blocks[1],                               # (N, 32, 16, 16)
+            *blocks[2],                               # (N, 64, 8, 8)
             GlobalAvgPool2d(),                        # (N, 64)
             Linear(64, 10, init="he_normal", rng=rng),
         )
 
 
-class MadryUnit(Module):
-    """x + y, where y is two 3x3 convolutions of x, each after batch normalisation and leaky ReLU: "pre-activation".
+class MnistResNet(Sequential):
+    """A 7x7 convolution, 3x3 pooling and two blocks of 64 filters; 152,202 parameters. Images (N, 1, 28, 28).
 
-    If the unit halves the image, the shortcut is the mean of each 2x2 pixels. New channels are zeros, half of them
-    before the old ones. With `activated_shortcut` the shortcut starts behind the first leaky ReLU.
+    The network of Kelley and Fritz (2021, "Interpretabilidad de los Ataques Adversarios", figure 31), made in Keras:
+    its convolutions have a bias. The 640 running statistics are not counted as parameters.
     """
 
-    def __init__(self, channels: int, filters: int, stride: int = 1, activated_shortcut: bool = False,
-                 rng: np.random.Generator | int | None = None):
-        self.channels, self.filters, self.stride = channels, filters, stride
-        self.activated_shortcut = activated_shortcut
-        self.bn1 = BatchNorm2d(channels, eps=1e-3)
-        self.conv1 = Conv2d(channels, filters, 3, stride, 0, False, init="he_normal_out", rng=rng)
-        self.bn2 = BatchNorm2d(filters, eps=1e-3)
-        self.conv2 = Conv2d(filters, filters, 3, 1, 1, False, init="he_normal_out", rng=rng)
+    input_shape = (1, 28, 28)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = ops.leaky_relu(self.bn1(x), 0.1)
-        if self.activated_shortcut:
-            x = y
-        before = 1 if self.stride == 1 else 0  # TensorFlow's "same" padding: none before an even image that is halved
-        y = self.conv1(ops.pad(y, ((0, 0), (0, 0), (before, 1), (before, 1))))
-        y = self.conv2(ops.leaky_relu(self.bn2(y), 0.1))
-        if self.stride != 1:
-            x = ops.avg_pool2d(x, self.stride)
-        if self.filters != self.channels:
-            new = (self.filters - self.channels) // 2
-            x = ops.pad(x, ((0, 0), (new, new), (0, 0), (0, 0)))
-        return x + y
-
-
-class MadryResNet(Sequential):
-    """The CIFAR-10 network of Madry et al. (2018, arXiv:1706.06083): three stages of five units.
-
-    16, 32 and 64 filters, times `width`: 464,154 parameters for width 1, the paper's "simple" network, and 45,901,914
-    for width 10, its "wide" one. Its first layer standardises each image, so attacks see pixels in [0, 1].
-    """
-
-    input_shape = (3, 32, 32)
-
-    def __init__(self, seed: int = 0, width: int = 1):
-        rng = np.random.default_rng(seed)
-        units: list[Module] = []
-        channels = 16
-        for filters, stride in ((16 * width, 1), (32 * width, 2), (64 * width, 2)):
-            for k in range(5):
-                units.append(MadryUnit(channels, filters, 1 if k else stride, activated_shortcut=not units, rng=rng))
-                channels = filters
+    def __init__(self, seed: int = 0):
+        conv = partial(Conv2d, init="keras", rng=(rng := np.random.default_rng(seed)))
+        norm = partial(BatchNorm2d, eps=1e-3, momentum=0.01)  # Keras's
         super().__init__(
-            Standardize(), Conv2d(3, 16, 3, padding=1, bias=False, init="he_normal_out", rng=rng),
-            *units,                                   # (N, 64 width, 8, 8)
-            BatchNorm2d(channels, eps=1e-3), LeakyReLU(0.1),
-            GlobalAvgPool2d(),                        # (N, 64 width)
-            Linear(channels, 10, init="lecun_uniform", rng=rng),
+            conv(1, 64, 7, padding=3), norm(64), ReLU(),      # (N, 64, 28, 28)
+            MaxPool2d(3),                                     # (N, 64, 9, 9)
+            BasicBlock(64, 64, conv=conv, norm=norm),
+            BasicBlock(64, 64, conv=conv, norm=norm),
+            GlobalAvgPool2d(),                                # (N, 64)
+            Linear(64, 10, init="keras", rng=rng),
         )
+
+
+class ResNet(Sequential):
+    """A residual network of four stages with the layers and names of torchvision; images (N, 3, H, W).
+
+    block: "basic" or "bottleneck". blocks: their number in each stage. width: the filters of the first stage, which
+    double in each further one. small_images: the usual form for 32x32 images, whose first convolution is 3x3 with
+    stride 1 and which has no pooling after it. ValueError for another block.
+    """
+
+    def __init__(self, block: str = "basic", blocks: tuple[int, ...] = (2, 2, 2, 2), num_classes: int = 1000,
+                 small_images: bool = False, width: int = 64, seed: int = 0):
+        if block not in BLOCKS:
+            raise ValueError(f"block must be one of {', '.join(BLOCKS)}; got {block!r}")
+        self.input_shape = (3, 32, 32) if small_images else (3, 224, 224)
+        conv = partial(Conv2d, bias=False, init="he_normal_out", rng=(rng := np.random.default_rng(seed)))
+        made = partial(BLOCKS[block], conv=conv, shortcut=projection(conv))
+        first = conv(3, width, 3, 1, 1) if small_images else conv(3, width, 7, 2, 3)
+        parts = stages(made, width, [(n, width << k, 2 if k else 1) for k, n in enumerate(blocks)])
+        super().__init__(
+            conv1=first, bn1=BatchNorm2d(width), relu=ReLU(),
+            **({} if small_images else {"maxpool": MaxPool2d(3, 2, 1)}),
+            **{f"layer{k}": Sequential(*part) for k, part in enumerate(parts, start=1)},
+            avgpool=GlobalAvgPool2d(),
+            fc=Linear(parts[-1][-1].filters, num_classes, rng=rng),  # type: ignore[attr-defined]
+        )
+
+
+def resnet18(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0) -> ResNet:
+    """ResNet-18: basic blocks; 11,689,512 parameters, or 11,173,962 with 10 classes and small_images.
+
+    torchvision's weights, which `nn.load_pytorch` reads, classify 69.758% of the ImageNet validation images right:
+    https://download.pytorch.org/models/resnet18-f37072fd.pth (44.7 MB; the name ends in the first 8 digits of its
+    SHA-256). Images: resize the shorter side to 256, cut the central 224x224, divide by 255, and put
+    nn.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) in front of the network, so that eps is in pixels.
+    """
+    return ResNet("basic", (2, 2, 2, 2), num_classes, small_images, width, seed)
+
+
+def resnet50(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0) -> ResNet:
+    """ResNet-50: bottlenecks; 25,557,032 parameters, or 23,520,842 with 10 classes and small_images.
+
+    torchvision's weights (see `resnet18` for the images and the digits):
+    https://download.pytorch.org/models/resnet50-0676ba61.pth (97.8 MB; version 1, 76.130% right), and
+    https://download.pytorch.org/models/resnet50-11ad3fa6.pth (97.8 MB; version 2, 80.858% right, of images whose
+    shorter side is resized to 232).
+    """
+    return ResNet("bottleneck", (3, 4, 6, 3), num_classes, small_images, width, seed)

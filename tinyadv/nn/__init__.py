@@ -3,6 +3,7 @@
 from tinyadv.nn import init, optim
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.layers import (
+    AdaptiveAvgPool2d,
     AvgPool2d,
     BatchNorm2d,
     Conv2d,
@@ -23,7 +24,7 @@ from tinyadv.nn.module import Module
 from tinyadv.nn.state import load, save
 
 __all__ = [
-    "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d", "LeakyReLU", "Linear",
-    "MaxPool2d", "Module", "Normalize", "ReLU", "Sequential", "Sigmoid", "Standardize", "StateError", "Tanh", "init",
-    "load", "optim", "save",
+    "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d", "LeakyReLU",
+    "Linear", "MaxPool2d", "Module", "Normalize", "ReLU", "Sequential", "Sigmoid", "Standardize", "StateError", "Tanh",
+    "init", "load", "optim", "save",
 ]

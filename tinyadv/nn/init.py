@@ -63,6 +63,11 @@ def madry(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
     return _float32(0.1 * weight), np.full(shape[0], 0.1, np.float32)
 
 
+def vgg(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """N(0, 0.01²), zero bias: Simonyan and Zisserman 2015, arXiv:1409.1556, section 3.1."""
+    return 0.01 * rng.standard_normal(shape, np.float32), np.zeros(shape[0], np.float32)
+
+
 INITIALIZERS: dict[str, Initializer] = {
     "he_normal": he_normal,
     "he_normal_out": he_normal_out,
@@ -73,6 +78,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "keras": glorot_uniform,
     "pytorch": pytorch,
     "madry": madry,
+    "vgg": vgg,
 }
 
 

@@ -24,16 +24,15 @@ Rng = np.random.Generator | int | None
 
 
 class Sequential(Module):
-    """Layers (or any functions on Tensors) one after the other, named "0", "1", ..."""
+    """Layers (or any functions on Tensors) one after the other, named "0", "1", ..., or by keywords."""
 
-    def __init__(self, *layers: Callable[[Tensor], Tensor]):
-        for i, layer in enumerate(layers):
-            setattr(self, str(i), layer)
+    def __init__(self, *layers: Callable[[Tensor], Tensor], **named: Callable[[Tensor], Tensor]):
+        vars(self).update({str(i): layer for i, layer in enumerate(layers)}, **named)
 
     @property
     def layers(self) -> list[Callable[[Tensor], Tensor]]:
         """The layers in order."""
-        return [layer for name, layer in vars(self).items() if name.isdecimal()]
+        return [layer for name, layer in vars(self).items() if callable(layer) and name != "forward"]
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -145,6 +144,31 @@ class AvgPool2d(_Pool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.avg_pool2d(x, self.size, self.stride, self.padding)
+
+
+class AdaptiveAvgPool2d(Module):
+    """The means of size x size windows, which differ by a pixel where they must: (N, C, H, W) -> (N, C, size, size).
+
+    Along an axis of n pixels, window i goes from floor(i n / size) up to ceil((i + 1) n / size), as in PyTorch.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_ndim(x.shape, 4, "AdaptiveAvgPool2d", "images of shape (N, C, H, W)")
+        if x.shape[2:] == (self.size, self.size):
+            return x
+        rows, columns = (move(self._means(n).astype(x.dtype), like=array_of(x)) for n in x.shape[2:])
+        return ops.matmul(ops.matmul(rows, x), columns.T)
+
+    def _means(self, n: int) -> np.ndarray:
+        """(size, n): row i holds the share of each pixel in the mean of window i."""
+        shares = np.zeros((self.size, n))
+        for i, row in enumerate(shares):
+            window = slice(i * n // self.size, -(-(i + 1) * n // self.size))
+            row[window] = 1 / max(1, len(row[window]))
+        return shares
 
 
 class GlobalAvgPool2d(Module):
