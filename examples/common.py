@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import indent
 
 from tinyadv import backend, data, evaluation, models, nn, training
+from tinyadv.nn.table import percent, table
 
 STARTED = time.perf_counter()
 
@@ -37,9 +38,8 @@ def slide_cnn(train, test, options):
 def conclude(options, dataset, tables, verdict):
     """Print tables {title: rows, the first of them the head} and the verdict; keep them in a file beside the figure."""
     for title, rows in tables.items():
-        cells = [[title], *([f"{cell:.2%}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*cells[1:], strict=True)]
-        print(*(f"{dataset.name}  {'  '.join(map(str.ljust, row, widths))}".rstrip() for row in cells), "", sep="\n")
+        lines = table([[percent(cell) if isinstance(cell, float) else cell for cell in row] for row in rows], "<")
+        print(*(f"{dataset.name}  {line}" for line in (title, *lines)), "", sep="\n")
     command = re.sub(r" --out[ =]\S+", "", " ".join(["python", f"examples/{Path(sys.argv[0]).name}", *sys.argv[1:]]))
     facts = {"data": repr(dataset), "verdict": verdict, "tables": tables, "command": command, "seed": options.seed,
              "seconds": round(time.perf_counter() - STARTED), "machine": backend.describe().splitlines()}

@@ -11,6 +11,7 @@ from tinyadv.attacks import AttackResult
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.backend import Array, to_host
 from tinyadv.evaluation.report import Check, Report
+from tinyadv.nn.table import table
 
 
 def validate(x_adv: Array, x: Array, *, eps: float, norm: str = "linf",
@@ -59,9 +60,8 @@ class WorstCase:
 
     def __str__(self) -> str:
         rows = [("no attack", self.accuracy, self.accuracy), *self.rows]
-        width = max(len(name) for name, _, _ in rows)
-        lines = [f"{name:{width}}  {alone:6.4f}  {together:6.4f}" for name, alone, together in rows]
-        return "\n".join([f"{'attack':{width}}   alone   worst", *lines])
+        cells = [(name, f"{alone:.4f}", f"{together:.4f}") for name, alone, together in rows]
+        return "\n".join(table([("attack", "alone", "worst"), *cells]))
 
 
 def worst_case(results: Sequence[AttackResult]) -> WorstCase:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinyadv.nn.table import table
+
 
 @dataclass(frozen=True)
 class Check:
@@ -36,7 +38,6 @@ class Report:
         return {check.name: check for check in self.checks}[name]
 
     def __str__(self) -> str:
-        width = max((len(check.name) for check in self.checks), default=0)
-        lines = [f"{'passed' if check.passed else 'FAILED'}  {check.name:{width}}  {check.figure:<9.4g} "
-                 f"{check.explanation}" for check in self.checks]
+        lines = table([("passed" if check.passed else "FAILED", check.name, f"{check.figure:.4g}", check.explanation)
+                       for check in self.checks], align="<")
         return "\n  ".join([f"{self.subject}: {sum(c.passed for c in self.checks)} of {len(lines)} passed", *lines])

@@ -19,6 +19,7 @@ from tinyadv import nn
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.state import built_from, defined_subclasses
+from tinyadv.nn.table import percent, table
 
 FOLDER = Path(__file__).with_name("weights")
 LONGEST_LINE = 500  # characters; tomllib takes 10 seconds and 400 MB for one key of 10,000 parts
@@ -64,11 +65,10 @@ class Card:
             "model": f"{self.model}, {self.parameters:,} parameters", "training": self.training, "data": self.data,
             "took": f"{self.seconds:,.0f} s on {self.machine}", "tinyadv": self.version, "sha256": self.sha256,
         }
-        width = max((len(row["attack"]) for row in self.results), default=0)
-        rows = [f"  {row['attack']:{width}}  {row['accuracy']:7.2%}  of {row['images']:,} images, seed {row['seed']}"
+        rows = [(row["attack"], percent(row["accuracy"]), f"of {row['images']:,} images, seed {row['seed']}")
                 for row in self.results]
-        return "\n".join([f"{self.name}: {self.summary}", *(f"  {key:10}{fact}" for key, fact in facts.items()), *rows,
-                          f"  sanity checks: {self.passed}"])
+        return "\n  ".join([f"{self.name}: {self.summary}", *table(list(facts.items()), "<"), *table(rows, "<><"),
+                            f"sanity checks: {self.passed}"])
 
     @property
     def passed(self) -> str:

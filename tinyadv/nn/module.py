@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.backend import Array, array_module, is_array, move, to_device, to_host
+from tinyadv.nn.table import table
 from tinyadv.shapes import Shape
 from tinyadv.tensor import Tensor, no_grad
 
@@ -144,8 +145,7 @@ class Module:
             for _, layer in layers:
                 del layer.forward
         head = ("Layer (type)", "Output shape", "Parameters")
-        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        lines = [f"{a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}" for a, b, c in (head, *rows)]
+        lines = table([head, *rows], "<<>")
         rule = "-" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:], rule, f"Total parameters: {_count(parameters):,}"])
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tinyadv.nn.table import number, percent, table
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -50,15 +52,8 @@ class History(Sequence[Epoch]):
 
     def __repr__(self) -> str:
         attacked = any(e.robust is not None or e.eps is not None for e in self.epochs)
-        head = "epoch    loss  accuracy  validation" + "  robust    eps" * attacked + "       lr  seconds"
-        lines = [head]
-        for e in self.epochs:
-            line = f"{e.epoch:5}  {e.loss:6.4f}  {e.accuracy:8.2%}  {_percent(e.validation):>10}"
-            if attacked:
-                line += f"  {_percent(e.robust):>6}  {'-' if e.eps is None else f'{e.eps:.3g}':>5}"
-            lines.append(f"{line}  {e.lr:7.2g}  {e.seconds:7.1f}")
-        return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
+        rows = [["epoch", "  loss", "accuracy", "validation", *["robust", "  eps"] * attacked, "     lr", "seconds"]]
+        rows += [[str(e.epoch), f"{e.loss:.4f}", percent(e.accuracy), percent(e.validation),
+                  *[percent(e.robust), number(e.eps)] * attacked, f"{e.lr:.2g}", f"{e.seconds:.1f}"]
+                 for e in self.epochs]
+        return "\n".join(table(rows, align=">"))

@@ -13,6 +13,7 @@ from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe,
 from tinyadv.backend import VERSION, Array, is_array, to_host
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
+from tinyadv.nn.table import number, table
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,18 +100,17 @@ class AttackResult:
         row = self.to_json()
         lines = [
             str(self.attack),
-            f"{row['succeeded']} of {row['examples']} succeeded; accuracy {_show(row['accuracy'])}, "
-            f"robust accuracy {_show(row['robust_accuracy'])}",
-            f"{self.norm} distance where it did: median {_show(row['median_distance'])}, "
-            f"largest {_show(row['largest_distance'])}",
-            f"forward passes {_show(row['forwards'])} and backward {_show(row['backwards'])} per example, "
+            f"{row['succeeded']} of {row['examples']} succeeded; accuracy {number(row['accuracy'])}, "
+            f"robust accuracy {number(row['robust_accuracy'])}",
+            f"{self.norm} distance where it did: median {number(row['median_distance'])}, "
+            f"largest {number(row['largest_distance'])}",
+            f"forward passes {number(row['forwards'])} and backward {number(row['backwards'])} per example, "
             f"{self.seconds:.1f} s; seed {self.seed}, tinyadv {self.version}",
         ]
         if self.table:
-            width = max(len(name) for name, *_ in self.table)
-            lines.append(f"{'':{width}}     left  broken   seconds   forwards  backwards")
-            lines += [f"{name:{width}}  {left:7}{broken:8}{seconds:10.1f}{forwards:11}{backwards:11}"
-                      for name, left, broken, seconds, forwards, backwards in self.table]
+            head = ("attack", "left", "broken", "seconds", "forwards", "backwards")
+            lines += table([head, *((name, left, broken, f"{seconds:.1f}", forwards, backwards)
+                                    for name, left, broken, seconds, forwards, backwards in self.table)])
         lines += [f"warning: {text}" for text in self.warnings]
         return "\n  ".join(lines)
 
@@ -168,7 +168,3 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _number(of: Callable[[np.ndarray], Any], values: np.ndarray) -> float | None:
     return float(of(values)) if len(values) else None
-
-
-def _show(number: float | None) -> str:
-    return "-" if number is None else f"{number:.4g}"
