@@ -4,6 +4,7 @@ import importlib
 
 from tinyadv import backend  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
 from tinyadv import attacks, data, evaluation, models, nn, ops, training
+from tinyadv.spellings import missing
 from tinyadv.tensor import Tensor, gradients, no_grad
 
 __all__ = [
@@ -16,4 +17,4 @@ def __getattr__(name: str) -> object:
     """Import `tinyadv.plots` when it is first used: matplotlib takes longer to import than everything else."""
     if name == "plots":
         return importlib.import_module("tinyadv.plots")
-    raise AttributeError(f"module 'tinyadv' has no attribute {name!r}")
+    raise missing(__name__, name)

@@ -20,10 +20,9 @@ import numpy as np
 
 from tinyadv.backend import Array, array_module, is_array, move, usable_cores
 from tinyadv.nn import Module
-from tinyadv.ops.loss import check_labels, cross_entropy
+from tinyadv.ops.loss import cross_entropy
 from tinyadv.ops.movement import batch_last
 from tinyadv.parallel import single_threaded_blas, submit
-from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers: 100 MNIST or 25 CIFAR-10 images. Fewer would be too many
@@ -53,6 +52,9 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     `work` is called on `workers` threads, `put` by the thread that called `run`, in any order. The first exception is
     raised here, also that of Ctrl-C: shards that run then end before their next forward pass, the others never begin.
     """
+    if not callable(model):
+        raise TypeError(f"the model must be a function of images, got {type(model).__name__}: it comes first, as in "
+                        "attack(model, x, y)")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1):
         raise ValueError(f"workers must be an integer >= 1, got {workers!r}")
     x = values[0]
@@ -60,19 +62,23 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     parts = shards(len(x), batch_size, math.prod(x.shape[1:]), on_host)
     threads = min(workers or usable_cores(), len(parts)) if on_host else 1
 
-    def rows(part: slice) -> list:
-        return [None if value is None else value[part] for value in values]
+    def result(part: slice) -> Any:
+        try:
+            return work(*[None if value is None else value[part] for value in values])
+        except (TypeError, ValueError) as error:
+            error.add_note(f"x has shape {x.shape}; the model was given x[{part.start}:{part.stop}]")
+            raise
 
     def serial() -> None:
         with evaluation_mode(model), single_threaded_blas:
             for part in parts:
-                put(part, work(*rows(part)))
+                put(part, result(part))
 
     def threaded() -> None:
         stop = threading.Event()
         _stops.set((*_stops.get(), stop))
         with evaluation_mode(model), single_threaded_blas, ThreadPoolExecutor(threads) as pool:
-            futures = dict(zip(submit(pool, lambda part: work(*rows(part)), parts), parts, strict=True))
+            futures = dict(zip(submit(pool, result, parts), parts, strict=True))
             try:
                 for future in as_completed(futures):
                     put(futures[future], future.result())
@@ -188,44 +194,3 @@ def evaluation_mode(model: Callable) -> Iterator[None]:
     """Evaluation mode within the block for a Module; any other callable is left as it is."""
     with model.mode(training=False) if isinstance(model, Module) else nullcontext():
         yield
-
-
-def check_images(x: Any, bounds: tuple[float, float]) -> None:
-    """ValueError unless x is a floating-point array (N, ...) with all values inside the bounds."""
-    if not is_array(x) or x.dtype.kind != "f" or x.ndim < 2:
-        what = f"{x.dtype} of shape {x.shape}" if is_array(x) else type(x).__name__
-        raise ValueError(f"x must be a floating-point array (N, C, H, W) in {bounds}, got {what}; "
-                         "for 8-bit images, x.astype(np.float32) / 255")
-    low, high = bounds
-    if x.size and not (float(x.min()) >= low and float(x.max()) <= high):  # also False for NaN
-        raise ValueError(f"x must lie in bounds={bounds}, got values from {float(x.min())} to {float(x.max())}: "
-                         "pass the bounds of your data, and normalise inside the model (nn.Normalize)")
-
-
-def check_classes(labels: Any, name: str, x: Array) -> Array:
-    """The labels as an integer array (N,) where x is; ValueError otherwise. Their range shows with the logits."""
-    array = labels if is_array(labels) else np.asarray(labels)
-    if array.dtype.kind not in "iu" or array.shape != (len(x),):
-        raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "
-                         f"got {array.dtype} of shape {array.shape}")
-    return move(array, like=x)
-
-
-def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
-                    bounds: tuple[float, float]) -> tuple[Array, Array | None, Streams]:
-    """y and target as arrays where x is, and the streams of an attack; ValueError for what does not fit."""
-    check_images(x, bounds)
-    y = check_classes(y, "y", x)
-    if target is not None:
-        target = check_classes(np.full(len(x), target) if np.isscalar(target) else target, "target", x)
-    streams = seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
-    if len(streams) != len(x):
-        raise ValueError(f"seed must be an integer, or Streams of {len(x)} examples as x has; got {streams!r}")
-    return y, target, streams
-
-
-def check_range(logits: Array, y: Array, target: Array | None) -> None:
-    """ValueError unless y and target (N,) are classes of which there are logits (N, K)."""
-    for name, classes in (("y", y), ("target", target)):
-        if classes is not None:
-            check_labels(classes, logits.shape[1], name)

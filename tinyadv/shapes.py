@@ -39,6 +39,14 @@ def check_ndim(shape: Shape, ndim: int, operation: str, meaning: str) -> None:
         raise ValueError(f"{operation}: expected {meaning}, which has {ndim} axes, got shape {shape}")
 
 
+def check_channels(shape: Shape, channels: int, operation: str, right_name: str) -> None:
+    """ValueError unless images of this shape, (N, C, H, W), have so many channels."""
+    if shape[1] != channels:
+        swapped = "; is x (N, H, W, C)? Then give x.transpose(0, 3, 1, 2)" if shape[3] == channels else ""
+        raise ValueError(f"{operation}: the images' number of channels is {shape[1]}, but {right_name} is {channels}; "
+                         f"they must be equal{swapped}")
+
+
 def check_equal(left: int, right: int, operation: str, left_name: str, right_name: str) -> None:
     """ValueError naming both sides unless the two counts agree."""
     if left != right:

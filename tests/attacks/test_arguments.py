@@ -38,7 +38,9 @@ def with_pixel(value):
 @pytest.mark.parametrize(("message", "change"), [
     (r"x must lie in bounds=\(0.0, 1.0\), got values from .* to 1.5", {"x": with_pixel(1.5)}),
     ("x must lie in bounds=.*, got values from -1.0", {"x": with_pixel(-1)}),
-    ("x must lie in bounds=.*nan", {"x": with_pixel(np.nan)}),
+    ("x must be numbers, but 1 of its 4 images contain NaN", {"x": with_pixel(np.nan)}),
+    (r"y must be integer classes.*got float64 of shape \(4, 5\): of one-hot labels, take y.argmax\(axis=1\)",
+     {"y": np.eye(5)[labels(4)]}),
     ("x must lie in bounds=.*inf", {"x": with_pixel(np.inf)}),
     ("x must be a floating-point array.*got uint8.*astype", {"x": np.zeros((4, 1, 8, 8), np.uint8)}),
     ("x must be a floating-point array.*got list", {"x": [[0.5]]}),

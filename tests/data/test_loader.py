@@ -48,14 +48,15 @@ def test_an_index_out_of_range_is_an_index_error(index):
         numbered(9)[index]
 
 
-def test_iteration_visits_every_example_once():
-    assert [numbers(one.images) for one in numbered(4)] == [[0], [1], [2], [3]]
+def test_one_index_after_the_other_visits_every_example_once():
+    test = numbered(4)
+    assert [numbers(test[k].images) for k in range(len(test))] == [[0], [1], [2], [3]]
 
 
 @pytest.mark.parametrize(("images", "labels", "message"), [
     (np.zeros((2, 1, 4, 4)), np.zeros(2, int), "images must be float32 of shape (N, C, H, W), got float64"),
     (np.zeros((2, 4, 4), np.float32), np.zeros(2, int), "images must be float32 of shape (N, C, H, W)"),
-    (np.zeros((2, 1, 4, 4), np.float32), np.zeros((2, 1), int), "labels must be int64 of shape (N,)"),
+    (np.zeros((2, 1, 4, 4), np.float32), np.eye(2, dtype=int), "one-hot labels, take labels.argmax(axis=1)"),
     (np.zeros((2, 1, 4, 4), np.float32), np.zeros(2, np.uint8), "labels must be int64 of shape (N,), got u"),
     (np.zeros((2, 1, 4, 4), np.float32), np.zeros(3, int), "the same length, got 2 and 3"),
     (np.zeros((2, 1, 4, 4), np.float32), np.array([0, 3]), "labels must be in 0 .. 2"),

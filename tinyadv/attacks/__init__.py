@@ -16,8 +16,13 @@ from tinyadv.attacks.gradient.pgd import BIM, PGD
 from tinyadv.attacks.minimum_norm.carlini_wagner import CarliniWagner
 from tinyadv.attacks.minimum_norm.deepfool import DeepFool
 from tinyadv.attacks.minimum_norm.fab import FAB
+from tinyadv.spellings import missing
 
 __all__ = [
     "APGD", "BIM", "FAB", "FGSM", "MIFGSM", "PGD", "Attack", "AttackResult", "AutoAttack", "Batch", "BoundaryAttack",
     "CarliniWagner", "DeepFool", "HopSkipJump", "MultiAttack", "Square", "Step", "Transfer", "least_likely_class",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise missing(__name__, name)

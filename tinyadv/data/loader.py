@@ -34,7 +34,9 @@ class Dataset:
                              f"{images.dtype} {images.shape}: convert them with astype and reshape")
         if labels.ndim != 1 or labels.dtype != np.int64:
             raise ValueError("labels must be int64 of shape (N,), got "
-                             f"{labels.dtype} {labels.shape}: convert them with astype and reshape")
+                             f"{labels.dtype} {labels.shape}: "
+                             + ("of one-hot labels, take labels.argmax(axis=1)" if labels.ndim == 2 else
+                                "convert them with astype and reshape"))
         if len(images) != len(labels):
             raise ValueError(f"images and labels must have the same length, got {len(images)} and {len(labels)}")
         if np.any((labels < 0) | (labels >= len(self.classes))):
@@ -48,6 +50,10 @@ class Dataset:
         if hasattr(index, "__index__") and np.ndim(index) == 0:
             index = [operator.index(index)]
         return Dataset(self.images[index], self.labels[index], self.name, self.classes)
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError("a Dataset cannot be iterated over or unpacked: take dataset.images and dataset.labels, or, "
+                        "for batches, `for images, labels in data.batches(dataset, 32)`")
 
     def __repr__(self) -> str:
         return (f"Dataset {self.name}: {len(self):,} images {self.images.shape[1:]}, "

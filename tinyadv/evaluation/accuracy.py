@@ -11,6 +11,7 @@ from tinyadv.attacks import Attack
 from tinyadv.data import Dataset
 from tinyadv.driver import logits
 from tinyadv.random import Streams
+from tinyadv.spellings import spelled
 
 
 def predict(model: Callable, images: Any, *, batch_size: int | None = None, workers: int | None = None) -> np.ndarray:
@@ -18,22 +19,25 @@ def predict(model: Callable, images: Any, *, batch_size: int | None = None, work
     return logits(model, images, batch_size=batch_size, workers=workers).argmax(axis=1)
 
 
+@spelled
 def accuracy(model: Callable, dataset: Dataset, **options: Any) -> float:
     """The fraction of the images that the model classifies correctly; options are those of `predict`."""
-    _check_not_empty(dataset)
+    _check(dataset)
     return float((predict(model, dataset.images, **options) == dataset.labels).mean())
 
 
+@spelled
 def robust_accuracy(model: Callable, attack: Attack, dataset: Dataset, *, seed: int = 0, **options: Any) -> float:
     """The fraction of the images that the model classifies correctly before and after the attack.
 
     options: those of `Attack.run`, such as workers, batch_size or progress.
     """
-    _check_not_empty(dataset)
+    _check(dataset)
     result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True, **options)
     return float((result.predictions == dataset.labels).mean())
 
 
+@spelled
 def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: Sequence[float], *, seed: int = 0,
                   target: Any = None, **options: Any) -> dict[float, float]:
     """{eps: robust accuracy} for each eps, in the order given; all else is as in `robust_accuracy`.
@@ -42,7 +46,7 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
     up, each only on the images that are still classified correctly, and the curve never rises.
     attack: one that has an eps, or is made of such attacks. Raises ValueError for others, before anything runs.
     """
-    _check_not_empty(dataset)
+    _check(dataset)
     if attack.minimum_norm:
         raise ValueError(f"attack must have an eps to vary, got {attack}, a minimum-norm attack: use security_curve, "
                          "which needs only one run of it")
@@ -57,6 +61,7 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
     return {eps: curve[eps] for eps in attacks}
 
 
+@spelled
 def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: Sequence[float], *, seed: int = 0,
                    **options: Any) -> dict[float, float]:
     """{eps: robust accuracy} for each eps, from one run of a minimum-norm attack.
@@ -65,7 +70,7 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
     classified correctly and its adversarial image, if one was found, is further away than eps. options: those of
     `Attack.run`. Raises ValueError for an attack with a fixed budget, and for an eps that is not a number >= 0.
     """
-    _check_not_empty(dataset)
+    _check(dataset)
     if not attack.minimum_norm:
         raise ValueError(f"attack must be a minimum-norm attack, got {attack}, whose budget is fixed: "
                          "use epsilon_curve, which runs it once for each eps")
@@ -76,6 +81,9 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
     return {float(eps): float((right & ~(broken & (result.distances <= eps))).mean()) for eps in epsilons}
 
 
-def _check_not_empty(dataset: Dataset) -> None:
+def _check(dataset: Dataset) -> None:
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: of arrays, make one by "
+                        "data.Dataset(images, labels, name, classes)")
     if not len(dataset):
         raise ValueError(f"dataset must hold at least one image, but {dataset.name} is empty")

@@ -17,7 +17,7 @@ from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.movement import batch_last
 from tinyadv.ops.normalize import batch_statistics
 from tinyadv.parallel import all_reduce, part_index
-from tinyadv.shapes import check_equal, check_ndim, pair
+from tinyadv.shapes import check_channels, check_ndim, pair
 from tinyadv.tensor import Tensor
 
 Rng = np.random.Generator | int | None
@@ -91,7 +91,7 @@ class BatchNorm2d(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         check_ndim(x.shape, 4, "BatchNorm2d", "images of shape (N, C, H, W)")
-        check_equal(x.shape[1], self.num_features, "BatchNorm2d", "the images' number of channels", "num_features")
+        check_channels(x.shape, self.num_features, "BatchNorm2d", "num_features")
         if not self.training:
             return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
         mean, variance, count = batch_statistics(array_of(x))

@@ -90,9 +90,17 @@ class Module:
             _put(owner, key, value, to_device(array_of(value), device))
         return self
 
-    def train(self) -> Module:
-        """Set this module and all below it to training mode; returns self."""
-        return self._set_training(True)
+    def cuda(self) -> Module:
+        """The same as `to("cuda")`."""
+        return self.to("cuda")
+
+    def cpu(self) -> Module:
+        """The same as `to("cpu")`."""
+        return self.to("cpu")
+
+    def train(self, mode: bool = True) -> Module:
+        """Set this module and all below it to training mode or, with False, to evaluation mode; returns self."""
+        return self._set_training(bool(mode))
 
     def eval(self) -> Module:
         """Set this module and all below it to evaluation mode; returns self."""

@@ -7,13 +7,14 @@ state, so a resumed run continues it exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.nn.module import Module
+from tinyadv.tensor import Tensor
 
 Schedule = Callable[[float], float]
 
@@ -21,18 +22,22 @@ Schedule = Callable[[float], float]
 class Optimizer:
     """What SGD and Adam share: the parameters, their state, and the loop over both.
 
-    lr may be set at any time. `state` holds, for each parameter, the arrays that the rule carries from step to
-    step; `steps` counts the steps.
+    model: a Module, or some of its parameters: `SGD(model)` is `SGD(model.parameters())`. lr may be set at any time.
+    `state` holds, for each parameter, the arrays that the rule carries from step to step; `steps` counts the steps.
     """
 
     moments = 0  # how many arrays, each like the parameter, the rule carries
 
-    def __init__(self, model: Module, lr: float, weight_decay: float = 0.0):
+    def __init__(self, model: Module | Iterable[Tensor], lr: float, weight_decay: float = 0.0):
+        parameters = model.parameters() if isinstance(model, Module) else list(model)
+        if not all(isinstance(parameter, Tensor) for parameter in parameters):
+            raise TypeError("an optimiser takes a model or its parameters, and one rate for all of them: "
+                            f"got {', '.join(sorted({type(each).__name__ for each in parameters}))}")
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not value >= 0:
                 raise ValueError(f"{name} must be a number >= 0, got {value!r}")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
-        self.parameters = model.parameters()
+        self.parameters = parameters
         self.state = [[array_module(p.data).zeros_like(p.data) for _ in range(self.moments)] for p in self.parameters]
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -86,8 +91,8 @@ class SGD(Optimizer):
     nesterov: step by g + momentum * v instead (Sutskever et al. 2013). Weight decay is added to the gradient.
     """
 
-    def __init__(self, model: Module, lr: float = 0.01, momentum: float = 0.0, nesterov: bool = False,
-                 weight_decay: float = 0.0):
+    def __init__(self, model: Module | Iterable[Tensor], lr: float = 0.01, momentum: float = 0.0,
+                 nesterov: bool = False, weight_decay: float = 0.0):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
         if nesterov and not momentum:
@@ -110,8 +115,8 @@ class Adam(Optimizer):
 
     moments = 2
 
-    def __init__(self, model: Module, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0):
+    def __init__(self, model: Module | Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+                 eps: float = 1e-8, weight_decay: float = 0.0):
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), got {betas!r}")
         self.betas, self.eps = betas, eps

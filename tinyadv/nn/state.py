@@ -32,6 +32,10 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     A class is looked for among the defined subclasses of Module, so loading a file imports and runs nothing.
     Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
     """
+    if Path(path).suffix in (".pt", ".pth"):
+        raise StateError(f"{path}: a file of PyTorch, which nothing here unpickles. In PyTorch, write "
+                         "np.savez('x.npz', **{k: v.numpy() for k, v in model.state_dict().items()}); here, build the "
+                         "model and call model.load_state_dict(np.load('x.npz'))")
     header, arrays = read(path, "a model file", "class", oldest=1)
     name = str(header["class"])
     if into is None:

@@ -16,7 +16,7 @@ import numpy as np
 from tinyadv.backend import array_module
 from tinyadv.ops.normalize import channel_sums
 from tinyadv.ops.reduce import mean
-from tinyadv.shapes import check_equal, check_ndim, pair, window_counts
+from tinyadv.shapes import check_channels, check_equal, check_ndim, pair, window_counts
 from tinyadv.tensor import Tensor, op
 
 # Sums of at most this many terms are made in float64 on a CPU, and rounded once. Flat parts of an image, of which the
@@ -39,7 +39,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
     stride, padding = pair(stride, "stride", least=1), pair(padding, "padding", least=0)
     check_ndim(x.shape, 4, "conv2d", "images of shape (N, C, H, W)")
     check_ndim(weight.shape, 4, "conv2d", "a weight of shape (F, C, kh, kw)")
-    check_equal(x.shape[1], weight.shape[1], "conv2d", "the images' number of channels", "the weight's")
+    check_channels(x.shape, weight.shape[1], "conv2d", "the weight's")
     if bias is not None:
         check_equal(bias.size, weight.shape[0], "conv2d", "the size of the bias", "the weight's number of filters")
     size, kernel = x.shape[2:], weight.shape[2:]

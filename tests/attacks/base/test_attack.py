@@ -64,6 +64,7 @@ def test_the_result_keeps_the_guarantees(attack, targeted, scene):
     assert (result.attack, result.seed) == (attack, 1)
 
 
+@pytest.mark.filterwarnings("ignore:eps=")  # in other units than the bounds
 @every_attack
 @given(data=st.data())
 def test_the_budget_is_exact(attack, data):

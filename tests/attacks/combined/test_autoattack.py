@@ -421,7 +421,8 @@ def test_probabilities_for_logits():
         odds = ops.exp(model(points))
         return odds / odds.sum(axis=1, keepdims=True)
 
-    (warning,) = found(softmax, x, y)
+    with pytest.warns(UserWarning, match="returns probabilities"):  # of each attack as well
+        (warning,) = found(softmax, x, y)
     assert "returns probabilities" in warning
 
 

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from tinyadv import driver
 from tinyadv.attacks.base import levels
+from tinyadv.attacks.base.arguments import check_arguments, doubt_eps
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.attacks.base.batch import Batch, Step
 from tinyadv.attacks.base.objectives import objective
@@ -27,6 +28,7 @@ from tinyadv.attacks.base.result import AttackResult
 from tinyadv.backend import Array, array_module, move
 from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
+from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor, no_grad
 
 
@@ -74,10 +76,12 @@ class Attack(Parameters):
         step_size = getattr(scaled, "step_size", None)
         return replace(scaled, step_size=factor * step_size or None) if step_size else scaled
 
+    @spelled
     def __call__(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, **options: Any) -> Array:
         """The adversarial images alone, an array like x; arguments and options are those of `run`."""
         return self.run(model, x, y, _report=False, **options).x_adv
 
+    @spelled
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, workers: int | None = None, batch_size: int | None = None,
             skip_misclassified: bool = False, quantize: bool = False, callback: Callable[[Step], None] | None = None,
@@ -98,7 +102,9 @@ class Attack(Parameters):
         Raises ValueError for arguments that do not fit; an attack that fails on an example is no exception.
         """
         started = time.perf_counter()
-        y, target, streams = driver.check_arguments(x, y, target, seed, self.bounds)
+        y, target, streams = check_arguments(x, y, target, seed, self.bounds)
+        if not self.minimum_norm:
+            doubt_eps(getattr(self, "eps", 0), self.norm, self.bounds)
         result = AttackResult.blank(self, array_module(x).empty_like(x), y, target, self.norm, streams.seed)
         bar = driver.progress_bar(len(x), str(self), progress, leave=False)
 

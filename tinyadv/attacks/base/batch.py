@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinyadv import driver
+from tinyadv.attacks.base.arguments import are_probabilities, check_range
 from tinyadv.attacks.base.balls import Ball
 from tinyadv.attacks.base.objectives import Objective
 from tinyadv.backend import Array, array_module, to_host
@@ -172,8 +174,11 @@ class Batch:
     def logits(self, points: Tensor, gradient: bool = False) -> Tensor:
         """The model's logits (n, K) at the points; the first time, the classes are checked against them."""
         logits = driver.call(self.model, points, gradient)
+        if gradient and not self.backwards.any() and are_probabilities(logits.data):
+            warnings.warn("the model returns probabilities, whose gradients vanish where it is sure: let it return "
+                          "logits, without the softmax", stacklevel=2)
         if not self._checked:
-            driver.check_range(logits.data, self.y, self.target)
+            check_range(logits.data, self.y, self.target)
             self._checked = True
         self.forwards += 1
         return logits

@@ -9,12 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from tinyadv import spellings
+from tinyadv.nn import Module
 from tinyadv.nn.state import defined_subclasses
 
 
 @dataclass(frozen=True)
 class Parameters:
     """The base of Attack: a frozen dataclass, whose fields are its parameters."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """TypeError for a parameter that there is not, and for a model, with what to write instead."""
+        own = sorted((f for f in fields(cls) if f.init), key=lambda f: bool(f.kw_only))
+        spellings.check_keywords(cls.__name__, kwargs, [f.name for f in own])
+        if args and isinstance(args[0], Module) and str(own[0].type).startswith(("float", "int", "str", "tuple")):
+            raise TypeError(f"{cls.__name__} takes no model: {spellings.ARGUMENTS['model']}")
+        return super().__new__(cls)
 
     def __str__(self) -> str:
         """As its repr, but without the fields that have their default values."""

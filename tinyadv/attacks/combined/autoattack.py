@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver
+from tinyadv.attacks.base.arguments import are_probabilities
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.black_box.square import Square
@@ -95,7 +96,7 @@ class AutoAttack(MultiAttack):
         if logits.shape[1] < 4:
             found.append(f"there are {logits.shape[1]} classes, and the DLR loss needs 3, the targeted one 4: "
                          "the margin stands in for what is undefined")
-        if ((logits >= 0) & (logits <= 1)).all() and (abs(logits.sum(axis=1) - 1) < 1e-3).all():
+        if are_probabilities(logits):
             found.append("the model returns probabilities: attack its logits, without the softmax")
         right = np.flatnonzero(logits.argmax(axis=1) == to_host(y))
         slopes, pixels = to_host(driver.input_gradients(model, x[right], y[right], **shards)), tuple(range(1, x.ndim))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tinyadv import driver
+from tinyadv.attacks.base.arguments import check_range
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.backend import Array
 
@@ -32,5 +33,5 @@ class Composite(Attack):
     def _logits(self, model: Callable, x: Array, y: Array, target: Array | None, options: dict[str, Any]) -> Array:
         """The logits (N, K) of the images x (N, ...), in the shards of the attacks; y and target are checked by K."""
         logits = driver.logits(model, x, workers=options.get("workers"), batch_size=options.get("batch_size"))
-        driver.check_range(logits, y, target)
+        check_range(logits, y, target)
         return logits

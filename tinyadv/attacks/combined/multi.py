@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver
+from tinyadv.attacks.base.arguments import check_arguments
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.objectives import margin
 from tinyadv.attacks.base.result import AttackResult
@@ -22,6 +23,7 @@ from tinyadv.attacks.combined.standing import Standing, identify
 from tinyadv.backend import Array, to_host, usable_cores
 from tinyadv.nn.archive import owned
 from tinyadv.random import Streams
+from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 
 SHARDS = 2  # that each thread takes on between two writes of the state
@@ -57,6 +59,7 @@ class MultiAttack(Composite):
     def scaled(self, factor: float) -> Attack:
         return replace(self, attacks=tuple(attack.scaled(factor) for attack in self.attacks))
 
+    @spelled
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, skip_misclassified: bool = False, state: str | Path | None = None,
             progress: bool = False, **options: Any) -> AttackResult:
@@ -75,7 +78,7 @@ class MultiAttack(Composite):
              skip_misclassified: bool, state: str | Path | None, progress: bool,
              options: dict[str, Any]) -> AttackResult:
         started = time.perf_counter()
-        y, target, streams = driver.check_arguments(x, y, target, seed, self.bounds)
+        y, target, streams = check_arguments(x, y, target, seed, self.bounds)
         options |= {"progress": progress, "_report": True}  # a call, too, has to know who is left
         logits = self._logits(model, x, y, target, options)
         result = AttackResult.blank(self, x.copy(), y, target, self.norm, streams.seed)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv import driver
+from tinyadv.attacks.base.arguments import check_arguments
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.combined.composite import Composite
 from tinyadv.backend import Array, to_host
 from tinyadv.random import Streams
+from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 
 
@@ -45,11 +46,12 @@ class Transfer(Composite):
     def scaled(self, factor: float) -> Transfer:
         return replace(self, attack=self.attack.scaled(factor))
 
+    @spelled
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, skip_misclassified: bool = False, **options: Any) -> AttackResult:
         """As of any attack; what is skipped is what the model, and not the surrogate, gets wrong."""
         started = time.perf_counter()
-        y, target, streams = driver.check_arguments(x, y, target, seed, self.bounds)
+        y, target, streams = check_arguments(x, y, target, seed, self.bounds)
 
         def predict(images: Array) -> np.ndarray:
             return to_host(self._logits(model, images, y, target, options).argmax(axis=1))

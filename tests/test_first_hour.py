@@ -1,0 +1,94 @@
+"""The first hour of somebody who knows PyTorch, torchattacks, foolbox or ART: what they write, and what comes of it.
+
+A line of MISTAKES is a piece of code and what happens: it works (None), or an error or a warning says what to write.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import tinyadv
+from tinyadv import Tensor, attacks, data, evaluation, models, nn, ops
+
+_, TEST = data.digits(train=0, test=12)
+X, Y = TEST.images, TEST.labels
+RGB = np.random.default_rng(0).random((4, 8, 8, 3)).astype(np.float32)  # (N, H, W, C)
+MODEL = models.LeNet(seed=0)
+FGSM, PGD = attacks.FGSM, attacks.PGD
+
+
+def conv():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+
+def softmax(x):
+    return ops.softmax(MODEL(x))
+
+
+MISTAKES = [
+    # Building an attack
+    ("PGD(eps=0.1, alpha=0.01)", lambda: PGD(eps=0.1, alpha=0.01), "PGD takes no alpha: write step_size="),
+    ("PGD(eps_step=)", lambda: PGD(0.1, eps_step=0.01), "write step_size="),
+    ("PGD(max_iter=)", lambda: PGD(0.1, max_iter=5), "write steps="),
+    ("PGD(random_init=)", lambda: PGD(0.1, random_init=True), "write random_start="),
+    ("FGSM(alpha=), of one step", lambda: FGSM(0.1, alpha=0.01), "FGSM takes no alpha: it takes eps, norm, bounds"),
+    ("PGD(epsilons=)", lambda: PGD(epsilons=[0.1, 0.2]), "evaluation.epsilon_curve"),
+    ("PGD(targeted=True)", lambda: PGD(0.1, targeted=True), "give the classes to reach as target="),
+    ("FGSM(model)", lambda: FGSM(MODEL), r"the model comes with the call, as in FGSM\(eps=0.3\)\(model, x, y\)"),
+    ("PGD(model, eps=)", lambda: PGD(MODEL, eps=0.1), "the model comes with the call"),
+    ("PGD(estimator=)", lambda: PGD(estimator=MODEL, eps=0.1), "the model comes with the call"),
+    ("PGD(norm=np.inf)", lambda: PGD(0.1, norm=np.inf), 'norm must be "linf", "l2" or "l1"'),
+    ("attacks.CW", lambda: attacks.CW, "write attacks.CarliniWagner"),
+    ("attacks.ProjectedGradientDescent", lambda: attacks.ProjectedGradientDescent, "write attacks.PGD"),
+    # Calling it
+    ("attack(images, labels)", lambda: FGSM(0.1)(X, Y), r"takes \(model, x, y.*'y'"),
+    ("attack(model, dataset)", lambda: FGSM(0.1)(MODEL, TEST), r"takes \(model, x, y.*'y'"),
+    ("attack(images, labels, model)", lambda: FGSM(0.1)(X, X, Y), "it comes first, as in attack"),
+    ("attack(epsilons=)", lambda: FGSM(0.1)(MODEL, X, Y, epsilons=[0.1]), "evaluation.epsilon_curve"),
+    ("attack(targeted=)", lambda: FGSM(0.1)(MODEL, X, Y, targeted=True), "give the classes to reach as target="),
+    ("attack(images=, labels=)", lambda: FGSM(0.1)(MODEL, images=X, labels=Y), r"takes \(model, x, y"),
+    ("attack(model, Tensor)", lambda: FGSM(0.1)(MODEL, Tensor(X), Y), r"x.numpy\(\)"),
+    ("labels in a list", lambda: FGSM(0.1)(MODEL, X, Y.tolist()), None),
+    # Data
+    ("one-hot labels", lambda: FGSM(0.1)(MODEL, X, np.eye(10)[Y]), r"y.argmax\(axis=1\)"),
+    ("a Dataset of one-hot labels", lambda: data.Dataset(X, np.eye(10, dtype=int)[Y], "mine", TEST.classes),
+     r"labels.argmax\(axis=1\)"),
+    ("0..255, as bytes", lambda: FGSM(8 / 255)(MODEL, (X * 255).astype(np.uint8), Y), r"x.astype\(np.float32\) / 255"),
+    ("0..255, as floats", lambda: FGSM(8 / 255)(MODEL, X * 255, Y), "give x / 255"),
+    ("eps=8/255 on 0..255", lambda: FGSM(8 / 255, bounds=(0, 255))(MODEL, X * 255, Y), "give eps=8"),
+    ("eps=8 on [0, 1]", lambda: FGSM(8)(MODEL, X, Y), "give eps=8/255"),
+    ("images of NaN", lambda: FGSM(0.1)(MODEL, X * np.nan, Y), "12 of its 12 images contain NaN"),
+    ("images (N, H, W, C)", lambda: FGSM(0.1)(conv(), RGB, Y[:4]), r"x.transpose\(0, 3, 1, 2\)"),
+    ("images of another shape", lambda: FGSM(0.1)(conv(), X, Y), r"x has shape \(12, 1, 28, 28\)"),
+    ("x, y = dataset", lambda: next(iter(TEST)), "take dataset.images and dataset.labels"),
+    ("for x, y in data.batches(dataset)", lambda: [MODEL(x) for x, y in data.batches(TEST, 5)], None),
+    # Models and training
+    ("a model that ends in softmax", lambda: PGD(0.1, steps=2)(softmax, X, Y), "without the softmax"),
+    ("SGD(model.parameters(), lr=)", lambda: nn.optim.SGD(MODEL.parameters(), lr=0.01, momentum=0.9), None),
+    ("Adam([{'params': ...}])", lambda: nn.optim.Adam([{"params": MODEL.parameters()}]), "a model or its parameters"),
+    ("model.train(False)", lambda: MODEL.train(False), None),
+    ("model.cpu()", lambda: MODEL.cpu(), None),
+    ("nn.CrossEntropyLoss()", lambda: nn.CrossEntropyLoss(), r"ops.cross_entropy\(logits, labels\)"),
+    ("tinyadv.optim", lambda: tinyadv.optim, "write nn.optim"),
+    ("nn.load('x.pt')", lambda: nn.load("x.pt"), "model.load_state_dict"),
+    ("accuracy(model, x, y)", lambda: evaluation.accuracy(MODEL, X, Y), r"takes \(model, dataset"),
+    ("accuracy(model, x)", lambda: evaluation.accuracy(MODEL, X), "dataset must be a data.Dataset"),
+    ("robust_accuracy(model, dataset, attack)", lambda: evaluation.robust_accuracy(MODEL, TEST, FGSM(0.1)),
+     "dataset must be a data.Dataset, got FGSM"),
+]
+
+
+@pytest.mark.parametrize(("code", "happens"), [pytest.param(*rest, id=name) for name, *rest in MISTAKES])
+def test_what_a_newcomer_writes_works_or_says_what_to_write(code, happens):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if happens is None:
+            code()
+        else:
+            with pytest.raises((AttributeError, TypeError, ValueError, UserWarning), match=happens):
+                code()
+
+
+def test_there_are_forty_of_them():
+    assert len(MISTAKES) >= 40

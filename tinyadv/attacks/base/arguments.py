@@ -1,0 +1,74 @@
+"""What an attack is given: checked once a run, with errors that say what to give instead."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from tinyadv.backend import Array, is_array, move
+from tinyadv.ops.loss import check_labels
+from tinyadv.random import Streams
+
+
+def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
+                    bounds: tuple[float, float]) -> tuple[Array, Array | None, Streams]:
+    """y and target as arrays where x is, and the streams of an attack; ValueError for what does not fit."""
+    check_images(x, bounds)
+    y = check_classes(y, "y", x)
+    if target is not None:
+        target = check_classes(np.full(len(x), target) if np.isscalar(target) else target, "target", x)
+    streams = seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
+    if len(streams) != len(x):
+        raise ValueError(f"seed must be an integer, or Streams of {len(x)} examples as x has; got {streams!r}")
+    return y, target, streams
+
+
+def check_images(x: Any, bounds: tuple[float, float]) -> None:
+    """ValueError unless x is a floating-point array (N, ...) with all values inside the bounds."""
+    if not is_array(x) or x.dtype.kind != "f" or x.ndim < 2:
+        what = f"{x.dtype} of shape {x.shape}" if is_array(x) else type(x).__name__
+        remedy = "x.numpy()" if what == "Tensor" else "for 8-bit images, x.astype(np.float32) / 255"
+        raise ValueError(f"x must be a floating-point array (N, C, H, W) in {bounds}, got {what}: {remedy}")
+    low, high = bounds
+    if x.size and not (float(x.min()) >= low and float(x.max()) <= high):  # also False for NaN
+        if missing := int((x != x).reshape(len(x), -1).any(axis=1).sum()):
+            raise ValueError(f"x must be numbers, but {missing} of its {len(x)} images contain NaN: leave them out")
+        grey = "for grey levels of 0 to 255, give x / 255; otherwise, " if x.min() >= 0 and 2 < x.max() <= 255 else ""
+        raise ValueError(f"x must lie in bounds={bounds}, got values from {float(x.min())} to {float(x.max())}: {grey}"
+                         "pass the bounds of your data, and normalise inside the model (nn.Normalize)")
+
+
+def check_classes(labels: Any, name: str, x: Array) -> Array:
+    """The labels as an integer array (N,) where x is; ValueError otherwise. Their range shows with the logits."""
+    array = labels if is_array(labels) else np.asarray(labels)
+    if array.dtype.kind not in "iu" or array.shape != (len(x),):
+        one_hot = f": of one-hot labels, take {name}.argmax(axis=1)" if array.ndim == 2 else ""
+        raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "
+                         f"got {array.dtype} of shape {array.shape}{one_hot}")
+    return move(array, like=x)
+
+
+def check_range(logits: Array, y: Array, target: Array | None) -> None:
+    """ValueError unless y and target (N,) are classes of which there are logits (N, K)."""
+    for name, classes in (("y", y), ("target", target)):
+        if classes is not None:
+            check_labels(classes, logits.shape[1], name)
+
+
+def are_probabilities(logits: Array) -> bool:
+    """Whether the rows (N, K) are what a softmax gives: numbers in [0, 1] of sum 1, and not all of them 0 or 1."""
+    inside = ((logits >= 0) & (logits <= 1)).all() and ((logits > 0) & (logits < 1)).any()
+    return bool(inside and (abs(logits.sum(axis=1) - 1) < 1e-3).all())
+
+
+def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
+    """Warn of a budget for each pixel that is in other units than the bounds: 8 or 8/255 for the other."""
+    span, levels = bounds[1] - bounds[0], eps * 255
+    if norm == "linf" and eps >= 2 * span:
+        warnings.warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 "
+                      f"grey levels, give eps={eps:g}/255", stacklevel=5)
+    if norm == "linf" and span == 255 and 0 < eps < 1 and abs(levels - round(levels)) < 1e-6:
+        warnings.warn(f"eps={eps:g} is less than a grey level, as the bounds are {bounds}: give eps={levels:g}",
+                      stacklevel=5)

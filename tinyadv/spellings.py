@@ -1,0 +1,76 @@
+"""What other libraries call things, and what to write here. Errors are the only place where it is shown."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Arguments of torchattacks, foolbox, ART, CleverHans and PyTorch: the name here, or a sentence that says what to do.
+ARGUMENTS = {
+    **dict.fromkeys(("alpha", "eps_step", "eps_iter", "abs_stepsize", "stepsize"), "step_size"),
+    **dict.fromkeys(("max_iter", "nb_iter", "num_steps", "num_iter", "n_iter", "iterations"), "steps"),
+    **dict.fromkeys(("n_queries", "max_queries", "max_eval"), "queries"),
+    **dict.fromkeys(("n_restarts", "num_restarts", "num_random_init"), "restarts"),
+    **dict.fromkeys(("random_init", "rand_init"), "random_start"),
+    **dict.fromkeys(("clip_min", "clip_max", "clip_values"), "bounds"),
+    **dict.fromkeys(("targets", "target_labels", "y_target"), "target"),
+    **dict.fromkeys(("images", "inputs"), "x"),
+    **dict.fromkeys(("model", "estimator", "classifier", "fmodel"),
+                    "the model comes with the call, as in FGSM(eps=0.3)(model, x, y)"),
+    "confidence": "kappa", "eot_iter": "eot", "epsilon": "eps", "labels": "y", "learning_rate": "lr", "mu": "decay",
+    "n_jobs": "workers", "num_workers": "workers", "verbose": "progress",
+    "device": 'the model says where: model.to("cuda")',
+    "epsilons": "an attack has one eps; evaluation.epsilon_curve(model, attack, dataset, epsilons) takes several",
+    "rel_stepsize": "write step_size, in the units of the data: rel_stepsize * eps",
+    "targeted": "give the classes to reach as target=, next to the true classes y, as in attack(model, x, y, target=3)",
+}
+
+# Attributes of modules: what there is instead.
+ATTRIBUTES = {
+    "nn.functional": "tinyadv.ops", "nn.CrossEntropyLoss": "ops.cross_entropy(logits, labels)",
+    "nn.Parameter": "a Tensor that is an attribute of the module", "nn.ModuleList": "a list", "nn.ModuleDict": "a dict",
+    "nn.AdaptiveAvgPool2d": "nn.GlobalAvgPool2d()", "tinyadv.optim": "nn.optim", "tinyadv.save": "nn.save(model, path)",
+    "tinyadv.load": "nn.load(path)", "attacks.CW": "attacks.CarliniWagner", "attacks.APGDT": "APGD(target_classes=9)",
+    "attacks.LinfPGD": 'PGD(eps=0.3, norm="linf")', "attacks.L2PGD": 'PGD(eps=0.3, norm="l2")',
+    "attacks.ProjectedGradientDescent": "attacks.PGD", "attacks.FastGradientMethod": "attacks.FGSM",
+    "attacks.BasicIterativeMethod": "attacks.BIM", "attacks.CarliniL2Method": "attacks.CarliniWagner",
+    "attacks.SquareAttack": "attacks.Square",
+}
+
+
+def check_keywords(name: str, given: Collection[str], known: Collection[str]) -> None:
+    """TypeError for the first argument of a call that is not known; it says what to write instead."""
+    for other in given:
+        if other not in known:
+            meant = ARGUMENTS.get(other, "")
+            remedy = meant if " " in meant else f"write {meant}=" if meant in known else f"it takes {', '.join(known)}"
+            raise TypeError(f"{name} takes no {other}: {remedy}")
+
+
+def spelled(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose TypeError for a foreign or a missing argument says what it takes instead."""
+    signature = inspect.signature(function)
+    shown = [name for name in signature.parameters if name != "self" and not name.startswith("_")]
+    open_ended = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            check_keywords(function.__qualname__, () if open_ended else kwargs, signature.parameters)
+            raise TypeError(f"{function.__qualname__} takes ({', '.join(shown)}): {error}") from None
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def missing(module: str, name: str) -> AttributeError:
+    """The error for an attribute that a module of the library does not have."""
+    meant = ATTRIBUTES.get(f"{module.removeprefix('tinyadv.')}.{name}")
+    return AttributeError(f"module {module!r} has no attribute {name!r}" + (f": write {meant}" if meant else ""))
