@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import conv_cases, images, pool_cases, seeds, sizes
 
 from tinyadv import ops
-from tinyadv.ops import window
+from tinyadv.ops import conv, window
 from tinyadv.shapes import pair, window_counts
 from tinyadv.tensor import Tensor, gradients
 
@@ -51,7 +51,7 @@ def assert_equal(actual, expected):
 
 
 @in_any_layout
-@pytest.mark.parametrize("few_channels", [0, window.FEW_CHANNELS, 1000])
+@pytest.mark.parametrize("few_channels", [0, conv.FEW_CHANNELS, 1000])
 @given(case=conv_cases(), weight_layout=layouts, stride=st.sampled_from([{}, {"stride": 1}]),
        few_terms=st.sampled_from([0, 10**6]))
 def test_conv2d_is_a_loop_over_windows(layout, few_channels, case, weight_layout, stride, few_terms):
@@ -60,8 +60,8 @@ def test_conv2d_is_a_loop_over_windows(layout, few_channels, case, weight_layout
     options = options | stride
     y = ref.conv2d(x, weight, bias, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(window, "FEW_CHANNELS", few_channels)
-        patch.setattr(window, "FEW_TERMS", few_terms)
+        patch.setattr(conv, "FEW_CHANNELS", few_channels)
+        patch.setattr(conv, "FEW_TERMS", few_terms)
         actual = run(ops.conv2d, (LAYOUTS[layout](x), LAYOUTS[weight_layout](weight), bias), wavy_in(layout), options)
     assert_equal(actual, [y, *ref.conv2d_gradients(wavy(y.shape), x, weight, **options)])
 
@@ -99,9 +99,9 @@ def test_the_cheaper_way_is_taken(monkeypatch, filters, channels, few, stride, p
     """
     taken, arrays = [], (np.ones((2, channels, 6, 7)), np.ones((filters, channels, 3, 3)))
     for name, way in (("_correlate", "gathers"), ("_correlate_adjoint", "folds")):
-        kernel = getattr(window, name)
-        monkeypatch.setattr(window, name, lambda *args, kernel=kernel, way=way: taken.append(way) or kernel(*args))
-    monkeypatch.setattr(window, "FEW_CHANNELS", few)
+        kernel = getattr(conv, name)
+        monkeypatch.setattr(conv, name, lambda *args, kernel=kernel, way=way: taken.append(way) or kernel(*args))
+    monkeypatch.setattr(conv, "FEW_CHANNELS", few)
     run(ops.conv2d, arrays, wavy, {"stride": stride, "padding": padding})
     assert taken == [there, back]
 
@@ -112,11 +112,11 @@ def test_the_kernels_are_adjoint_to_each_other(case, seed):
     (x, weight, _), options = case
     stride, padding = pair(options["stride"], "stride", least=1), pair(options["padding"], "padding", least=0)
     size, kernel = x.shape[2:], weight.shape[2:]
-    x = window._inside(x)
-    y = window._correlate(x, weight, window_counts(size, kernel, stride, padding, "conv2d"), stride, padding)
+    x = window.inside(x)
+    y = conv._correlate(x, weight, window_counts(size, kernel, stride, padding, "conv2d"), stride, padding)
     g = np.random.default_rng(seed).standard_normal(y.shape)
-    of_x = window._correlate_adjoint(g, weight, size, stride, padding)
-    of_weight = window._weight_gradient(x, g, kernel, stride, padding)
+    of_x = conv._correlate_adjoint(g, weight, size, stride, padding)
+    of_weight = conv._weight_gradient(x, g, kernel, stride, padding)
     assert (of_x.shape, of_weight.shape) == (x.shape, weight.shape)
     np.testing.assert_allclose([(of_x * x).sum(), (of_weight * weight).sum()], (y * g).sum(), rtol=0, atol=1e-9)
 
@@ -126,7 +126,7 @@ def test_the_kernels_are_adjoint_to_each_other(case, seed):
 def test_stacks_hold_every_row_of_an_output_that_exists_once(h, r, reach, first, stride, count):
     rows = np.arange(h * r * 2).reshape(h, r, 2)
     given, held, found = np.zeros(count, int), np.zeros((count, reach * r), int), np.full((count, reach * r, 2), -1)
-    stacked = list(window._stacks(rows, reach, first, stride, count))
+    stacked = list(conv._stacks(rows, reach, first, stride, count))
     for outputs, terms, stacks in stacked:
         given[outputs] += 1
         held[outputs, terms] += 1
@@ -146,9 +146,9 @@ def test_folding_is_the_adjoint_of_shifting(x, size, stride, padding, seed):
     """<shifted(x), u> = <x, fold(u)> for images (H, C, W, N) and any u; windows side by side included."""
     stride = stride or size
     counts = window_counts((6, 8), size, stride, padding, "shifted")
-    shifted = np.stack(window._shifted(window._padded(x, padding), size, stride, counts))
+    shifted = np.stack(window.shifted(window.padded(x, padding), size, stride, counts))
     u = np.random.default_rng(seed).standard_normal(shifted.shape)
-    folded = window._fold(reversed(u), u[0], (6, 8), size, stride, padding)
+    folded = window.fold(reversed(u), u[0], (6, 8), size, stride, padding)
     assert folded.shape == x.shape
     np.testing.assert_allclose((shifted * u).sum(), (x * folded).sum(), rtol=0, atol=1e-9)
 
@@ -185,7 +185,7 @@ def test_images_keep_their_order_in_memory(case):
     y = ops.relu(ops.conv2d(x, weight, bias, **options))
     size = tuple(min(2, n) for n in y.shape[2:])
     for result in (y, ops.max_pool2d(y, size), ops.avg_pool2d(y, size)):
-        assert np.shares_memory(window._inside(result.data), result.data)
+        assert np.shares_memory(window.inside(result.data), result.data)
 
 
 def test_ties_go_to_the_first_maximum_row_by_row():

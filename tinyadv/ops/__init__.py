@@ -1,5 +1,6 @@
 """The operations, and the one table that binds them to the operators and methods of Tensor."""
 
+from tinyadv.ops.conv import conv2d
 from tinyadv.ops.elementwise import (
     abs,
     add,
@@ -23,8 +24,8 @@ from tinyadv.ops.linear import linear, matmul
 from tinyadv.ops.loss import cross_entropy, log_softmax, mse_loss, softmax
 from tinyadv.ops.movement import broadcast_to, concatenate, flatten, getitem, pad, reshape, transpose
 from tinyadv.ops.normalize import batch_norm
+from tinyadv.ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from tinyadv.ops.reduce import logsumexp, max, mean, min, sum
-from tinyadv.ops.window import avg_pool2d, conv2d, global_avg_pool2d, max_pool2d
 from tinyadv.tensor import Tensor
 
 __all__ = [

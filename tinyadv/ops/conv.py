@@ -1,0 +1,146 @@
+"""Convolution: matrix products with the rows of the images.
+
+In memory images are (H, C, W, N), as window.py says. A row of an image, with all its channels and of the whole batch,
+is then a matrix (C, W·N), and kh rows one below the other are a matrix (kh·C, W·N) without being copied. So a
+convolution gathers only the kw shifted copies of each row that stand for the columns of the kernel, and each row of the
+output is one product with the kh rows that its windows cover. docs/convolution.md derives it line by line.
+"""
+
+import numpy as np
+
+from tinyadv.backend import array_module
+from tinyadv.ops.normalize import channel_sums
+from tinyadv.ops.window import inside, outside, padded
+from tinyadv.shapes import check_channels, check_equal, check_ndim, pair, window_counts
+from tinyadv.tensor import op
+
+# Sums of at most this many terms are made in float64 on a CPU, and rounded once. Flat parts of an image, of which the
+# first layer sees many, then give exactly equal results, whatever their place in a matrix product: which maximum of a
+# pooling window is the first, and so the gradient, does not depend on how the images are batched.
+FEW_TERMS = 32
+
+# BLAS is slow where the left matrix has few rows. So where the result has at most this many channels, and no more than
+# what it is made from, the products are folded (_correlate_adjoint: kw times as many rows), not the images gathered.
+FEW_CHANNELS = 32
+
+
+@op
+def conv2d(x, weight, bias=None, stride=1, padding=0):
+    """The cross-correlation of the images with F kernels: (N, C, H, W), (F, C, kh, kw), (F,) -> (N, F, OH, OW).
+
+    stride, padding: an integer or a (height, width) pair; padding is with zeros, on both sides.
+    Raises ValueError if shapes do not match or the kernel does not fit.
+    """
+    stride, padding = pair(stride, "stride", least=1), pair(padding, "padding", least=0)
+    check_ndim(x.shape, 4, "conv2d", "images of shape (N, C, H, W)")
+    check_ndim(weight.shape, 4, "conv2d", "a weight of shape (F, C, kh, kw)")
+    check_channels(x.shape, weight.shape[1], "conv2d", "the weight's")
+    if bias is not None:
+        check_equal(bias.size, weight.shape[0], "conv2d", "the size of the bias", "the weight's number of filters")
+    size, kernel = x.shape[2:], weight.shape[2:]
+    counts = window_counts(size, kernel, stride, padding, "conv2d")
+    # With stride 1 a correlation is the adjoint of another, of the flipped kernel, in a frame of kernel - 1 - padding.
+    flipped = weight[:, :, ::-1, ::-1].swapaxes(0, 1)  # (C, F, kh, kw)
+    frame = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
+    two_ways, (f, c) = stride == (1, 1) and min(frame) >= 0, weight.shape[:2]
+    folds_back, folds_forth = c <= min(f, FEW_CHANNELS), f <= min(c, FEW_CHANNELS) and weight[0].size > FEW_TERMS
+
+    def x_vjp(g):
+        if two_ways and not folds_back:
+            return outside(_correlate(inside(g), flipped, size, stride, frame))
+        return outside(_correlate_adjoint(inside(g), weight, size, stride, padding))
+
+    if two_ways and folds_forth:
+        y = _correlate_adjoint(inside(x), flipped, counts, stride, frame)
+    else:
+        y = _correlate(inside(x), weight, counts, stride, padding)
+    if bias is not None:
+        y += bias.repeat(y[0, 0].size).reshape(y.shape[1:])  # written out: NumPy adds long runs twice as fast
+    return outside(y), x_vjp, lambda g: _weight_gradient(inside(x), inside(g), kernel, stride, padding), channel_sums
+
+
+def _gather(x, kw, count, stride, padding, dtype):
+    """The kw shifted copies of every row: x (H, C, W, N) -> (H, kw·C, OW·N), as they meet the kernel's columns."""
+    x = padded(x, (0, padding))
+    (h, c, _, n), (sh, sc, sw, sn) = x.shape, x.strides
+    as_strided = array_module(x).lib.stride_tricks.as_strided
+    copies = as_strided(x, (h, kw, c, count, n), (sh, sw, sc, sw * stride, sn))
+    return copies.astype(dtype, order="C", copy=False).reshape(h, kw * c, count * n)
+
+
+def _stacks(rows, reach, first, stride, count):
+    """(outputs, terms, stacks), which together cover every output row once; rows (H, R, L): R lines of L numbers each.
+
+    Output row q is made of the `reach` rows from first + q·stride on, which lie one below the other in memory: stacks
+    (outputs, terms, L) is a view. Rows outside of the image are zero, and left out: terms are the lines that exist.
+    """
+    h, r, length = rows.shape
+    low = min(count, max(0, -(first // stride)))  # the output rows from here on,
+    high = max(low, min(count, (h - reach - first) // stride + 1))  # up to here, have all their rows
+    if low < high:
+        as_strided, (s_row, s_line, s_number) = array_module(rows).lib.stride_tricks.as_strided, rows.strides
+        shape, strides = (high - low, reach * r, length), (s_row * stride, s_line, s_number)
+        yield slice(low, high), slice(0, reach * r), as_strided(rows[first + low * stride :], shape, strides)
+    for q in (*range(low), *range(high, count)):
+        top = first + q * stride
+        start, stop = max(0, top), max(0, top, min(h, top + reach))
+        terms = slice((start - top) * r, (stop - top) * r)
+        yield slice(q, q + 1), terms, rows[start:stop].reshape(1, (stop - start) * r, length)
+
+
+def _multiply_rows(matrix, rows, reach, first, stride, y):
+    """y[q] = matrix @ the stack of rows that output row q is made of: (M, reach·R), (H, R, L), y (count, M, L)."""
+    for outputs, terms, stacks in _stacks(rows, reach, first, stride, len(y)):
+        array_module(rows).matmul(matrix[:, terms], stacks, out=y[outputs])
+
+
+def _correlate(x, weight, counts, stride, padding):
+    """x (H, C, W, N) with weight (F, C, kh, kw) -> (OH, F, OW, N): columns gathered, then a product for each row."""
+    xp, (f, c, kh, kw), n = array_module(x), weight.shape, x.shape[3]
+    y = xp.empty((counts[0], f, counts[1] * n), xp.result_type(x, weight))
+    few = isinstance(x, np.ndarray) and c * kh * kw <= FEW_TERMS
+    dtype = np.float64 if few else y.dtype
+    columns = _gather(x, kw, counts[1], stride[1], padding[1], dtype)
+    matrix = weight.transpose(0, 2, 3, 1).reshape(f, -1).astype(dtype, copy=False)  # (F, kh·kw·C)
+    _multiply_rows(matrix, columns, kh, -padding[0], stride[0], y)
+    return y.reshape(counts[0], f, counts[1], n)
+
+
+def _correlate_adjoint(g, weight, size, stride, padding):
+    """The adjoint of _correlate in x: g (OH, F, OW, N) -> (H, C, W, N): a product for each row, then columns folded."""
+    xp, (f, c, _, kw), (_, _, ow, n) = array_module(g), weight.shape, g.shape
+    image = xp.zeros((size[0], c, size[1], n), xp.result_type(g, weight))
+    g = g.reshape(len(g), f, ow * n)
+    for phase in range(stride[0]):  # the rows phase, phase + stride, ... of the image meet the same rows of the kernel
+        rows = image[phase :: stride[0]]
+        shift, tap = divmod(phase + padding[0], stride[0])
+        taps = weight[:, :, tap :: stride[0]][:, :, ::-1]  # (F, C, reach, kw), in the order in which rows of g follow
+        reach = taps.shape[2]
+        matrix = taps.transpose(3, 1, 2, 0).reshape(kw * c, reach * f)
+        products = xp.empty((len(rows), kw * c, ow * n), image.dtype)
+        _multiply_rows(matrix, g, reach, shift - reach + 1, 1, products)
+        products = products.reshape(len(rows), kw, c, ow, n)
+        for j in range(kw):
+            outputs, inputs = _meeting(j, size[1], ow, stride[1], padding[1])
+            rows[:, :, inputs] += products[:, j, :, outputs]
+    return image
+
+
+def _weight_gradient(x, g, kernel, stride, padding):
+    """The adjoint of _correlate in its weight: the sum over all rows of columns · gᵀ."""
+    xp, c, (oh, f, ow, n) = array_module(x), x.shape[1], g.shape
+    columns = _gather(x, kernel[1], ow, stride[1], padding[1], g.dtype)  # (H, kw·C, OW·N)
+    g = g.reshape(oh, f, ow * n).swapaxes(1, 2)
+    gradient = xp.zeros((kernel[0] * kernel[1] * c, f), g.dtype)
+    for outputs, terms, stacks in _stacks(columns, kernel[0], -padding[0], stride[0], oh):
+        for stack, upstream in zip(stacks, g[outputs], strict=True):  # nothing is made that is larger than the weights
+            gradient[terms] += stack @ upstream
+    return gradient.reshape(*kernel, c, f).transpose(3, 2, 0, 1)
+
+
+def _meeting(tap, size, count, stride, padding):
+    """(outputs, inputs), slices of columns: output q meets input q·stride + tap - padding, if that is in the image."""
+    offset = tap - padding
+    start = max(0, -(offset // stride))
+    stop = max(start, min(count, (size - 1 - offset) // stride + 1))
+    return slice(start, stop), slice(start * stride + offset, max(0, (stop - 1) * stride + offset + 1), stride)
