@@ -55,6 +55,15 @@ def problems(draw, dtypes=(np.float32, np.float64), reaches=(0, 1e-9, 0.5, 1, 1.
 
 
 @every_norm
+def test_a_float32_of_numpy_as_a_budget_is_exact_too(norm):
+    """It must not make the arithmetic of the projection one of 32 bits."""
+    eps, rng = np.float32(0.3), np.random.default_rng(0)
+    x, far = rng.random((2, 2000, 1, 3, 4))
+    points = ball_class(norm)(x, eps, (0.0, 1.0)).project(far)
+    assert max(length(norm, row) for row in points - x) <= float(eps)
+
+
+@every_norm
 @given(problem=problems())
 def test_a_projected_point_is_inside(xp, norm, problem):
     """In float64 and without tolerance, whichever way the norm is summed up."""

@@ -19,7 +19,7 @@ class Ball:
     """What the balls share. x: (N, ...), inside the bounds; eps: the radius; bounds: (low, high) of the data."""
 
     def __init__(self, x: Array, eps: float, bounds: tuple[float, float]):
-        self.x, self.eps, self.bounds = x, eps, bounds
+        self.x, self.eps, self.bounds = x, float(eps), bounds  # a float32 of NumPy would round what follows
         self.low = _inward(bounds[0], x.dtype, math.inf)
         self.high = _inward(bounds[1], x.dtype, -math.inf)
 
