@@ -26,6 +26,7 @@ from tinyadv.attacks import (
     Square,
     Transfer,
 )
+from tinyadv.attacks.base.balls import L2Ball, LinfBall
 from tinyadv.backend import array_module
 
 
@@ -188,6 +189,24 @@ def shown(attack, model, x, y, **options):
     points = []
     attack(model, x, y, batch_size=len(x), callback=lambda step: points.append(step.points), **options)
     return np.array(points)
+
+
+def stepped(ball, points, g, size):
+    """The points (N, ...) after a step of steepest ascent, written out for one image at a time; bounds (0, 1)."""
+    found = []
+    for point, slope in zip(points, g, strict=True):
+        if isinstance(ball, LinfBall):
+            step = size * np.sign(slope)
+        elif isinstance(ball, L2Ball):
+            step = size * slope / np.linalg.norm(slope)
+        else:
+            step, left = np.zeros_like(point), size
+            for k in np.argsort(-abs(slope).ravel()):
+                room = 1 - point.flat[k] if slope.flat[k] > 0 else point.flat[k]
+                step.flat[k] = np.sign(slope.flat[k]) * min(room, left)
+                left -= abs(step.flat[k])
+        found.append(point + step)
+    return ball.project(np.array(found))
 
 
 def rows(x):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tinyadv import nn
-from tinyadv.attacks import BIM, MIFGSM, PGD
+from tinyadv.attacks import APGD, BIM, FGSM, MIFGSM, PGD
 from tinyadv.attacks.base.balls import ball_class
 
 torch = pytest.importorskip("torch")
@@ -25,6 +25,7 @@ pytest.importorskip("art")
 from art.attacks import evasion as art  # noqa: E402
 from art.attacks.evasion.projected_gradient_descent import projected_gradient_descent_pytorch as art_pgd  # noqa: E402
 from art.estimators.classification import PyTorchClassifier  # noqa: E402
+from peers import trained  # noqa: E402
 
 pytestmark = pytest.mark.parity
 torch.set_num_threads(1)
@@ -202,3 +203,27 @@ def test_every_step_of_its_kin_is_the_same(attack, peer):
     theirs, _ = watched(network, lambda network: peer(attack, network, x, y, eps, step_size, steps))
     ours, _ = shown(attack(eps, step_size, steps), model, x, y, None)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE[dtype])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return trained(60)
+
+
+@pytest.mark.parametrize("eps", [10, 50, 5000])
+def test_in_l1_fewer_images_are_left_than_by_the_peer(digits, eps):
+    """Its step is along g over its l1 norm, which the bounds cut off. Without a limit nothing is left by either."""
+    ours, theirs, x, y = digits
+    torch.manual_seed(0)
+
+    def left(attack):
+        return 1 - attack.run(ours, x, y).success.mean()
+
+    def left_by_peer(attack):
+        model = foolbox.PyTorchModel(theirs, bounds=(0, 1))
+        return 1 - attack(model, torch.from_numpy(x), torch.from_numpy(y), epsilons=eps)[2].numpy().mean()
+
+    step, walk = left_by_peer(foolbox.attacks.L1FastGradientAttack()), left_by_peer(foolbox.attacks.L1PGD())
+    assert left(FGSM(eps, "l1")) <= step + 0.1
+    for kind in (BIM, MIFGSM, PGD, APGD):
+        assert left(kind(eps, norm="l1")) <= (walk + 0.05 if eps < 5000 else 0)

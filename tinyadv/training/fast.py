@@ -44,7 +44,7 @@ class _OneStep(PGD):
 
     def perturb(self, batch: Batch) -> Array:
         x = batch.ball.random(batch.streams)
-        return x + self._reach * self.eps * batch.ball.steepest(batch.gradient(x, candidate=False))
+        return batch.ball.step(x, batch.gradient(x, candidate=False), self._reach * self.eps)
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,6 @@ class Free(Method):
         own, rest = np.concatenate([delta[:len(images)], np.zeros_like(images[len(delta):])]), delta[len(images):]
         for _ in range(self.replays):
             update = scene.update(valid.project(images + own), labels, self.losses, slope=True)
-            own = free.project(own + eps * free.steepest(update.slope))
+            own = free.step(own, update.slope, eps)
         scene.memory["perturbation"] = np.concatenate([own, rest])
         return update

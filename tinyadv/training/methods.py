@@ -171,7 +171,7 @@ class _Divergence(PGD):
         x = ball.project(batch.x + move(1e-3 * batch.streams.normal(batch.x.shape[1:]), batch.x))
         for _ in range(self.steps):  # KL is the cross entropy of p, but for the entropy of p, which is constant
             g = batch.evaluate(x, lambda logits: ops.cross_entropy(logits, p, "none"), candidate=False)[2]
-            x = ball.project(x + step_size * ball.steepest(g))
+            x = ball.step(x, g, step_size)
         return x
 
 

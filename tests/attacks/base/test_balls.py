@@ -151,9 +151,56 @@ def test_the_steepest_direction_attains_the_dual_norm(xp, norm, seed, dtype, sha
 
 
 @every_norm
+@given(problem=problems(), size=st.sampled_from([0, 1e-9, 0.3, 2.5, 40, 1e6, 1e300]), ties=st.booleans())
+def test_no_step_of_that_length_inside_the_bounds_gains_more(xp, norm, problem, size, ties):
+    """In a ball that is no limit, from its points: sum |g| m, over moves 0 <= m <= room, of which there are `size`.
+
+    An upper limit of all such sums is, for each t >= 0, t * size + sum max(|g| - t, 0) * room: the greatest sum is the
+    least of these (duality of linear programs), and that t is 0 or one of the |g|. An l2 step is steepest without
+    bounds, and then clipped, as in the literature: there it is only as long as it should be.
+    """
+    x, _, bounds, g = problem
+    g = np.rint(3 * g / abs(g).max(initial=1)).astype(x.dtype) if ties else g
+    moved = ball_class(norm)(xp.asarray(x), 1e6, bounds).step(xp.asarray(x), xp.asarray(g), size)
+    for image, slope, step in zip(x, g, to_host(moved).astype(np.float64) - x, strict=True):
+        room = np.where(slope > 0, bounds[1] - image.astype(np.float64), image.astype(np.float64) - bounds[0])
+        slope = slope.astype(np.float64)
+        rounding = 2 * image.size * float(np.spacing(x.dtype.type(max(map(abs, bounds)))))
+        assert length(norm, step) <= size + rounding
+        assert (step * slope >= 0).all()
+        assert not step[slope == 0].any()
+        if norm == "l1":
+            limits = [t * size + (np.maximum(abs(slope) - t, 0) * room).sum() for t in [0, *abs(slope).ravel()]]
+            assert (slope * step).sum() >= min(limits) - rounding * (abs(slope).max() + min(limits))
+        elif norm == "linf":
+            np.testing.assert_allclose(abs(step), np.minimum(size, room) * (slope != 0), rtol=0, atol=rounding)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+@given(problem=problems())
+def test_the_longest_step_reaches_the_bounds_at_every_slope(norm, problem):
+    x, _, bounds, g = problem
+    ball = ball_class(norm)(x, 1e300, bounds)
+    corner = np.where(g == 0, x, np.where(g > 0, ball.high, ball.low))
+    spacing = np.spacing(x.dtype.type(max(map(abs, bounds))))  # x + (bound - x) is rounded
+    np.testing.assert_allclose(ball.step(x, g, 1e300), corner, rtol=0, atol=spacing)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@every_norm
+def test_no_step_is_too_long_for_the_dtype(norm, dtype):
+    """1e6 is more than a float16 holds, 1e300 more than a float32."""
+    x, g = np.full((2, 1, 3, 3), 0.5, dtype), np.ones((2, 1, 3, 3), dtype)
+    for size in (1e6, 1e300, math.inf, np.array([1e6, 1e300])):
+        assert (ball_class(norm)(x, 1e300, (0, 1)).step(x, g, size) == 1).all()
+
+
+@every_norm
 @pytest.mark.parametrize("shape", [(2, 1, 3, 3), (0, 1, 3, 3)])
 def test_without_a_slope_there_is_no_direction(xp, norm, shape):
     assert not to_host(ball_class(norm).steepest(xp.zeros(shape, np.float32))).any()
+    x = xp.zeros(shape, np.float32)
+    assert not to_host(ball_class(norm)(x, 0.3, (0, 1)).step(x, x, 0.3)).any()
 
 
 @every_norm

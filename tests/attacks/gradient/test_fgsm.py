@@ -55,6 +55,25 @@ def test_no_corner_of_the_box_or_random_point_is_worse_for_two_classes(norm, see
     assert loss(model, others, np.repeat(y, 500)).max() <= reached * (1 + 1e-9)
 
 
+@given(seed=seeds, eps=st.sampled_from([0.3, 3.0, 8.0, 5000.0]))
+def test_in_l1_it_is_the_best_point_of_the_ball_and_the_bounds_for_two_classes(seed, eps):
+    """Where many pixels are full: by the dual of that linear program, as in the tests of the balls."""
+    weight, model, x, y = problem(seed, classes=2)
+    x_adv = FGSM(eps, "l1")(model, x, y)
+    slope = np.where(y[:, None] == 0, weight[1] - weight[0], weight[0] - weight[1])
+    room = np.where(slope > 0, 1 - x.reshape(len(x), -1), x.reshape(len(x), -1))
+    prices = np.pad(abs(slope), ((0, 0), (1, 0)))[:, :, None]  # t, for each pixel's slope
+    limits = prices[..., 0] * eps + (np.maximum(abs(slope)[:, None] - prices, 0) * room[:, None]).sum(axis=2)
+    gain = ((x_adv - x).reshape(len(x), -1) * slope).sum(axis=1)
+    np.testing.assert_allclose(gain, limits.min(axis=1), rtol=1e-6)
+
+
+@given(seed=seeds)
+def test_without_a_limit_every_pixel_goes_to_its_bound_in_l1_as_in_linf(seed):
+    _, model, x, y = problem(seed, classes=3)
+    assert FGSM(5000, "l1")(model, x, y).tobytes() == FGSM(1, "linf")(model, x, y).tobytes()
+
+
 @given(seed=seeds, eps=st.sampled_from([8 / 255, 0.3, 0.9]), dtype=st.sampled_from([np.float32, np.float64]))
 def test_the_formulas_of_the_papers(seed, eps, dtype):
     """clip(x + eps * sign(grad CE(y))), and clip(x - eps * sign(grad CE(target))), up to the rounding of the box."""

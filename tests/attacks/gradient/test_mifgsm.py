@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from attack_cases import dense, images, labels, shown
+from attack_cases import dense, images, labels, shown, stepped
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
@@ -30,7 +30,7 @@ def test_every_step_is_that_of_the_paper(norm, seed, decay, targeted):
             classes = target if targeted else y
             (g,) = gradients(ops.cross_entropy(model(leaf), classes[i : i + 1], "sum"), [leaf])
             momentum = decay * momentum + (-g if targeted else g) / abs(g).sum()
-            expected = ball.project(now + eps / steps * ball.steepest(momentum))
+            expected = stepped(ball, now, momentum, eps / steps)
             np.testing.assert_allclose(then, expected, rtol=0, atol=1e-9)
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from attack_cases import dense, images, labels, shown
+from attack_cases import dense, images, labels, shown, stepped
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
@@ -31,7 +31,7 @@ def test_every_step_is_the_formula(norm, seed, eps, targeted):
     points = shown(PGD(eps, steps=6, norm=norm), model, x, y, target=target, seed=2)
     for now, then in pairwise(points):
         g = -slope(model, now, target) if targeted else slope(model, now, y)
-        expected = ball.project(now + 2.5 * eps / 6 * ball.steepest(g))
+        expected = stepped(ball, now, g, 2.5 * eps / 6)
         np.testing.assert_allclose(then, expected, rtol=0, atol=1e-9)
 
 

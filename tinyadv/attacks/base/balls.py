@@ -14,6 +14,8 @@ import numpy as np
 from tinyadv.backend import Array, array_module, move
 from tinyadv.random import Streams
 
+_FAR = 0.25  # of the largest number that there is: the longest step, so that no sum with it overflows
+
 
 class Ball:
     """What the balls share. x: (N, ...), inside the bounds; eps: the radius; bounds: (low, high) of the data."""
@@ -36,6 +38,11 @@ class Ball:
     def steepest(g: Array) -> Array:
         """Among the directions of norm 1 (N, ...) the one along which <g, .> grows the most; 0 where g is 0."""
         raise TypeError("a Ball is linf, l2 or l1")
+
+    def step(self, points: Array, g: Array, size: float | Array) -> Array:
+        """The points (N, ...) moved by `size`, a number or (N,), in the direction of steepest ascent, and projected."""
+        size = array_module(g).asarray(size, np.float64).clip(0, _FAR * float(np.finfo(g.dtype).max)).astype(g.dtype)
+        return self.project(points + column(size, points) * self.steepest(g))
 
     def project(self, points: Array) -> Array:
         """The points (N, ...) inside the ball and the bounds, of x's dtype; unchanged if already there, x where NaN."""
@@ -140,6 +147,16 @@ class L1Ball(RoundBall):
     def distance(perturbation: Array) -> Array:
         return abs(_rows(perturbation.astype(np.float64))).sum(axis=1)
 
+    def step(self, points: Array, g: Array, size: float | Array) -> Array:
+        """One pixel would be full long before a large step is used up: then the pixel of the next largest |g| moves.
+
+        Of all steps of that length inside the bounds this one gains the most, were the loss linear.
+        """
+        xp, wide = array_module(points), points.astype(np.float64)
+        room = xp.where(g == 0, 0, xp.where(g > 0, self.high - wide, wide - self.low))
+        moves = fill(abs(_rows(g)), _rows(room), _rows(xp.ones_like(room)), xp.asarray(size, np.float64).reshape(-1, 1))
+        return self.project(wide + xp.sign(g) * moves.reshape(g.shape))
+
     @staticmethod
     def steepest(g: Array) -> Array:
         """All on the (first) pixel of the largest |g|, which is where the l1 norm allows the largest gain."""
@@ -176,6 +193,19 @@ class L1Ball(RoundBall):
         cuts = np.sort(streams.uniform((size,)), axis=1)
         signs = np.sign(streams.uniform((size,), -1, 1))
         return (np.diff(cuts, axis=1, prepend=0) * signs).reshape(-1, *shape)
+
+
+def fill(worth: Array, room: Array, price: Array, budget: Array) -> Array:
+    """(N, D): how far each pixel moves, one after the other, that of the largest worth (N, D) first.
+
+    Each moves as far as its room (N, D), until the budget (N, 1) is spent, at a price (N, D) for a move of 1.
+    """
+    xp = array_module(room)
+    order = xp.argsort(-worth, axis=1, kind="stable")  # of equal ones the first: on any machine
+    price, room = (xp.take_along_axis(array, order, axis=1) for array in (price, room))
+    spent = xp.pad((price * room).cumsum(axis=1)[:, :-1], ((0, 0), (1, 0)))  # before each
+    moves = xp.minimum(xp.maximum(budget - spent, 0) / _or_one(price), room)
+    return xp.take_along_axis(moves, xp.argsort(order, axis=1), axis=1)
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}

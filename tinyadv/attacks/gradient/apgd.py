@@ -87,7 +87,7 @@ class APGD(Attack):
                 way.go_back(halved)
                 rises, last, f_max_last = 0 * rises, k, way.f_max
             alpha = 0.75 if k else 1.0  # the weight of the new step, the rest is that of the last one
-            z = ball.project(way.x + column(eta, way.x) * ball.steepest(way.g))
+            z = ball.step(way.x, way.g, eta)
             before, way.x = way.x, ball.project(way.x + alpha * (z - way.x) + (1 - alpha) * (way.x - before))
 
     @staticmethod

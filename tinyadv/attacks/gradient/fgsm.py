@@ -17,8 +17,9 @@ class FGSM(Attack):
 
     x_adv = x + eps * steepest(grad of the loss at x), clipped to the bounds: the sign of the gradient for "linf"
     (Goodfellow et al. 2015, arXiv:1412.6572, section 4), the gradient over its norm for "l2" (the fast gradient
-    method), all on the pixel of the largest slope for "l1". With `target=` the loss of the target class is
-    lowered instead: the one-step target class method (Kurakin et al. 2017, arXiv:1611.01236, eq. 3).
+    method). For "l1" the pixel of the largest slope moves to its bound, then the next, until eps is spent. With
+    `target=` the loss of the target class is lowered instead: the one-step target class method (Kurakin et al. 2017,
+    arXiv:1611.01236, eq. 3).
 
     eps: the budget, in the units of the data, >= 0; norm: "linf", "l2" or "l1".
     """
@@ -27,8 +28,7 @@ class FGSM(Attack):
     norm: str = "linf"
 
     def perturb(self, batch: Batch) -> Array:
-        direction = batch.ball.steepest(batch.gradient(batch.x, candidate=False))
-        return batch.ball.project(batch.x + self.eps * direction)
+        return batch.ball.step(batch.x, batch.gradient(batch.x, candidate=False), self.eps)
 
 
 def least_likely_class(model: Callable, x: Array) -> Array:

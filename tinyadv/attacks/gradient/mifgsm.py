@@ -45,5 +45,5 @@ class MIFGSM(Attack):
             grad = batch.gradient(x, candidate=x is not batch.x)
             size = L1Ball.distance(grad)
             g = self.decay * g + grad / column(size + (size == 0), grad)  # a gradient of 0 adds 0
-            x = ball.project(x + step_size * ball.steepest(g))
+            x = ball.step(x, g, step_size)
         return x

@@ -46,7 +46,7 @@ class PGD(Attack):
         x = ball.random(batch.streams) if self.random_start else batch.x
         for _ in range(self.steps):
             g = batch.gradient(x, candidate=x is not batch.x)
-            x = ball.project(x + step_size * ball.steepest(g))
+            x = ball.step(x, g, step_size)
         return x
 
 

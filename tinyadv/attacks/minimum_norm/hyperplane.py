@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from tinyadv.attacks.base.balls import L1Ball, L2Ball, LinfBall, column
+from tinyadv.attacks.base.balls import L1Ball, L2Ball, LinfBall, column, fill
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin
 from tinyadv.backend import Array, array_module
@@ -67,7 +67,7 @@ def way(norm: str, x: Array, lead: Array, slope: Array, low: Array, high: Array)
     w = xp.where(w > NEGLIGIBLE, w, 0)
     room = _rows(xp.where(toward > 0, high - wide, wide - low)) * (w > 0)
     need = abs(lead.astype(np.float64)) / (largest + (largest == 0))[:, 0]
-    length = _greedily(w, room, need) if norm == "l1" else _together(w, room, need, w if norm == "l2" else w > 0)
+    length = fill(w, room, w, need[:, None]) if norm == "l1" else _together(w, room, need, w if norm == "l2" else w > 0)
     return xp.sign(toward) * length.reshape(shape)
 
 
@@ -83,16 +83,6 @@ def _together(w: Array, room: Array, need: Array, pace: Array) -> Array:
     t = (need - full[last]) / (speed[last] + (speed[last] == 0))
     t = xp.where(passed < w.shape[1], t, end[:, -1])[:, None]
     return xp.where(ends <= t, room, t * pace)
-
-
-def _greedily(w: Array, room: Array, need: Array) -> Array:
-    """(n, D): one pixel after the other, that of the largest w first, moves as far as the bounds and the need allow."""
-    xp = array_module(w)
-    order = (-w).argsort(axis=1)
-    w, room = (xp.take_along_axis(array, order, axis=1) for array in (w, room))
-    left = xp.maximum(need[:, None] - _before(w * room), 0)
-    length = xp.minimum(left / (w + (w == 0)), room)
-    return xp.take_along_axis(length, order.argsort(axis=1), axis=1)
 
 
 def _before(values: Array) -> Array:
