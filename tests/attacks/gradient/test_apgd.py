@@ -90,7 +90,7 @@ def sparse_route(eps, steps, f, x, start):
 
 @every_norm
 @given(seed=seeds, steps=st.sampled_from([1, 7, 30, 60]), loss=st.sampled_from(["cross_entropy", "margin", "dlr"]),
-       eps=st.sampled_from([0.02, 0.4, 2.0]), rho=st.sampled_from([0.5, 0.75]), targeted=st.booleans())
+       eps=st.sampled_from([0.02, 0.4, 1.9]), rho=st.sampled_from([0.5, 0.75]), targeted=st.booleans())
 def test_every_step_is_that_of_the_paper(norm, seed, steps, loss, eps, rho, targeted):
     """For one image: in a batch, matrix products are rounded otherwise, which decides where the loss stays the same."""
     model, x, y = dense(SHAPE, 5, np.float64, scale=6, seed=seed), images(1, SHAPE, np.float64, seed), labels(1)
