@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from attack_cases import cnn, dense, every_attack, images, labels, predictions, stage, targeted_or_not
+from PIL import Image
 
-from tinyadv import __version__, nn
+from tinyadv import __version__, driver, nn
 from tinyadv.attacks import FGSM, PGD, Attack, AttackResult, MultiAttack, Transfer
 from tinyadv.attacks.base.parameters import UnknownAttack
 from tinyadv.nn.archive import StateError, read, write
@@ -189,7 +190,8 @@ def test_the_numbers_for_a_table(targeted):
     }
     assert row.pop("attack")["parameters"]["eps"] == 0.05
     assert row == pytest.approx(expected)
-    assert f"{result.success.sum()} of 9 succeeded; accuracy {before.mean():.4g}" in result.summary()
+    rate = f"{result.success.mean():.1%}"
+    assert f"{result.success.sum()} of 9 succeeded ({rate}); accuracy {before.mean():.4g}" in str(result)
 
 
 def test_where_nothing_succeeds_there_is_no_distance():
@@ -199,3 +201,55 @@ def test_where_nothing_succeeds_there_is_no_distance():
         assert result.to_json()["median_distance"] is None
         assert "distance where it did: median -, largest -" in result.summary()
         json.dumps(result.to_json(), allow_nan=False)
+
+
+# Images of 8 bits in files
+
+
+def read_pngs(folder):
+    """The levels (N, C, H, W) in the files of a folder, and the classes in their names: (N,) and (N,)."""
+    files = sorted(folder.iterdir())
+    levels = np.stack([np.atleast_3d(np.asarray(Image.open(file))).transpose(2, 0, 1) for file in files])
+    y, found = np.array([file.stem.split("-")[1::2] for file in files]).astype(int).T
+    return levels, y, found
+
+
+@targeted_or_not
+@pytest.mark.parametrize(("channels", "bounds"), [(1, (0.0, 1.0)), (3, (0, 255)), (3, (-1.0, 1.0))])
+def test_images_in_files_succeed_just_where_it_is_said(channels, bounds, targeted, tmp_path):
+    (low, high), shape = bounds, (channels, 6, 5)
+    model, x = dense(shape, 5, scale=6 / (high - low)), (images(60, shape) * (high - low) + low).astype(np.float32)
+    y = predictions(model, x)
+    attack = PGD(0.01 * (high - low), steps=4, bounds=bounds)
+    result = attack.run(model, x, y, target=(y + 1) % 5 if targeted else None)
+    survived = result.save_images(tmp_path / "new" / "folder", model)
+    levels, classes, found = read_pngs(tmp_path / "new" / "folder")
+    again = driver.logits(model, (low + levels.astype(float) * (high - low) / 255).astype(np.float32)).argmax(axis=1)
+    np.testing.assert_array_equal(classes, y)
+    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(survived, result.reached(again))
+    assert 0 < survived.sum() < 60
+
+
+def test_images_of_8_bits_need_no_model_and_come_back_as_they_were(tmp_path):
+    x = np.rint(images(9) * 255).astype(np.float32) / 255
+    y = predictions(cnn(), x)
+    result = PGD(8.01 / 255, steps=3).run(cnn(), x, y, quantize=True)
+    np.testing.assert_array_equal(result.save_images(tmp_path), result.success)
+    levels, _, found = read_pngs(tmp_path)
+    np.testing.assert_array_equal(levels.astype(np.float32) / 255, result.x_adv)
+    np.testing.assert_array_equal(found, result.predictions)
+
+
+def test_images_that_cannot_be_saved_are_refused_and_nothing_is_written(tmp_path):
+    result = FGSM(0.01).run(cnn(), images(3), labels(3))
+    with pytest.raises(ValueError, match=r"3 of 3 images are not on the 256 levels.*give the model.*quantize=True"):
+        result.save_images(tmp_path / "new")
+    vectors = FGSM(0.01).run(dense((6,), 3), images(3, (6,)), labels(3, 3))
+    with pytest.raises(ValueError, match=r"\(N, C, H, W\), C = 1 or 3.* \(3, 6\)"):
+        vectors.save_images(tmp_path / "new", dense((6,), 3))
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine.png").touch()
+    with pytest.raises(ValueError, match="folder must be new or empty"):
+        result.save_images(tmp_path, cnn())
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.png"]

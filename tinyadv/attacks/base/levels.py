@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from tinyadv.attacks.base.balls import Ball, column
 from tinyadv.backend import Array, array_module
 
 STEPS = 255  # from low to high
+
+
+def to_levels(points: Array, bounds: tuple[float, float]) -> Array:
+    """The numbers, 0 to 255 in float64, of the levels that are nearest to the points (N, ...)."""
+    xp, low, step = array_module(points), bounds[0], (bounds[1] - bounds[0]) / STEPS
+    return xp.clip(xp.rint((points.astype(np.float64) - low) / step), 0, STEPS)
+
+
+def from_levels(numbers: Array, bounds: tuple[float, float], dtype: np.dtype) -> Array:
+    """The pixels, in the dtype, of the levels of these numbers."""
+    return (bounds[0] + numbers * (bounds[1] - bounds[0]) / STEPS).astype(dtype)
+
+
+def write_pngs(folder: str | Path, names: list[str], numbers: np.ndarray) -> None:
+    """One PNG for each name, of the levels (N, C, H, W) of 0 to 255, C = 1 or 3, in a folder that is new or empty."""
+    from PIL import Image
+
+    if numbers.ndim != 4 or numbers.shape[1] not in (1, 3):
+        raise ValueError(f"a PNG has images (N, C, H, W), C = 1 or 3, and these are of shape {numbers.shape}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ValueError(f"folder must be new or empty, and {folder} holds files: name another one")
+    for name, image in zip(names, numbers.astype(np.uint8).transpose(0, 2, 3, 1), strict=True):
+        Image.fromarray(image.squeeze(axis=2) if image.shape[2] == 1 else image).save(folder / f"{name}.png")
 
 
 def quantize(ball: Ball, points: Array) -> Array:
@@ -18,17 +45,12 @@ def quantize(ball: Ball, points: Array) -> Array:
     those pixels of an image that rounding moves the most, by rising sixteenths of a level, until the image is inside.
     A pixel of x that is on no level stays as it is if the budget holds no level for it.
     """
-    xp, x = array_module(points), ball.x
-    low, step = ball.bounds[0], (ball.bounds[1] - ball.bounds[0]) / STEPS
-
-    def level(number: Array) -> Array:
-        return (low + number * (ball.bounds[1] - ball.bounds[0]) / STEPS).astype(x.dtype)
-
-    number = xp.clip(xp.rint((points.astype(np.float64) - low) / step), 0, STEPS)
-    nearest = level(number)
+    xp, x, step = array_module(points), ball.x, (ball.bounds[1] - ball.bounds[0]) / STEPS
+    number = to_levels(points, ball.bounds)
+    nearest = from_levels(number, ball.bounds, x.dtype)
     first, last = xp.minimum(x, points), xp.maximum(x, points)
     towards = x
-    for candidate in (level(number + xp.sign(x - points)), nearest):
+    for candidate in (from_levels(number + xp.sign(x - points), ball.bounds, x.dtype), nearest):
         towards = xp.where((first <= candidate) & (candidate <= last), candidate, towards)
     moved = abs(nearest.astype(np.float64) - points)
     rounded = xp.where((ball.low <= nearest) & (nearest <= ball.high), nearest, towards)

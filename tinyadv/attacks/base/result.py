@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyadv import driver
+from tinyadv.attacks.base import levels
 from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe, restore
 from tinyadv.backend import VERSION, Array, is_array, to_host
 from tinyadv.nn import archive
@@ -98,9 +100,10 @@ class AttackResult:
     def summary(self) -> str:
         """A few lines: the attack, its successes and their distances, what it took, the table, the warnings."""
         row = self.to_json()
+        rate = f" ({self.success.mean():.1%})" if len(self.y) else ""
         lines = [
             str(self.attack),
-            f"{row['succeeded']} of {row['examples']} succeeded; accuracy {number(row['accuracy'])}, "
+            f"{row['succeeded']} of {row['examples']} succeeded{rate}; accuracy {number(row['accuracy'])}, "
             f"robust accuracy {number(row['robust_accuracy'])}",
             f"{self.norm} distance where it did: median {number(row['median_distance'])}, "
             f"largest {number(row['largest_distance'])}",
@@ -113,6 +116,31 @@ class AttackResult:
                                     for name, left, broken, seconds, forwards, backwards in self.table)])
         lines += [f"warning: {text}" for text in self.warnings]
         return "\n  ".join(lines)
+
+    __str__ = summary
+
+    def save_images(self, folder: str | Path, model: Callable | None = None) -> np.ndarray:
+        """Write each image to a PNG of 8 bits, and return which of them succeed as they are read back: (N,) bool.
+
+        folder: a new or an empty one. The file 00003-7-as-2.png holds image 3, of class 7, which is classified as 2.
+        model: the one that was attacked. Rounding to 8 bits can undo an attack, and add up to half a level to each
+            pixel, so the rounded images are shown to it again. Without a model the images must be on the 256 levels
+            already, as those of `run(..., quantize=True)` are: then nothing changes.
+        Raises ValueError for images that are not (N, C, H, W), C = 1 or 3, and for those that need a model.
+        """
+        attack, x = self.attack, to_host(self.x_adv)
+        parameters = attack.parameters if isinstance(attack, UnknownAttack) else vars(attack)
+        bounds = parameters.get("bounds", (0.0, 1.0))
+        numbers = levels.to_levels(x, bounds)
+        read, predictions = levels.from_levels(numbers, bounds, x.dtype), self.predictions
+        if model is not None:
+            predictions = driver.logits(model, read).argmax(axis=1)
+        elif (changed := (read != x).reshape(len(x), -1).any(axis=1)).any():
+            raise ValueError(f"{changed.sum()} of {len(x)} images are not on the 256 levels of a PNG: give the model, "
+                             "to see which of them succeed when rounded, or attack with run(..., quantize=True)")
+        names = [f"{i:05}-{y}-as-{found}" for i, (y, found) in enumerate(zip(self.y, predictions, strict=True))]
+        levels.write_pngs(folder, names, numbers)
+        return self.reached(predictions)
 
     def save(self, path: str | Path) -> None:
         """Write all of it to an .npz file, which is whole or not there at all."""
