@@ -1,5 +1,7 @@
 """What the operations must compute, written in NumPy as plainly as possible and as slowly as it comes."""
 
+import math
+
 import numpy as np
 
 from tinyadv.shapes import pair
@@ -31,7 +33,16 @@ def mse_loss(x, y, reduction="mean"):
 
 
 def linear(x, weight, bias=None):
-    return np.stack([weight @ row for row in x]) + (0 if bias is None else bias)
+    return np.apply_along_axis(lambda row: weight @ row, -1, x) + (0 if bias is None else bias)
+
+
+def layer_norm(x, weight, bias):
+    rows = [(row - row.mean()) / np.sqrt(row.var() + 1e-5) for row in x.reshape(-1, x.shape[-1])]
+    return np.reshape(rows, x.shape) * weight + bias
+
+
+def gelu(x):
+    return x * np.vectorize(lambda each: math.erfc(-each / math.sqrt(2)) / 2, otypes=[float])(x)
 
 
 def batch_norm(x, weight, bias, mean=None, variance=None, eps=1e-5):

@@ -12,6 +12,7 @@ NETWORKS = {name: getattr(models, name) for name in (
     "SmallCNN", "LeNet", "MadryCNN", "ThresholdCNN", "MnistResNet", "CifarCNN", "BaseCNN", "ResNet20", "MadryResNet")}
 NARROW = {  # the large ones, with few filters
     "PreActResNet18": partial(models.PreActResNet18, width=8),
+    "VisionTransformer": partial(models.VisionTransformer, (3, 16, 12), 4, 8, 2, 2, 12),
     "ResNet": partial(models.ResNet, "bottleneck", (1, 2, 1), 10, True, 8),
     "resnet18": partial(models.resnet18, 10, small_images=True, width=8),
     "resnet50": partial(models.resnet50, 10, small_images=True, width=8),
@@ -28,7 +29,9 @@ COUNTS = [  # as the sources print them, or as they follow from PyTorch's networ
     (partial(models.LeNet, image_shape=(3, 32, 32)), 83_126),
     (models.MnistResNet, 152_202), (models.CifarCNN, 551_466), (models.BaseCNN, 814_570), (models.ResNet20, 269_722),
     (models.MadryResNet, 464_154), (partial(models.MadryResNet, width=10), 45_901_914),
-    (models.PreActResNet18, 11_172_170),
+    (models.PreActResNet18, 11_172_170), (models.VisionTransformer, 811_146),
+    (partial(models.VisionTransformer, (1, 28, 28), 7, 64, 4, 4, 128), 139_018),
+    (partial(models.VisionTransformer, (3, 224, 224), 16, 192, 12, 3, 768, 1000), 5_717_416),
     *((partial(network, **options), count) for network, counts in (
         (models.resnet18, (11_689_512, 11_181_642, 11_173_962)),
         (models.resnet50, (25_557_032, 23_528_522, 23_520_842)),
@@ -79,7 +82,7 @@ def test_the_summary_lists_the_layers_and_counts_the_parameters(model, capsys):
     leaves = [(name, module) for name, module in made.named_modules() if len(list(module.named_modules())) == 1]
     assert list(names) == [f"{name} ({type(module).__name__})" for name, module in leaves]
     assert outputs[-1] == "(N, 10)"
-    assert sum(int(count.replace(",", "")) for count in counts) == size(made)
+    assert [int(count.replace(",", "")) for count in counts] == [size(module) for _, module in leaves]
 
 
 def test_the_parameters_are_those_of_the_described_networks():

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import (
+    GELU,
     AdaptiveAvgPool2d,
     AvgPool2d,
     BatchNorm2d,
     Conv2d,
     Dropout,
     Flatten,
+    LayerNorm,
     Linear,
     MaxPool2d,
     Module,
@@ -166,6 +168,47 @@ def densenet(counts, growth, small):
                  avgpool=AdaptiveAvgPool2d(1), flatten=Flatten(), classifier=Linear(channels, 10))
 
 
+class Attention(Module):
+    """timm.layers.Attention."""
+
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.qkv, self.proj, self.heads = Linear(dim, 3 * dim), Linear(dim, dim), heads
+
+    def forward(self, x):
+        n, t, d = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        x = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(n, t, d))
+
+
+class Block(Named):
+    """timm.models.vision_transformer.Block."""
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class VisionTransformer(Module):
+    """timm.models.vision_transformer.VisionTransformer."""
+
+    def __init__(self, shape, patch, dim, depth, heads, hidden):
+        super().__init__()
+        self.cls_token = torch.nn.Parameter(torch.randn(1, 1, dim))
+        self.pos_embed = torch.nn.Parameter(torch.randn(1, shape[1] * shape[2] // patch**2 + 1, dim))
+        self.patch_embed = Named(proj=Conv2d(shape[0], dim, patch, patch))
+        self.blocks = Sequential(*(Block(
+            norm1=LayerNorm(dim, eps=1e-6), attn=Attention(dim, heads), norm2=LayerNorm(dim, eps=1e-6),
+            mlp=Named(fc1=Linear(dim, hidden), act=GELU(), fc2=Linear(hidden, dim))) for _ in range(depth)))
+        self.norm, self.head = LayerNorm(dim, eps=1e-6), Linear(dim, 10)
+
+    def forward(self, x):
+        x = self.patch_embed(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
 SMALL, LARGE = (3, 32, 32), (3, 48, 40)
 TWINS = {  # name: (ours, theirs, image); few filters, and few pixels
     "resnet18": (partial(models.resnet18, 10, width=8), partial(resnet, BasicBlock, (2, 2, 2, 2), 8, False), LARGE),
@@ -179,6 +222,9 @@ TWINS = {  # name: (ours, theirs, image); few filters, and few pixels
     "vgg16 small": (partial(models.vgg16, 10, width=4, small_images=True), partial(vgg, False, 4, True), SMALL),
     "vgg16_bn": (partial(models.vgg16_bn, 10, width=4), partial(vgg, True, 4, False), (3, 224, 224)),
     "vgg16_bn small": (partial(models.vgg16_bn, 10, width=4, small_images=True), partial(vgg, True, 4, True), SMALL),
+    "VisionTransformer": (models.VisionTransformer, partial(VisionTransformer, SMALL, 4, 128, 6, 4, 256), SMALL),
+    "VisionTransformer, of MNIST": (partial(models.VisionTransformer, (1, 28, 28), 7, 64, 4, 4, 128),
+                                    partial(VisionTransformer, (1, 28, 28), 7, 64, 4, 4, 128), (1, 28, 28)),
     "densenet121": (partial(models.densenet121, 10, growth=4), partial(densenet, (6, 12, 24, 16), 4, False), LARGE),
     "densenet121 small": (partial(models.densenet121, 10, growth=4, small_images=True),
                           partial(densenet, (6, 12, 24, 16), 4, True), SMALL),

@@ -64,7 +64,8 @@ def test_max_pooling_gives_the_gradient_of_a_tie_to_the_same_element():
 @pytest.mark.parametrize(("ours", "theirs"), [
     (nn.ReLU(), torch_nn.ReLU()), (nn.LeakyReLU(), torch_nn.LeakyReLU()), (nn.LeakyReLU(0.2), torch_nn.LeakyReLU(0.2)),
     (nn.Tanh(), torch_nn.Tanh()), (nn.Sigmoid(), torch_nn.Sigmoid()), (nn.Flatten(), torch_nn.Flatten()),
-    (nn.AdaptiveAvgPool2d(3), torch_nn.AdaptiveAvgPool2d(3)), (nn.AdaptiveAvgPool2d(7), torch_nn.AdaptiveAvgPool2d(7)),
+    (nn.GELU(), torch_nn.GELU()), (nn.AdaptiveAvgPool2d(3), torch_nn.AdaptiveAvgPool2d(3)),
+    (nn.AdaptiveAvgPool2d(7), torch_nn.AdaptiveAvgPool2d(7)),
     (nn.GlobalAvgPool2d(), lambda x: torch_nn.functional.adaptive_avg_pool2d(x, 1).flatten(1)),
 ], ids=lambda layer: type(layer).__name__)
 def test_layers_without_parameters(ours, theirs):

@@ -22,12 +22,13 @@ from tinyadv.nn.layers import (
 )
 from tinyadv.nn.module import Module
 from tinyadv.nn.state import load, save
+from tinyadv.nn.transformer import GELU, Attention, LayerNorm
 from tinyadv.spellings import missing
 
 __all__ = [
-    "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten", "GlobalAvgPool2d", "LeakyReLU",
-    "Linear", "MaxPool2d", "Module", "Normalize", "ReLU", "Sequential", "Sigmoid", "Standardize", "StateError", "Tanh",
-    "init", "load", "optim", "save",
+    "GELU", "AdaptiveAvgPool2d", "Attention", "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten",
+    "GlobalAvgPool2d", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Module", "Normalize", "ReLU", "Sequential",
+    "Sigmoid", "Standardize", "StateError", "Tanh", "init", "load", "optim", "save",
 ]
 
 

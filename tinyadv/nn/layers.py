@@ -41,7 +41,7 @@ class Sequential(Module):
 
 
 class Linear(Module):
-    """x @ weight.T + bias: (N, in_features) -> (N, out_features)."""
+    """x @ weight.T + bias: (N, in_features) -> (N, out_features), or of tokens (N, T, in_features)."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *,
                  init: str = "pytorch", rng: Rng = None):

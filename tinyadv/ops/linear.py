@@ -34,15 +34,23 @@ def matmul(x, y):
 
 @op
 def linear(x, weight, bias=None):
-    """x @ weight.T + bias: (N, in), (out, in), (out,) -> (N, out).
+    """x @ weight.T + bias: (N, in), (out, in), (out,) -> (N, out), or (N, T, in) -> (N, T, out).
 
     The result is a transposed view of (out, N), so that the batch stays last in memory (see window.py).
     """
-    check_ndim(x.shape, 2, "linear", "x of shape (N, in)")
+    if x.ndim != 3:
+        check_ndim(x.shape, 2, "linear", "x of shape (N, in)")
     check_ndim(weight.shape, 2, "linear", "a weight of shape (out, in)")
-    check_equal(x.shape[1], weight.shape[1], "linear", f"the features of x {x.shape}", f"the weight's {weight.shape}")
+    check_equal(x.shape[-1], weight.shape[1], "linear", f"the features of x {x.shape}", f"the weight's {weight.shape}")
+    shape = x.shape[:-1]
+    x = x.reshape(-1, x.shape[-1])  # of (N, T, in) that `linear` has made this is a view, too
     y = weight @ x.T  # (out, N)
     if bias is not None:
         check_equal(bias.size, weight.shape[0], "linear", "the size of the bias", "the weight's number of outputs")
         y += bias[:, None]
-    return y.T, lambda g: (weight.T @ g.T).T, lambda g: g.T @ x, lambda g: g.sum(axis=0)
+
+    def rows(g):
+        return g.reshape(-1, len(weight))
+
+    return (y.T.reshape(*shape, len(weight)), lambda g: (weight.T @ rows(g).T).T.reshape(*shape, x.shape[1]),
+            lambda g: rows(g).T @ x, lambda g: rows(g).sum(axis=0))

@@ -1,4 +1,4 @@
-"""Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167)."""
+"""Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) and layer normalisation (arXiv:1607.06450)."""
 
 from tinyadv.backend import array_module
 from tinyadv.parallel import all_reduce
@@ -51,6 +51,27 @@ def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
     y = x * _per_channel(scale, x)
     y += _per_channel(shift, x)
     return y, x_vjp, lambda g: sums(g)[1], lambda g: sums(g)[0]
+
+
+@op
+def layer_norm(x, weight, bias, eps=1e-5):
+    """weight * (x - mean) / sqrt(variance + eps) + bias along the last axis of x (..., D); weight and bias (D,).
+
+    Ba et al. 2016, arXiv:1607.06450, of the (biased) variance.
+    """
+    check_equal(x.shape[-1], weight.shape[0], "layer_norm", "the last axis of x", "the size of the weight")
+    z = x - x.mean(axis=-1, keepdims=True)
+    inverse = ((z * z).mean(axis=-1, keepdims=True) + eps) ** -0.5
+    z *= inverse
+
+    def x_vjp(g):
+        g = g * weight
+        y = g - g.mean(axis=-1, keepdims=True)
+        y -= z * (g * z).mean(axis=-1, keepdims=True)
+        y *= inverse
+        return y
+
+    return z * weight + bias, x_vjp, lambda g: g * z, lambda g: g
 
 
 def channel_sums(*factors):
