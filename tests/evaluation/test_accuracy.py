@@ -154,6 +154,20 @@ def test_a_curve_passes_its_options_and_the_targets_of_those_that_are_left_on(te
         assert curve == {0.5: (smaller & larger).mean(), 0.25: smaller.mean()}
 
 
+@given(data_sets, st.lists(budgets, min_size=1, max_size=4, unique=True), seeds, attacks)
+def test_the_images_of_an_epsilon_curve_are_within_each_budget_and_leave_its_accuracy(test, epsilons, seed, attack):
+    before = test.images.copy()
+    curve, found = evaluation.epsilon_curve(pixels, attack, test, epsilons, seed=seed, return_images=True)
+    assert curve == evaluation.epsilon_curve(pixels, attack, test, epsilons, seed=seed)
+    assert list(found) == list(curve)
+    right = evaluation.predict(pixels, test.images) == test.labels
+    for eps, x_adv in found.items():
+        assert evaluation.validate(x_adv, test.images, eps=eps, norm=attack.norm).passed
+        np.testing.assert_array_equal(x_adv[~right], test.images[~right])
+        assert (right & (evaluation.predict(pixels, x_adv) == test.labels)).mean() == curve[eps]
+    np.testing.assert_array_equal(test.images, before)
+
+
 def test_an_epsilon_curve_shows_the_model_only_what_is_right_still():
     test, shown = dataset(60), []
 

@@ -39,26 +39,30 @@ def robust_accuracy(model: Callable, attack: Attack, dataset: Dataset, *, seed: 
 
 @spelled
 def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: Sequence[float], *, seed: int = 0,
-                  target: Any = None, **options: Any) -> dict[float, float]:
+                  target: Any = None, return_images: bool = False, **options: Any) -> Any:
     """{eps: robust accuracy} for each eps, in the order given; all else is as in `robust_accuracy`.
 
     An adversarial image within one budget is also within every larger one. So the budgets are tried from the smallest
     up, each only on the images that are still classified correctly, and the curve never rises.
     attack: one that has an eps, or is made of such attacks. Raises ValueError for others, before anything runs.
+    return_images: return a pair: this dict, and {eps: images like dataset.images}. An image that the model gets wrong
+        as it is stays so; one that a smaller eps has broken is the one from there.
     """
     _check(dataset)
     if attack.minimum_norm:
         raise ValueError(f"attack must have an eps to vary, got {attack}, a minimum-norm attack: use security_curve, "
                          "which needs only one run of it")
     attacks = {float(eps): attack.with_eps(float(eps)) for eps in epsilons}  # all checked before the first runs
-    robust, curve = np.arange(len(dataset)), {}
+    robust, curve, x_adv, found = np.arange(len(dataset)), {}, dataset.images.copy(), {}
     for eps in sorted(attacks):
         left, goal = dataset[robust], target if target is None or np.isscalar(target) else target[robust]
         result = attacks[eps].run(model, left.images, left.labels, target=goal, seed=Streams(seed, robust),
                                   skip_misclassified=True, **options)
+        x_adv[robust] = result.x_adv
         robust = robust[result.predictions == left.labels]
-        curve[eps] = len(robust) / len(dataset)
-    return {eps: curve[eps] for eps in attacks}
+        curve[eps], found[eps] = len(robust) / len(dataset), x_adv.copy() if return_images else None
+    curve, found = ({eps: each[eps] for eps in attacks} for each in (curve, found))
+    return (curve, found) if return_images else curve
 
 
 @spelled
