@@ -1,6 +1,7 @@
 """What goes into an attack and comes out of it: wrong arguments, hyper-parameters, callbacks, progress, results."""
 
 import pickle
+import re
 from dataclasses import MISSING, FrozenInstanceError, fields, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from attack_cases import (
     images,
     labels,
     name,
+    predictions,
     rows,
     stage,
     targeted_or_not,
@@ -25,7 +27,8 @@ from attack_cases import (
 )
 
 from tinyadv import Tensor, attacks, ops
-from tinyadv.attacks import FAB, FGSM, PGD, Attack
+from tinyadv.attacks import FAB, FGSM, PGD, Attack, BoundaryAttack
+from tinyadv.attacks.base import attack as base
 
 
 def with_pixel(value):
@@ -202,6 +205,15 @@ def test_the_losses_that_a_callback_sees_are_the_objective():
         attack.run(model, x, y, target=goal, callback=steps.append, batch_size=9)
         np.testing.assert_allclose(steps[0].losses, expected, atol=1e-12)
         assert (steps[0].points == x).all()
+
+
+def test_progress_moves_within_a_shard(capsys, monkeypatch):
+    """A bar that waits for the end of a shard would be silent for minutes."""
+    monkeypatch.setattr(base, "SHOWN_EVERY", 0)
+    x = images(4)
+    BoundaryAttack(queries=300).run(cnn(), x, predictions(cnn(), x), batch_size=4, progress=True)
+    err = capsys.readouterr().err
+    assert re.search(r"BoundaryAttack\(queries=300\), step \d+: +0%\| +\| 0/4", err)
 
 
 def test_progress_is_a_bar_on_standard_error_that_ends(capsys):

@@ -53,16 +53,20 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
         raise ValueError(f"attack must have an eps to vary, got {attack}, a minimum-norm attack: use security_curve, "
                          "which needs only one run of it")
     attacks = {float(eps): attack.with_eps(float(eps)) for eps in epsilons}  # all checked before the first runs
-    robust, curve, x_adv, found = np.arange(len(dataset)), {}, dataset.images.copy(), {}
+    robust, x_adv = np.arange(len(dataset)), dataset.images.copy()
+    curve: dict[float, float] = {}
+    found: dict[float, np.ndarray] = {}
     for eps in sorted(attacks):
         left, goal = dataset[robust], target if target is None or np.isscalar(target) else target[robust]
         result = attacks[eps].run(model, left.images, left.labels, target=goal, seed=Streams(seed, robust),
                                   skip_misclassified=True, **options)
         x_adv[robust] = result.x_adv
         robust = robust[result.predictions == left.labels]
-        curve[eps], found[eps] = len(robust) / len(dataset), x_adv.copy() if return_images else None
-    curve, found = ({eps: each[eps] for eps in attacks} for each in (curve, found))
-    return (curve, found) if return_images else curve
+        curve[eps] = len(robust) / len(dataset)
+        if return_images:
+            found[eps] = x_adv.copy()
+    curve = {eps: curve[eps] for eps in attacks}
+    return (curve, {eps: found[eps] for eps in attacks}) if return_images else curve
 
 
 @spelled

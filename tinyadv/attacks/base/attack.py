@@ -31,6 +31,8 @@ from tinyadv.random import Streams
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor, no_grad
 
+SHOWN_EVERY = 0.5  # seconds, in which a progress bar tells of the steps within a shard
+
 
 @dataclass(frozen=True)
 class Attack(Parameters):
@@ -115,7 +117,7 @@ class Attack(Parameters):
                 bar.set_postfix_str(f"{result.success.sum() / bar.n:.1%} succeeded")
 
         work = partial(self.shard, model, skip_misclassified=skip_misclassified, quantize=quantize,
-                       scored=_report or progress, report=callback and partial(_report_to, callback, threading.Lock()))
+                       scored=_report or progress, report=_reports(callback, bar, str(self)))
         with bar:
             driver.run(work, model, (x, y, target, streams), put, batch_size=batch_size, workers=workers)
         return replace(result, seconds=time.perf_counter() - started)
@@ -179,6 +181,19 @@ class Attack(Parameters):
             batch.consider(points)
 
 
-def _report_to(callback: Callable[[Step], None], lock: threading.Lock, step: Step) -> None:
-    with lock:
-        callback(replace(step, points=step.points.copy()))  # a copy: the points may yet be returned
+def _reports(callback: Callable[[Step], None] | None, bar: Any, name: str) -> Callable[[Step], None] | None:
+    """What hears of every step: the callback, and the bar every so often; None if there is neither."""
+    if callback is None and bar.disable:
+        return None
+    lock, shown = threading.Lock(), time.monotonic()
+
+    def report(step: Step) -> None:
+        nonlocal shown
+        with lock:
+            if not bar.disable and time.monotonic() >= shown + SHOWN_EVERY:
+                shown = time.monotonic()
+                bar.set_description_str(f"{name}, step {step.index + 1:,}: ")
+            if callback is not None:
+                callback(replace(step, points=step.points.copy()))  # a copy: the points may yet be returned
+
+    return report
