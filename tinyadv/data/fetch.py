@@ -95,17 +95,20 @@ def decompressed(raw: bytes, largest: int, whole: bool = True) -> bytes:
     """
     if not raw.startswith(b"\x1f\x8b"):
         return raw
-    limit, size = largest + whole, int.from_bytes(raw[-4:], "little")  # what gzip itself says, at its end
+    limit, unpacked = largest + whole, io.BytesIO()
+    unpacked.seek(min(limit, int.from_bytes(raw[-4:], "little") + 1))  # the size, as gzip says it at its end
+    unpacked.write(b"0")  # room for all of it at once, or it would be copied as it grows
+    unpacked.seek(0)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
-            content = file.read(min(limit, size + 1))
-            if more := file.read(min(1, limit - len(content))):  # several files in one
-                content += more + file.read(limit - len(content) - 1)
+            while piece := file.read(min(1 << 16, limit - unpacked.tell())):
+                unpacked.write(piece)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"it is not a whole gzip file ({error})") from error
-    if len(content) > largest:
+    if unpacked.tell() > largest:
         raise ValueError(f"it decompresses to more than the {largest:,} bytes that are expected")
-    return content
+    unpacked.truncate()
+    return unpacked.getvalue()
 
 
 def _verified(raw: bytes, sha256: str, size: int) -> bytes:
