@@ -217,6 +217,7 @@ CRAFTED = {
     "dropouts": lambda h, a: h.update(dropouts=[]), "no dropouts": lambda h, a: h.update(dropouts={}),
     "another attribute": lambda h, a: h["dropouts"]["4"].update(p=0.9),
     "another module": lambda h, a: h["dropouts"].update({"1": {"calls": 0, "seed": 0}}),
+    "another module in its place": lambda h, a: h["dropouts"].update({"5x": h["dropouts"].pop("4")}),
     "calls": lambda h, a: h["dropouts"]["4"].update(calls=-1), "seed": lambda h, a: h["dropouts"]["4"].update(seed="1"),
     "steps": lambda h, a: a.update({"optimizer/steps": np.array(-1)}),
     "float steps": lambda h, a: a.update({"optimizer/steps": np.array(1.0)}),

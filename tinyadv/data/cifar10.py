@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .fetch import ROUNDS, DataUnavailable, _download, _write_atomically, fetch
+from .fetch import ROUNDS, DataUnavailable, fetch, receive, write_atomically
 from .loader import Dataset
 
 NAME = "cifar-10-batches-bin"
@@ -89,7 +89,7 @@ def _fill_cache() -> None:
     tried = []
     for _ in range(ROUNDS):
         try:
-            archive = _download(url, size)
+            archive = receive(url, size)
         except OSError as error:
             tried.append(str(error))
             continue
@@ -106,7 +106,7 @@ def _fill_cache() -> None:
             for file in FILES:
                 member = files.extractfile(f"{NAME}/{file}")
                 assert member is not None  # the archive is the one that is expected
-                _write_atomically(cache / file, member.read())
+                write_atomically(cache / file, member.read())
     except OSError as error:
         raise DataUnavailable(f"the cache {cache} cannot be written: {error}") from error
 

@@ -63,11 +63,11 @@ def _fetch_file(file: str, sha256: str, size: int, local: list[Path], cache: Pat
             if cached.is_dir():
                 raise OSError("is a folder, where a file must be: remove it")
             try:
-                content = _verified(_download(url, size), sha256, size)
+                content = _verified(receive(url, size), sha256, size)
             except (OSError, ValueError) as error:
                 tried[url] = str(error)
             else:
-                _write_atomically(cached, content)
+                write_atomically(cached, content)
                 return content
     except OSError as error:
         tried[str(cached)] = f"cannot be written: {_reason(error)}"
@@ -133,10 +133,11 @@ def _read(path: Path, size: int) -> bytes:
     return path.read_bytes()
 
 
-def _download(url: str, size: int) -> bytes:
-    """The bytes that the server sends. A thread receives them, so that the whole download can have a deadline.
+def receive(url: str, size: int) -> bytes:
+    """The bytes that the server sends for a file of `size` bytes; OSError if it sends more, or takes too long.
 
-    (No timeout of requests does that: looking up the host name has none, and that of reading restarts at each packet.)
+    A thread receives them, so that the whole download can have a deadline. (No timeout of requests does that: looking
+    up the host name has none, and that of reading restarts at each packet.)
     """
     import requests  # it comes with pooch
     from tqdm import tqdm
@@ -144,7 +145,7 @@ def _download(url: str, size: int) -> bytes:
     answer, failures, late = io.BytesIO(), [], threading.Event()
     largest, seconds = _packed(size), START + size / SLOWEST
 
-    def receive() -> None:
+    def work() -> None:
         try:
             with requests.get(url, stream=True, timeout=TIMEOUT) as response:
                 response.raise_for_status()
@@ -158,7 +159,7 @@ def _download(url: str, size: int) -> bytes:
         except Exception as error:  # from requests, urllib3, or a content-length that is not a number
             failures.append(error)
 
-    thread = threading.Thread(target=receive, daemon=True)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
         thread.join(seconds)
@@ -171,7 +172,8 @@ def _download(url: str, size: int) -> bytes:
     return answer.getvalue()
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write the file, which is whole or not there at all."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:  # on the same disk, as a rename must be
         part = Path(scratch) / path.name
         part.write_bytes(content)

@@ -93,7 +93,8 @@ class State:
                         **{name: values[name] for name in (*cls._NUMBERS, *cls._ARRAYS)})
             state._check(groups["model"], model)
             modules, kept = dict(model.named_modules()), header["dropouts"]
-            if [own.keys() for own in kept.values()] != [own.keys() for own in _dropouts(model).values()] or not all(
+            if {name: own.keys() for name, own in kept.items()} != {
+                    name: own.keys() for name, own in _dropouts(model).items()} or not all(
                     _is_count(value) for own in kept.values() for value in own.values()):
                 raise ValueError(f"its dropouts {kept}")
             optimizer.load_state_dict(groups["optimizer"])
