@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +88,7 @@ class Endless(PGD):
 
     def perturb(self, batch):
         if Endless.first:
-            signal.raise_signal(signal.SIGINT)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # as the terminal does
             while True:
                 batch.gradient(batch.x)
         return super().perturb(batch)
