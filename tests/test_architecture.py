@@ -3,11 +3,17 @@
 import ast
 import io
 import re
+import sys
 import tokenize
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from tinyadv.attacks import PGD
+from tinyadv.models import MadryCNN
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "tinyadv"
@@ -122,6 +128,30 @@ def test_no_file_is_too_long(module):
 def test_the_core_can_be_read_in_one_sitting():
     core = [LIBRARY / "tensor.py", *(LIBRARY / "ops").glob("*.py")]
     assert sum(code_lines(path.read_text(encoding="utf-8")) for path in core) <= LARGEST_CORE
+
+
+def test_an_image_climbs_twice_at_most_on_its_way_to_the_convolution_and_back():
+    """In any chain of calls below PGD.run: from the driver up to the attack, and from a Tensor up to its operation."""
+    chains = set()
+
+    def follow(frame, event, argument):
+        chain = []
+        while event == "call" and frame is not None:
+            if (name := frame.f_code.co_filename).startswith(f"{LIBRARY}/"):
+                chain.append(".".join(Path(name).relative_to(ROOT).with_suffix("").parts))
+            frame = frame.f_back
+        chains.add(tuple(chain[::-1]))
+
+    x, model = np.full((1, 1, 28, 28), 0.5, np.float32), MadryCNN(seed=0)
+    sys.setprofile(follow)
+    try:
+        PGD(0.3, steps=1).run(model, x, np.zeros(1, int), workers=1)
+    finally:
+        sys.setprofile(None)
+    ways = [chain[chain.index("tinyadv.attacks.base.attack"):] for chain in chains if "tinyadv.ops.conv" in chain]
+    climbs = {chain: sum(FLOORS[part(a)] < FLOORS[part(b)] for a, b in pairwise(chain)) for chain in ways}
+    assert {chain for chain in ways if "tinyadv.attacks.gradient.pgd" in chain}
+    assert set(climbs.values()) == {2}
 
 
 # The tools above
