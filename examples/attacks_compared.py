@@ -6,6 +6,7 @@ budget, the others look for the nearest point. The last line says whether the fi
 the accuracy of the former and the distance of the latter. Half an hour on two cores; --images 100 is enough to see it.
 """
 
+import sys
 from math import inf
 
 import numpy as np
@@ -26,8 +27,10 @@ COLUMNS = 8  # of the figure
 
 def main(options):
     train, test = mnist_or_digits(options.limit)
-    model = slide_cnn(train, test, options)
+    if options.image >= len(test):
+        sys.exit(f"--image must be below {len(test):,}, the number of test images")
     one, many = test[options.image], test[:options.images]
+    model = slide_cnn(train, test, options)
 
     shape = (-(-len(ATTACKS) // COLUMNS), 2, COLUMNS)  # rows of images, each above its noise
     pictures, captions = np.full((*shape, *one.images.shape[1:]), np.nan), np.full(shape, "", object)

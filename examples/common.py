@@ -1,12 +1,14 @@
-"""What the examples share: the digits, the network of fgsm_mnist.py, ready trained, and the options of all."""
+"""What the examples share: the digits, the network of fgsm_mnist.py, ready trained, and saved tables."""
 
-import argparse
 import json
 import re
 import sys
 import time
 from pathlib import Path
 from textwrap import indent
+
+from options import arguments as arguments
+from options import at_least as at_least
 
 from tinyadv import backend, data, evaluation, models, nn, training
 from tinyadv.nn.table import percent, table
@@ -15,11 +17,11 @@ STARTED = time.perf_counter()
 
 
 def mnist_or_digits(limit):
-    """The training and the test set of MNIST or, where it is not to be had, of the built-in digits."""
+    """The training and the test set of MNIST or, where it cannot be found, of the built-in digits."""
     try:
         train, test = data.mnist()
     except data.DataUnavailable as error:
-        print(f"{error}\n\nMNIST is not to be had here: going on with the built-in digits instead.\n")
+        print(f"{error}\n\nMNIST was not found: going on with the built-in digits instead.\n")
         train, test = data.digits()
     print(f"{train[:limit]}\n{test[:limit]}\n")
     return train[:limit], test[:limit]
@@ -45,36 +47,3 @@ def conclude(options, dataset, tables, verdict):
              "seconds": round(time.perf_counter() - STARTED), "machine": backend.describe().splitlines()}
     options.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(f"{dataset.name}  figure: {options.out}\n{dataset.name}  {verdict}")
-
-
-def arguments(description, out, **networks):
-    """A parser of the options that all examples have; without a network of the zoo for an option, --epochs too."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    for name, default in networks.items():
-        parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="a network of models.zoo")
-    if not networks:
-        parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
-    parser.add_argument("--limit", type=at_least(1, int), default=60_000, help="images of each set, at most")
-    parser.add_argument("--device", type=device, default="cpu", help="where to compute: cpu or cuda")
-    parser.add_argument("--seed", type=at_least(0, int), default=42, help="of initial weights and all else drawn")
-    parser.add_argument("--out", type=Path, default=out, help="file of the figure")
-    return parser
-
-
-def at_least(low, kind):
-    """An argparse type: a finite number of this kind, from `low` up."""
-    def number(text):
-        if low <= (value := kind(text)) < float("inf"):
-            return value
-        raise argparse.ArgumentTypeError(f"must be a number >= {low}, got {text}")
-    return number
-
-
-def device(name):
-    """An argparse type: a device that is there."""
-    try:
-        nn.Linear(1, 1).to(name)
-    except (RuntimeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from error  # it says what is missing
-    return name

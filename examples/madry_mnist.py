@@ -43,7 +43,7 @@ def main(options):
         given = {name: value for name in ("epochs", "seed") if (value := getattr(options, name)) is not None}
         numbers, seed = settings["training"] | given, given.get("seed", settings["model"]["seed"])
         model, attack, how = recipe(settings, seed, options.device)
-    except (TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         sys.exit(f"{options.config}: {error}")
     train, test = mnist_or_digits(options.limit)
     held_out = max(1, min(settings["held_out"], len(train) // 5))

@@ -109,7 +109,7 @@ def test_an_unknown_device_is_refused(device):
 )
 def test_cuda_that_is_not_there_is_an_error_with_a_remedy(monkeypatch, cupy, reason):
     monkeypatch.setitem(sys.modules, "cupy", cupy)  # None makes the import fail
-    remedy = r'install CuPy with `pip install "tinyadv\[cuda12\]"` .*, or use device="cpu"'
+    remedy = r'install CuPy with `pip install "cupy-cuda12x\[ctk\]"` .*, or use device="cpu"'
     with pytest.raises(RuntimeError, match=f"^CUDA was asked for, but {reason}: {remedy}$"):
         to_device(np.ones(1), "cuda")
     assert re.search(f"GPU: none. CUDA was asked for, but {reason}", describe())
@@ -127,6 +127,24 @@ def test_the_description_lists_what_there_is(monkeypatch):
         assert fact in text
     monkeypatch.delenv("OPENBLAS_CORETYPE")
     assert "OPENBLAS_CORETYPE: not set (OpenBLAS chooses)" in describe()
+
+
+def test_the_remedy_for_a_missing_gpu_installs_what_the_extras_do():
+    """From a clone or not: tinyadv itself need not be on a package index."""
+    (package,) = re.findall(r'pip install "(.*?)"', (ROOT / "tinyadv/backend.py").read_text(encoding="utf-8"))
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert f'"cuda12": ["{package}"]' in setup
+    assert f'"cuda13": ["{package.replace("12x", "13x")}"]' in setup
+
+
+def test_the_module_run_as_a_program_says_what_it_does():
+    found = {}
+    for options in ((), ("--help",)):
+        done = subprocess.run([sys.executable, "-m", "tinyadv", *options], capture_output=True, text=True, cwd=ROOT,
+                              check=True)
+        found[options] = done.stdout
+    assert found[()].startswith(f"tinyadv {backend.VERSION}\n")
+    assert found["--help",].startswith("usage: python -m tinyadv")
 
 
 def test_usable_cores_are_counted():

@@ -32,7 +32,8 @@ TINY = {
     "fast_training_mnist.py": (*SMALL, "--seeds", "2", "--restarts", "2", "--images", "4"),
     "capacity_mnist.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
 }
-SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "common.py")
+SHARED = ("common.py", "options.py")
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in SHARED)
 
 
 def docstring(script):
@@ -59,7 +60,7 @@ def offline(request, tmp_path_factory):
     return done, folder / "figure.png", request.param
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, "common.py"])
+@pytest.mark.parametrize("script", [*SCRIPTS, *SHARED])
 def test_an_example_fits_on_a_screen_tells_its_idea_and_has_its_place_in_the_readme(script):
     text = (EXAMPLES / script).read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 80
@@ -75,7 +76,7 @@ def test_an_example_runs_offline_and_draws_its_figure(offline):
 
 def test_without_mnist_it_says_so_and_labels_every_result_as_one_on_the_digits(offline):
     done, _, script = offline
-    notice = "\nMNIST is not to be had here: going on with the built-in digits instead.\n"
+    notice = "\nMNIST was not found: going on with the built-in digits instead.\n"
     tried, _, said = done.stdout.partition(notice)
     assert "TINYADV_DATA" in tried
     for name in ZOO:  # the networks' own data, and not that of the results
@@ -109,7 +110,7 @@ def test_fgsm_mnist_without_a_gpu_refuses_cuda_with_a_remedy_and_no_traceback(tm
     done = run("fgsm_mnist.py", tmp_path, "--device", "cuda")
     assert done.returncode == 2
     assert "error: argument --device: CUDA was asked for, but " in done.stderr.splitlines()[-1]
-    assert 'pip install "tinyadv[cuda12]"' in done.stderr
+    assert 'pip install "cupy-cuda12x[ctk]"' in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -117,8 +118,25 @@ def test_fgsm_mnist_without_a_gpu_refuses_cuda_with_a_remedy_and_no_traceback(tm
     (("--limit", "0"), "argument --limit: must be a number >= 1, got 0"),
     (("--eps", "0.1", "nan"), "argument --eps: must be a number >= 0, got nan"),
     (("--seed", "-1"), "argument --seed: must be a number >= 0, got -1"),
+    (("--out", "no/folder.png"), "argument --out: must be a file in a folder that can be written to, got no/folder"),
+    (("--out", "figure"), "argument --out: must end in .pdf, .png or .svg, got figure"),
 ])
 def test_fgsm_mnist_refuses_a_senseless_option_by_name(options, message, tmp_path):
     done = run("fgsm_mnist.py", tmp_path, *options)
     assert done.returncode == 2
     assert message in done.stderr
+    assert not done.stdout  # nothing has been loaded
+
+
+@pytest.mark.parametrize(("script", "options", "message"), [
+    ("madry_mnist.py", ("--config", "none.toml"), "none.toml: [Errno 2] No such file or directory"),
+    ("madry_mnist.py", ("--config", "bad.toml"), "bad.toml"),
+    ("attacks_compared.py", ("--limit", "100", "--image", "100"), "--image must be below 100, the number of"),
+])
+def test_a_wrong_file_or_index_is_told_before_the_training(script, options, message, tmp_path):
+    (tmp_path / "bad.toml").write_text("x = ")
+    done = run(script, tmp_path, *options)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "epoch" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

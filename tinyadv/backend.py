@@ -118,7 +118,7 @@ def to_device(array: Array, device: str) -> Array:
 
 
 def _cupy() -> ModuleType:
-    remedy = 'install CuPy with `pip install "tinyadv[cuda12]"` (or [cuda13]), or use device="cpu"'
+    remedy = 'install CuPy with `pip install "cupy-cuda12x[ctk]"` (or 13x), or use device="cpu"'
     try:
         import cupy
     except ImportError as error:

@@ -1,0 +1,50 @@
+"""The command-line options of the examples; what is wrong with one is told before the work begins."""
+
+import argparse
+import os
+from pathlib import Path
+
+from tinyadv import models, nn
+
+
+def arguments(description, out, **networks):
+    """A parser of the options that all examples have; without a network of the zoo for an option, --epochs too."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    for name, default in networks.items():
+        parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="a network of models.zoo")
+    if not networks:
+        parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
+    parser.add_argument("--limit", type=at_least(1, int), default=60_000, help="images of each set, at most")
+    parser.add_argument("--device", type=device, default="cpu", help="where to compute: cpu or cuda")
+    parser.add_argument("--seed", type=at_least(0, int), default=42, help="of initial weights and all else drawn")
+    parser.add_argument("--out", type=figure, default=out, help="file of the figure")
+    return parser
+
+
+def at_least(low, kind):
+    """An argparse type: a finite number of this kind, from `low` up."""
+    def number(text):
+        if low <= (value := kind(text)) < float("inf"):
+            return value
+        raise argparse.ArgumentTypeError(f"must be a number >= {low}, got {text}")
+    return number
+
+
+def device(name):
+    """An argparse type: a device that is there."""
+    try:
+        nn.Linear(1, 1).to(name)
+    except (RuntimeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error  # it says what is missing
+    return name
+
+
+def figure(name):
+    """An argparse type: a file for a figure, in a folder that can be written to."""
+    path = Path(name)
+    if path.suffix not in (".pdf", ".png", ".svg"):
+        raise argparse.ArgumentTypeError(f"must end in .pdf, .png or .svg, got {name}")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"must be a file in a folder that can be written to, got {name}")
+    return path
