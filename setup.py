@@ -1,22 +1,31 @@
 """Packaging of tinyadv. It only reads text files: nothing here imports the package."""
 
+import os
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
+README = (HERE / "README.md").read_text(encoding="utf-8")
 
-TEST = ["pytest>=8", "pytest-xdist", "hypothesis"]
+# The address under which the files of this release can be read, given when it is built. On the page of a package index
+# the README's links lead there; without an address they become plain text.
+FILES = os.environ.get("TINYADV_FILES", "").rstrip("/")
+LINK = re.compile(r"\[([^]]+)\]\((?!https?:)([^)]+)\)")
+PAGES = {"Documentation": "docs/index.md", "Changelog": "CHANGELOG.md", "Source": "README.md"}
+
+TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "setuptools>=77"]
 PARITY = ["torch==2.13.0", "torchattacks", "foolbox", "adversarial-robustness-toolbox"]
 
 setup(
     name="tinyadv",
     version=(HERE / "tinyadv" / "VERSION").read_text(encoding="utf-8").strip(),
     description="Adversarial machine learning in NumPy, small enough to read and exact enough to trust",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=LINK.sub(rf"[\1]({FILES}/\2)" if FILES else r"\1", README),
     long_description_content_type="text/markdown",
     author="The tinyadv developers",
+    project_urls={name: f"{FILES}/{page}" for name, page in PAGES.items() if FILES},
     license_expression="MIT",
     classifiers=[
         "Intended Audience :: Education",

@@ -1,0 +1,44 @@
+"""What goes into a source distribution, and what its page on an index says."""
+
+import os
+import re
+import subprocess
+import sys
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("benchmarks", "docs", "examples", "tests", "tinyadv")
+LINK = re.compile(r"\]\(([^)]+)\)")
+
+
+def metadata(folder, **environment):
+    """(files, metadata) of the package as setuptools writes them."""
+    subprocess.run([sys.executable, "setup.py", "-q", "egg_info", "--egg-base", folder], cwd=ROOT, check=True,
+                   env=os.environ | environment, capture_output=True)
+    egg = folder / "tinyadv.egg-info"
+    text = (egg / "PKG-INFO").read_text(encoding="utf-8")
+    return set((egg / "SOURCES.txt").read_text(encoding="utf-8").splitlines()), message_from_string(text)
+
+
+def test_a_source_distribution_holds_what_its_tests_need(tmp_path):
+    files, _ = metadata(tmp_path)
+    needed = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")
+              if path.is_file() and path.suffix != ".pyc"]
+    needed += [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
+                                        "pyproject.toml", "setup.py")]
+    assert {path.relative_to(ROOT).as_posix() for path in needed} - files == set()
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/tinyadv/blob/main"])
+def test_on_the_page_of_an_index_no_link_is_broken(address, tmp_path):
+    _, told = metadata(tmp_path, TINYADV_FILES=address)
+    found, own = LINK.findall(told.get_payload()), LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    pages = [url.partition(", ")[2] for url in told.get_all("Project-URL", [])]
+    assert len(found) == (len(own) if address else 0)
+    assert len(pages) == (3 if address else 0)
+    for link in [*found, *pages]:
+        assert link.startswith(f"{address}/")
+        assert (ROOT / link.removeprefix(f"{address}/").partition("#")[0]).is_file()
