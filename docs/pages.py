@@ -17,10 +17,32 @@ DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"
 RESULTS = """# Results
 
-After this page you know what published experiments on MNIST give when this library repeats them. Each section is one
-script of `examples/`: its claim is the heading, and "here" says whether it held. The command comes next, with what it
-took and on what machine, then the figure and the numbers; published ones are those of the source that is named.
-`python docs/pages.py` writes the page from the files in `docs/results/`.
+After this page you know how this library's numbers compare with published experiments on MNIST. Each section is one
+script of `examples/`. The heading is the claim that the script tests, and "Here" says whether it held. Then follow the
+command, what it took and on which machine, the figure and the numbers. Published numbers are those of the source that
+the section names. `python docs/pages.py` writes this page from the files in `docs/results/`.
+
+## Why the zoo's figures differ a little
+
+The [cards of the zoo](zoo.md) and the examples measure the same trained networks, with other random numbers: the cards
+attack with seed 0, the examples with seed 42. So PGD starts at other points, and breaks a few other images. PGD with
+100 steps leaves 92.75% of the 10,000 test images on the card of mnist-madry-linf, and 92.85% below. Larger differences
+have another reason: some sections attack fewer images or take other steps, and two of them train networks of their own.
+
+## Where the experiments come from
+
+This project started from five documents. They name the experiments, networks and attacks that the library repeats:
+
+- Fabrizio Vasquez Auqui, Luis Chahua Salguera, Anthony Guimarey Saavedra: "Adversarial Machine Learning", undated.
+  Its tables I and II stand in the last section.
+- Aaron Kelley, Rodrigo Fritz: "Interpretabilidad de los Ataques Adversarios", Universidad Nacional Autónoma de México,
+  June 2021. From it come `models.LeNet` with more dense layers, `models.MnistResNet` and `models.CifarCNN`.
+- Alejandro Castro Ros, Adnan Ben Mansour, Laurène Bouskila: "Adversarial Networks", December 2020. From it comes
+  `models.BaseCNN`.
+- U Kang: "Deep Learning: Adversarial Machine Learning", lecture at Seoul National University, undated. From it come
+  `models.SmallCNN` and FGSM on it, the first example.
+- "Defense on Image Recognition", notes on Madry et al. (2018, arXiv:1706.06083), without author or date. The sections
+  on that paper's figures repeat what the notes describe.
 """
 ZOO = """# The zoo
 
