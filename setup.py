@@ -35,6 +35,8 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
+    # So that an editable install is found from the folder around the clone, too, where `tinyadv` is the clone itself.
+    package_dir={"": "."},
     packages=find_packages(include=["tinyadv*"]),
     package_data={"tinyadv": ["VERSION", "py.typed", "models/weights/*"]},
     install_requires=["numpy>=2", "matplotlib", "pillow", "tqdm", "threadpoolctl", "pooch"],

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from email import message_from_string
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def metadata(folder, **environment):
                    env=os.environ | environment, capture_output=True)
     egg = folder / "tinyadv.egg-info"
     text = (egg / "PKG-INFO").read_text(encoding="utf-8")
-    return set((egg / "SOURCES.txt").read_text(encoding="utf-8").splitlines()), message_from_string(text)
+    files = (egg / "SOURCES.txt").read_text(encoding="utf-8").splitlines()
+    return {Path(file).as_posix() for file in files}, message_from_string(text)
 
 
 def test_a_source_distribution_holds_what_its_tests_need(tmp_path):
@@ -30,6 +32,16 @@ def test_a_source_distribution_holds_what_its_tests_need(tmp_path):
     needed += [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
                                         "pyproject.toml", "setup.py")]
     assert {path.relative_to(ROOT).as_posix() for path in needed} - files == set()
+
+
+def test_an_editable_install_is_found_from_the_folder_around_the_clone(tmp_path):
+    """There `tinyadv` is the clone, a folder without __init__.py, which hides what only an import hook finds."""
+    subprocess.run([sys.executable, "setup.py", "-q", "editable_wheel", "--dist-dir", tmp_path], cwd=ROOT, check=True,
+                   capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = [name for name in archive.namelist() if ".dist-info/" not in name]
+        assert archive.read(path).decode().split() == [str(ROOT)]
 
 
 @pytest.mark.parametrize("address", ["", "https://example.org/tinyadv/blob/main"])
