@@ -164,6 +164,43 @@ def test_equal_windows_of_few_terms_give_equal_bits(channels, filters, kernel, n
     np.testing.assert_array_equal(y, np.tile(expected, (n, 1, 3, 3))[:, :, : y.shape[2], : y.shape[3]])
 
 
+@given(kernel=sizes(1, 3), stride=st.just((1, 1)) | sizes(1, 3), padding=sizes(0, 2), channels=st.integers(1, 20),
+       filters=st.integers(1, 20), seed=seeds)
+def test_equal_neighbours_in_a_row_give_equal_bits(kernel, stride, padding, channels, filters, seed):
+    """Also where the matrix product rounds each column differently, as BLAS kernels may."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 2, (3, channels, 5, 8)) * rng.random((3, channels, 1, 1), np.float32)
+    for w in range(1, 8):  # most columns repeat the one to their left
+        x[..., w] = np.where(rng.random((3, 1, 5)) < 0.8, x[..., w - 1], x[..., w])
+    x, weight = x.astype(np.float32), rng.standard_normal((filters, channels, *kernel), np.float32)
+
+    def multiply_rows(matrix, rows, reach, first, stride, y):
+        exact(matrix, rows, reach, first, stride, y)
+        y *= 1 + 1e-6 * rng.random(y.shape[-1])  # an error for each column
+
+    exact = conv._multiply_rows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conv, "FEW_TERMS", 0)
+        patch.setattr(conv, "_multiply_rows", multiply_rows)
+        y = ops.conv2d(x, weight, stride=stride, padding=padding).data
+    border = 0 if stride[1] == 1 else math.ceil(padding[1] / stride[1])  # there windows may hold padding
+    framed = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
+    windows = np.lib.stride_tricks.sliding_window_view(framed, kernel, (2, 3))[:, :, :: stride[0], :: stride[1]]
+    equal = (windows[:, :, :, 1:] == windows[:, :, :, :-1]).all(axis=(1, 4, 5))  # (N, OH, OW - 1)
+    inner = slice(border, equal.shape[2] - border)
+    same = y[..., 1:] == y[..., :-1]
+    assert same[:, :, :, inner][np.broadcast_to(equal[:, None], same.shape)[:, :, :, inner]].all()
+
+
+@pytest.mark.parametrize("n", [1, 7, 14, 23])
+def test_flat_images_give_flat_results(n):
+    """With the BLAS at hand, in the shape of MadryCNN's second layer; its kernels for the ends of a product differ."""
+    rng = np.random.default_rng(n)
+    x = np.broadcast_to(rng.random((n, 32, 14, 1), np.float32), (n, 32, 14, 14))
+    y = ops.conv2d(x, rng.standard_normal((64, 32, 5, 5), np.float32), padding=2).data
+    assert (y[..., 2:12] == y[..., 2:3]).all()
+
+
 @pytest.mark.parametrize(("operation", "arguments"), [
     (ops.conv2d, {"padding": 1}), (ops.conv2d, {"stride": 2}), (ops.max_pool2d, {"size": 2}),
     (ops.max_pool2d, {"size": 3, "padding": 1}), (ops.avg_pool2d, {"size": 2, "padding": 1}),
