@@ -173,15 +173,19 @@ every_scene = pytest.mark.parametrize("scene", SCENES)
 def stage(scene, targeted):
     """(model, x, y, target) of a scene; about one label in three is wrong, or was the target all along."""
     model, x, classes = SCENES[scene]
-    predicted = predictions(model, x)
+    predicted = driver.logits(model, x).argmax(axis=1)  # a label also where a logit is NaN
     y = np.where(np.arange(len(x)) % 3 == 1, labels(len(x), classes), predicted)
     return model, x, y, labels(len(x), classes, seed=3) if targeted else None
 
 
 def already_reached(attack, model, x, y, target):
     """The clean images that a minimum-norm attack has nothing to do for."""
-    reached = predictions(model, x) != y if target is None else predictions(model, x) == target
-    return reached & attack.minimum_norm
+    return reached(predictions(model, x), y, target) & attack.minimum_norm
+
+
+def reached(predicted, y, target):
+    """Whether classes (N,) are a success: NaN, which is -1, never is."""
+    return (predicted != y) & (predicted >= 0) if target is None else predicted == target
 
 
 def shown(attack, model, x, y, **options):
@@ -214,7 +218,9 @@ def rows(x):
 
 
 def predictions(model, x):
-    return driver.logits(model, x).argmax(axis=1)
+    """The classes (N,) that the model gives, -1 where it gives NaN."""
+    logits = driver.logits(model, x)
+    return np.where(np.isnan(logits).any(axis=1), -1, logits.argmax(axis=1))
 
 
 def check_budget(attack, x, x_adv):

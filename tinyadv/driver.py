@@ -64,7 +64,8 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
 
     def result(part: slice) -> Any:
         try:
-            return work(*[None if value is None else value[part] for value in values])
+            with np.errstate(under="ignore"):  # what is too small becomes 0, also for who raises at the rest
+                return work(*[None if value is None else value[part] for value in values])
         except (TypeError, ValueError) as error:
             error.add_note(f"x has shape {x.shape}; the model was given x[{part.start}:{part.stop}]")
             raise
@@ -163,9 +164,14 @@ def forward(model: Callable, x: Array) -> Tensor:
         return call(model, Tensor(x))
 
 
+def classes(logits: Array) -> Array:
+    """The classes (N,) of the highest logits (N, K); -1, which is none, where a logit is NaN."""
+    return array_module(logits).where((logits != logits).any(axis=1), -1, logits.argmax(axis=1))
+
+
 def predict(model: Callable, x: Array) -> Array:
-    """The classes (N,) of the highest logits of one batch, as an array where x is."""
-    return forward(model, x).data.argmax(axis=1)
+    """The `classes` (N,) of one batch, as an array where x is."""
+    return classes(forward(model, x).data)
 
 
 def check_logits(output: Any, x: Array, gradient: bool = False) -> Tensor:

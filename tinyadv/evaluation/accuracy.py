@@ -9,14 +9,14 @@ import numpy as np
 
 from tinyadv.attacks import Attack
 from tinyadv.data import Dataset
-from tinyadv.driver import logits
+from tinyadv.driver import classes, logits
 from tinyadv.random import Streams
 from tinyadv.spellings import spelled
 
 
 def predict(model: Callable, images: Any, *, batch_size: int | None = None, workers: int | None = None) -> np.ndarray:
-    """The predicted class of each image (N, C, H, W), with the model in evaluation mode: (N,) int64."""
-    return logits(model, images, batch_size=batch_size, workers=workers).argmax(axis=1)
+    """The predicted class of each image (N, C, H, W), with the model in evaluation mode: (N,) int64, -1 for NaN."""
+    return classes(logits(model, images, batch_size=batch_size, workers=workers))
 
 
 @spelled
@@ -34,7 +34,7 @@ def robust_accuracy(model: Callable, attack: Attack, dataset: Dataset, *, seed: 
     """
     _check(dataset)
     result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True, **options)
-    return float((result.predictions == dataset.labels).mean())
+    return float(result.robust.mean())
 
 
 @spelled
@@ -61,7 +61,7 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
         result = attacks[eps].run(model, left.images, left.labels, target=goal, seed=Streams(seed, robust),
                                   skip_misclassified=True, **options)
         x_adv[robust] = result.x_adv
-        robust = robust[result.predictions == left.labels]
+        robust = robust[result.robust]
         curve[eps] = len(robust) / len(dataset)
         if return_images:
             found[eps] = x_adv.copy()
@@ -85,8 +85,8 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
     if not all(eps >= 0 for eps in epsilons):
         raise ValueError(f"epsilons must be numbers >= 0, in the units of the data, got {list(epsilons)}")
     result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True, **options)
-    right, broken = result.predictions_clean == dataset.labels, result.predictions != dataset.labels
-    return {float(eps): float((right & ~(broken & (result.distances <= eps))).mean()) for eps in epsilons}
+    right = result.predictions_clean == dataset.labels
+    return {float(eps): float((result.robust | right & (result.distances > eps)).mean()) for eps in epsilons}
 
 
 def _check(dataset: Dataset) -> None:

@@ -82,7 +82,7 @@ def worst_case(results: Sequence[AttackResult]) -> WorstCase:
     right = first.predictions_clean == first.y
     robust, rows = right, []
     for result in results:
-        alone = right & (result.predictions == result.y)
+        alone = result.robust
         robust = robust & alone
         rows.append((str(result.attack), float(alone.mean()), float(robust.mean())))
     return WorstCase(tuple(rows), float(right.mean()), robust)

@@ -29,15 +29,21 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
 
     All figures are fractions of these images, or differences between such. eps, norm, bounds: of the evaluation that
     is to be believed; steps: of PGD; options: those of `Attack.run`. It costs about 13 times `steps` gradients an
-    image. Raises ValueError if the model gets no image right.
+    image. Where logits are NaN, there is a check more, which fails. Raises ValueError if the model gets no image right.
     """
-    right = dataset[predict(model, dataset.images) == dataset.labels]
+    predicted = predict(model, dataset.images)
+    right = dataset[predicted == dataset.labels]
     if not len(right):
-        raise ValueError(f"the model gets none of the {len(dataset)} images of {dataset.name} right: nothing to attack")
+        lost = (predicted < 0).sum()
+        raise ValueError(f"the model gets none of the {len(dataset)} images of {dataset.name} right"
+                         + f", and at {lost} its logits are NaN" * bool(lost) + ": nothing to attack")
     x, y = right.images, right.labels
+    attacked = np.zeros(len(right), bool)  # to where its logits are NaN
 
     def left(attack: Attack, seed: int = seed) -> np.ndarray:
-        return ~attack.run(model, x, y, seed=seed, **options).success
+        result = attack.run(model, x, y, seed=seed, **options)
+        attacked[:] |= result.predictions < 0
+        return ~result.success
 
     def pgd(eps: float = eps, steps: int = steps, norm: str = norm) -> PGD:
         return PGD(eps=eps, steps=steps, norm=norm, bounds=bounds)
@@ -67,6 +73,10 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
         blind = left(black_box(eps=eps, norm=norm, bounds=bounds, queries=10 * steps)).mean()
         checks.append(Check("white box beats black box", robust <= blind + SLACK, robust - blind,
                             f"PGD leaves {robust:.3f} right, Square, which sees no gradient, {blind:.3f}"))
+    if lost := (predicted < 0).sum() + attacked.sum():
+        checks.append(Check("logits are numbers", False, lost, "images have NaN among their logits, "
+                            f"{(predicted < 0).sum()} of {len(dataset)} as they are, {attacked.sum()} of {len(right)} "
+                            "once attacked: that is no class, and so neither right nor a success"))
     checks = [Check(check.name, bool(check.passed), float(check.figure), check.explanation) for check in checks]
     return Report(f"{len(right)} images of {dataset.name}, {norm} eps={eps:.4g}", tuple(checks))
 
@@ -74,8 +84,10 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
 def _gradients(model: Callable, x: Array, y: np.ndarray) -> Check:
     """Whether the cross entropy has gradients, and not everywhere the same one."""
     rows = to_host(driver.input_gradients(model, x, y)).reshape(len(x), -1)
-    useless = (~np.isfinite(rows).all(axis=1) | (rows == 0).all(axis=1)).mean()
+    lost = ~np.isfinite(rows).all(axis=1)
+    useless = (lost | (rows == 0).all(axis=1)).mean()
     if not useless and len(rows) > 1 and (rows == rows[0]).all():
         return Check("gradients", False, 1.0, "is the fraction of images with one and the same gradient")
     return Check("gradients", useless <= SLACK, useless,
-                 "is the fraction of images with a gradient of 0, or none that is a number")
+                 "is the fraction of images with a gradient of 0, or with elements that are no numbers"
+                 + f": {lost.sum()} images have NaN or infinite ones" * bool(lost.any()))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from attack_cases import check_budget, cnn, images, labels, on_device, predictions, stage, targeted_or_not
+from attack_cases import check_budget, cnn, images, labels, on_device, predictions, reached, stage, targeted_or_not
 
 from tinyadv.attacks import FGSM, PGD, DeepFool, MultiAttack, Transfer
 from tinyadv.backend import to_host
@@ -24,8 +24,7 @@ def test_the_points_are_the_surrogates_and_the_verdict_is_the_models(attack, tar
     check_budget(attack, x, result.x_adv)
     np.testing.assert_array_equal(result.predictions, predictions(model, result.x_adv))
     np.testing.assert_array_equal(result.predictions_clean, predictions(model, x))
-    np.testing.assert_array_equal(result.success, result.predictions != y if target is None
-                                  else result.predictions == target)
+    np.testing.assert_array_equal(result.success, reached(result.predictions, y, target))
     np.testing.assert_array_equal(result.distances, made.distances)
     assert (result.attack, result.norm, result.seed) == (transfer, attack.norm, 4)
     assert (result.success != made.success).any()

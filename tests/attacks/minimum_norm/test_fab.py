@@ -5,7 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from attack_cases import NORMS, SCENES, check_budget, dense, images, predictions, rows, shown, stage, targeted_or_not
+from attack_cases import (
+    NORMS,
+    SCENES,
+    check_budget,
+    dense,
+    images,
+    predictions,
+    reached,
+    rows,
+    shown,
+    stage,
+    targeted_or_not,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
@@ -233,8 +245,7 @@ def test_within_a_budget_the_guarantees_hold(norm, scene, targeted):
     result = attack.run(model, x, y, target=target, seed=1)
     check_budget(attack, x, result.x_adv)
     np.testing.assert_array_equal(result.predictions, predictions(model, result.x_adv))
-    np.testing.assert_array_equal(result.success, result.predictions != y if target is None
-                                  else result.predictions == target)
+    np.testing.assert_array_equal(result.success, reached(result.predictions, y, target))
 
 
 def test_with_a_budget_it_stands_beside_other_attacks():

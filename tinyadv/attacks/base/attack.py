@@ -25,11 +25,11 @@ from tinyadv.attacks.base.batch import Batch, Step
 from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import Parameters, check_bounds, is_number, to_count
 from tinyadv.attacks.base.result import AttackResult
-from tinyadv.backend import Array, array_module, move
+from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
 from tinyadv.spellings import spelled
-from tinyadv.tensor import Tensor, no_grad
+from tinyadv.tensor import Tensor
 
 SHOWN_EVERY = 0.5  # seconds, in which a progress bar tells of the steps within a shard
 
@@ -137,17 +137,17 @@ class Attack(Parameters):
         batch = Batch(model, ball_class(self.norm)(images, eps, self.bounds), objective(self.loss), labels, goal,
                       streams, report, self.minimum_norm)
         self._search(batch, skip_misclassified, quantize, scored)
+        found = batch.outcome()
         if scored and batch.clean is None:
-            batch.clean = driver.predict(model, images)
-        return {"x_adv": move(batch.best, x), **batch.outcome()}
+            found["predictions_clean"] = to_host(driver.predict(model, images))
+        return {"x_adv": move(batch.best, x), **found}
 
     def _search(self, batch: Batch, skip_misclassified: bool, quantize: bool, score: bool) -> None:
         """Leave the best points in the batch, and its predictions there unless nobody needs them to be scored."""
         if not (skip_misclassified or self.minimum_norm):
             self._attack(batch, quantize, score)
             return
-        with no_grad():
-            batch.clean = batch.logits(Tensor(batch.x)).data.argmax(axis=1)
+        batch.look_at_clean()
         batch.keep_clean()
         left = batch.clean == batch.y if skip_misclassified else ~batch.succeeded
         if self.minimum_norm:

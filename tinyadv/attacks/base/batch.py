@@ -12,12 +12,14 @@ import numpy as np
 
 from tinyadv import driver
 from tinyadv.attacks.base.arguments import are_probabilities, check_range
-from tinyadv.attacks.base.balls import Ball
-from tinyadv.attacks.base.objectives import Objective
+from tinyadv.attacks.base.balls import Ball, column
+from tinyadv.attacks.base.objectives import Objective, reached, surely_reached
 from tinyadv.backend import Array, array_module, to_host
 from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, gradients, no_grad, recording
+
+BEST = ("best", "losses", "predictions", "succeeded")
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,11 @@ class Batch:
     x (n, ...), y (n,), target (n,) or None, streams: of the examples; ball: the points that may be returned.
     Of the candidates, the best is misclassified (as the target, if there is one) if any is, and then of highest loss
     or, if `nearest`, of least distance from x.
+    If `nearest`, a candidate other than x succeeds only if it still does when the logits are rounded otherwise.
     clean (n,): the model's classes at x, once they are known, before that None.
-    best (n, ...), losses (n,), predictions (n,): the best candidates, the objective and the model's classes there;
-    None before the first. forwards, backwards (n,): how often the model has seen each example, and given a gradient.
+    best (n, ...), losses, predictions, succeeded (n,): the best candidates, the objective and the model's classes
+    there, and whether these are what the attack is after; None before the first.
+    forwards, backwards (n,): how often the model has seen each example, and given a gradient.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], ball: Ball, objective: Objective, y: Array,
@@ -53,13 +57,9 @@ class Batch:
         self.best: Array = None
         self.losses: Array = None
         self.predictions: Array = None
+        self.succeeded: Array = None
         self.forwards, self.backwards = np.zeros((2, len(self.x)), np.int64)
         self._iterations, self._checked = itertools.count(), False
-
-    @property
-    def succeeded(self) -> Array:
-        """(n,) bool: whether the best candidate is misclassified or, with a target, classified as that."""
-        return self.succeeds(self.predictions)
 
     def __getitem__(self, index: Array) -> Batch:
         """A batch of some of the examples, with their best candidates so far."""
@@ -67,16 +67,17 @@ class Batch:
         ball = self.ball.around(batch_last(self.x[index]))
         part = Batch(self.model, ball, self._objective, self.y[index], target, self.streams[to_host(index)],
                      self._report, self._nearest)
-        if self.best is not None:
-            part.best, part.losses, part.predictions = self.best[index], self.losses[index], self.predictions[index]
-        part.clean = None if self.clean is None else self.clean[index]
+        for name in ("clean", *BEST):
+            value = getattr(self, name)
+            setattr(part, name, None if value is None else value[index])
         part.forwards, part.backwards = self.forwards[to_host(index)], self.backwards[to_host(index)]
         part._iterations, part._checked = self._iterations, self._checked
         return part
 
     def __setitem__(self, index: Array, part: Batch) -> None:
         """Take over the best candidates of a part, and what they have cost."""
-        self.best[index], self.losses[index], self.predictions[index] = part.best, part.losses, part.predictions
+        for name in BEST:
+            getattr(self, name)[index] = getattr(part, name)
         index = to_host(index)
         self.forwards[index], self.backwards[index] = part.forwards, part.backwards
 
@@ -120,10 +121,10 @@ class Batch:
         with recording(True):  # whatever the caller's no_grad()
             logits = self.logits(x, gradient=True)
             values = objective(logits)
-            (g,) = gradients(values.sum(), [x])
+            g = _usable(*gradients(values.sum(), [x]))
         self.backwards += 1
         if points is self.x:
-            self.clean = logits.data.argmax(axis=1)
+            self.clean = driver.classes(logits.data)
         if candidate:
             self._keep(points, values.data, logits.data)
         self._count(points, values.data)
@@ -138,7 +139,7 @@ class Batch:
         with recording(True):
             logits = self.logits(x, gradient=True)
             rows = array_module(classes).arange(len(classes))
-            slopes = [gradients(logits[rows, column].sum(), [x], keep_graph=True)[0] for column in classes.T]
+            slopes = [_usable(*gradients(logits[rows, k].sum(), [x], keep_graph=True)) for k in classes.T]
         self.backwards += len(slopes)
         losses = self._objective(logits, self.y, self.target).data
         self._keep(x.data, losses, logits.data)
@@ -161,15 +162,22 @@ class Batch:
 
     def ranking(self) -> Array:
         """(n, K): y and, in falling order of their logits at x, the other classes; `clean` is known from then on."""
-        with no_grad():
-            logits = self.logits(Tensor(self.x)).data.copy()
-        xp, self.clean = array_module(logits), logits.argmax(axis=1)
+        logits = self.look_at_clean().copy()
+        xp = array_module(logits)
         logits[xp.arange(len(logits)), self.y] = xp.inf
         return (-logits).argsort(axis=1)
+
+    def look_at_clean(self) -> Array:
+        """The logits (n, K) at x; `clean` is known from then on."""
+        with no_grad():
+            logits = self.logits(Tensor(self.x)).data
+        self.clean = driver.classes(logits)
+        return logits
 
     def keep_clean(self) -> None:
         """Take the clean images for the best points so far; their classes are known."""
         self.best, self.losses, self.predictions = self.x.copy(), self.clean * 0.0, self.clean.copy()
+        self.succeeded = reached(self.clean, self.y, self.target)  # as it is: no step has been taken
 
     def logits(self, points: Tensor, gradient: bool = False) -> Tensor:
         """The model's logits (n, K) at the points; the first time, the classes are checked against them."""
@@ -189,19 +197,32 @@ class Batch:
 
     def _keep(self, points: Array, losses: Array, logits: Array) -> None:
         where = array_module(points).where
-        predictions = logits.argmax(axis=1)
+        predictions, now = driver.classes(logits), self.succeeds(logits)
         if self._nearest:
             losses = -self.ball.distance(points - self.x)
         losses = where(losses == losses, losses, -math.inf)  # a loss that is no number is the worst
         if self.best is None:
-            self.best, self.losses, self.predictions = points, losses, predictions
+            self.best, self.losses, self.predictions, self.succeeded = points, losses, predictions, now
             return
-        now, before = self.succeeds(predictions), self.succeeded
-        better = (now & ~before) | ((now == before) & (losses > self.losses))
-        self.best = where(better.reshape(-1, *[1] * (points.ndim - 1)), points, self.best)
+        better = (now & ~self.succeeded) | ((now == self.succeeded) & (losses > self.losses))
+        self.best = where(column(better, points), points, self.best)
         self.losses = where(better, losses, self.losses)
         self.predictions = where(better, predictions, self.predictions)
+        self.succeeded = where(better, now, self.succeeded)
 
-    def succeeds(self, predictions: Array) -> Array:
-        """(n,) bool: whether these classes (n,) are what the attack is after: not y or, with a target, that."""
-        return predictions != self.y if self.target is None else predictions == self.target
+    def succeeds(self, logits: Array) -> Array:
+        """(n,) bool: whether a point of these logits (n, K) is what the attack is after."""
+        if self._nearest:
+            return surely_reached(logits, self.y, self.target)
+        return reached(driver.classes(logits), self.y, self.target)
+
+
+def _usable(g: Array) -> Array:
+    """A gradient (n, ...) as numbers: an infinite element counts as the largest finite one of its image, NaN as 0."""
+    xp = array_module(g)
+    finite = xp.isfinite(g)
+    if finite.all():
+        return g
+    largest = xp.where(finite, abs(g), 0).reshape(len(g), -1).max(axis=1)
+    largest = column(xp.where(largest > 0, largest, 1).astype(g.dtype), g)
+    return xp.where(g == g, xp.clip(g, -largest, largest), 0)

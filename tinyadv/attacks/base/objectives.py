@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from tinyadv import ops
 from tinyadv.backend import Array, array_module
 from tinyadv.tensor import Tensor
 
+ULPS = 32
 Objective = Callable[[Tensor, Array, Array | None], Tensor]
 
 
@@ -48,6 +51,26 @@ def dlr(logits: Tensor, y: Array, target: Array | None) -> Tensor:
         lead = logits[rows, target] - logits[rows, y]
         spread = highest - (third + logits[rows, order[:, -4]]) / 2
     return lead / (spread + (spread.data == 0).astype(spread.dtype))  # logits that are all the same have no spread
+
+
+def reached(classes: Array, y: Array, target: Array | None) -> Array:
+    """(N,) bool: whether these classes are what an attack is after: not y or, with a target, that; -1 never is."""
+    return (classes >= 0) & (classes != y) if target is None else classes == target
+
+
+def surely_reached(logits: Array, y: Array, target: Array | None) -> Array:
+    """(N,) bool: whether the classes of logits (N, K) are that even if they are rounded otherwise: see `rounding`."""
+    return margin(Tensor(logits), y, target).data > rounding(logits)
+
+
+def rounding(logits: Array) -> Array:
+    """(N,): how far logits (N, K) may be off by rounding: some ulps of the largest of an example.
+
+    A product of matrices sums up in another order in a batch of another size, in another library and on another
+    machine. Of logits of our networks in float32 that changes up to 20 ulps, and of trained ones up to 9.
+    """
+    xp = array_module(logits)
+    return ULPS * float(np.finfo(logits.dtype).eps) * xp.where(xp.isfinite(logits), abs(logits), 0).max(axis=1)
 
 
 OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyadv import driver
 from tinyadv.attacks.base import levels
+from tinyadv.attacks.base.objectives import reached
 from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe, restore
 from tinyadv.backend import VERSION, Array, is_array, to_host
 from tinyadv.nn import archive
@@ -27,7 +28,7 @@ class AttackResult:
     x_adv: (N, ...), an array like x. The others are NumPy arrays (N,):
     y, target: int64, the true classes, and those to reach, or None.
     success: bool, misclassified or, for a targeted attack, classified as the target.
-    predictions_clean, predictions: int64, the model's classes before and after, at x and at x_adv.
+    predictions_clean, predictions: int64, the model's classes at x and at x_adv; -1, no class, where a logit is NaN.
     distances: float64, |x_adv - x|.
     forwards, backwards: int64, how often the attack has shown the example to the model, and had a gradient for it;
     to know predictions_clean is no part of that, unless the attack has to.
@@ -79,7 +80,12 @@ class AttackResult:
 
     def reached(self, predictions: np.ndarray) -> np.ndarray:
         """(N,) bool: whether predictions (N,) are what the attack is after: wrong or, with a target, that."""
-        return predictions != self.y if self.target is None else predictions == self.target
+        return reached(predictions, self.y, self.target)
+
+    @property
+    def robust(self) -> np.ndarray:
+        """(N,) bool: whether the model is right at x, and not wrong at x_adv; NaN is neither right nor wrong."""
+        return (self.predictions_clean == self.y) & ~reached(self.predictions, self.y, None)
 
     def to_json(self) -> dict[str, Any]:
         """The numbers of one row of a table, as json.dumps takes them; None where there is nothing to take a mean of.
@@ -91,7 +97,7 @@ class AttackResult:
             "attack": describe(self.attack), "norm": self.norm, "targeted": self.target is not None,
             "examples": len(self.y), "succeeded": int(self.success.sum()),
             "accuracy": _number(np.mean, before),
-            "robust_accuracy": _number(np.mean, before & (self.predictions == self.y)),
+            "robust_accuracy": _number(np.mean, self.robust),
             "median_distance": _number(np.median, found), "largest_distance": _number(np.max, found),
             "forwards": _number(np.mean, self.forwards), "backwards": _number(np.mean, self.backwards),
             "seed": self.seed, "seconds": self.seconds, "version": self.version,
@@ -134,7 +140,7 @@ class AttackResult:
         numbers = levels.to_levels(x, bounds)
         read, predictions = levels.from_levels(numbers, bounds, x.dtype), self.predictions
         if model is not None:
-            predictions = driver.logits(model, read).argmax(axis=1)
+            predictions = driver.classes(driver.logits(model, read))
         elif (changed := (read != x).reshape(len(x), -1).any(axis=1)).any():
             raise ValueError(f"{changed.sum()} of {len(x)} images are not on the 256 levels of a PNG: give the model, "
                              "to see which of them succeed when rounded, or attack with run(..., quantize=True)")

@@ -128,7 +128,7 @@ def nearer(ball: Ball, points: Array, fraction: Array) -> Array:
 
 
 def _ask(batch: Batch, points: Array) -> Array:
-    return batch.succeeds(batch.consider(points, iteration=True).argmax(axis=1))
+    return batch.succeeds(batch.consider(points, iteration=True))
 
 
 def _nearest_first(starts: Array, batch: Batch) -> Array:

@@ -86,6 +86,7 @@ class AutoAttack(MultiAttack):
         if not len(x):
             return ()
         found, shards = [], {name: options.get(name) for name in ("workers", "batch_size")}
+        right = np.flatnonzero(driver.classes(to_host(logits)) == to_host(y))
         logits, again = (np.nan_to_num(to_host(each)) for each in (logits, driver.logits(model, x, **shards)))
         change = abs(again - logits).max()
         random = change > 1e-4 * abs(logits).max()
@@ -98,17 +99,24 @@ class AutoAttack(MultiAttack):
                          "the margin stands in for what is undefined")
         if are_probabilities(logits):
             found.append("the model returns probabilities: attack its logits, without the softmax")
-        right = np.flatnonzero(logits.argmax(axis=1) == to_host(y))
         slopes, pixels = to_host(driver.input_gradients(model, x[right], y[right], **shards)), tuple(range(1, x.ndim))
-        stuck = int((~np.isfinite(slopes).all(axis=pixels) | (slopes == 0).all(axis=pixels)).sum())
+        stuck = int(((slopes == 0) | (slopes != slopes)).all(axis=pixels).sum())
         if stuck > WITHOUT_GRADIENT * len(right):
             found.append(f"at {stuck} of {len(right)} right images the cross entropy's gradient is 0 or no number: "
                          "white-box attacks are blind there")
+        lost = int((~np.isfinite(slopes)).any(axis=pixels).sum())
+        if lost:
+            found.append(f"at {lost} of {len(right)} right images elements of the cross entropy's gradient are NaN or "
+                         "infinite: attacks take them for 0, and for the largest of the others")
         return tuple(found)
 
     def _doubts(self, result: AttackResult) -> list[str]:
         """What the outcome itself says against the attacks."""
         found, broken = [], {row[0]: row[2] for row in result.table}
+        for when, predictions in ("as they are", result.predictions_clean), ("once attacked", result.predictions):
+            if lost := int((predictions < 0).sum()):
+                found.append(f"{lost} of {len(predictions)} images have NaN among their logits {when}: "
+                             "that is no class, and so neither right nor a success")
         if broken.get("Square", 0) > max(1, BY_SQUARE * len(result.y)):
             found.append(f"Square, which sees no gradient, broke {broken['Square']} images that no attack before it "
                          "did: the gradients are likely masked")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyadv import driver
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.attacks.base.parameters import describe
 from tinyadv.attacks.base.result import AttackResult
@@ -29,7 +30,7 @@ class Standing:
     def __init__(self, result: AttackResult, logits: Array, attacks: int):
         """logits (N, K): the model's at the clean images."""
         self.result, self.logits = result, to_host(logits)
-        result.predictions_clean[:] = result.predictions[:] = self.logits.argmax(axis=1)
+        result.predictions_clean[:] = result.predictions[:] = driver.classes(self.logits)
         result.success[:] = self.reached = result.reached(result.predictions)
         self.by, self.tried = np.zeros((2, len(self.logits)), np.int64)
         self.worth, self.rows = np.full(len(self.logits), -np.inf), np.zeros((attacks, 5))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyadv import driver
 from tinyadv.attacks.base.arguments import check_arguments
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import ball_class
@@ -54,7 +55,7 @@ class Transfer(Composite):
         y, target, streams = check_arguments(x, y, target, seed, self.bounds)
 
         def predict(images: Array) -> np.ndarray:
-            return to_host(self._logits(model, images, y, target, options).argmax(axis=1))
+            return to_host(driver.classes(self._logits(model, images, y, target, options)))
 
         result = AttackResult.blank(self, x.copy(), y, target, self.norm, streams.seed)
         result.predictions_clean[:] = predict(x)

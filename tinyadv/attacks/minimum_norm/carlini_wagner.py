@@ -11,7 +11,7 @@ import numpy as np
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.objectives import margin
+from tinyadv.attacks.base.objectives import margin, rounding
 from tinyadv.attacks.base.parameters import is_number
 from tinyadv.backend import Array, array_module
 from tinyadv.nn import Sequential
@@ -83,12 +83,12 @@ class CarliniWagner(Attack):
         for step in range(self.steps):
             t = xp.tanh(w)
             points = part.ball.project(low + half * (t + 1))
-            _, lead, slope = part.evaluate(points, partial(margin, y=part.y, target=part.target), candidate=False)
-            length = part.ball.distance(points - part.x)
-            better = (lead > self.kappa) & (length < distance[rows])
+            logits, lead, slope = part.evaluate(points, partial(margin, y=part.y, target=part.target), candidate=False)
+            length, least_lead = part.ball.distance(points - part.x), xp.maximum(self.kappa, rounding(logits))
+            better = (lead > least_lead) & (length < distance[rows])
             nearest[rows[better]], distance[rows[better]] = points[better], length[better]
 
-            short = column(lead <= self.kappa, w)
+            short = column(lead <= least_lead, w)
             g = 2 * half * (t - start) - column(c, w) * xp.where(short, slope, 0)  # of the objective, in x'
             adam.steps += 1
             w -= adam.lr * adam.direction(g * half * (1 - t * t), first, second)

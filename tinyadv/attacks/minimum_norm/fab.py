@@ -10,7 +10,7 @@ import numpy as np
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.objectives import margin
+from tinyadv.attacks.base.objectives import margin, rounding
 from tinyadv.attacks.base.parameters import is_number, to_count
 from tinyadv.attacks.minimum_norm import hyperplane
 from tinyadv.backend import Array, array_module
@@ -89,7 +89,7 @@ class FAB(Attack):
         rows, part = xp.arange(len(points)), batch  # the examples that are left
         for _ in range(self.steps):
             points = self._step(part, points, classes)
-            found = part.succeeds(part.consider(points).argmax(axis=1))
+            found = part.succeeds(part.consider(points))
             drawn_back = part.ball.project(part.x + self.beta * (points - part.x))
             points = xp.where(column(found, points), drawn_back, points)
             left = ~self._done(part)
@@ -130,17 +130,18 @@ def _final_search(batch: Batch) -> None:
 
     Or a little above 0: on the boundary itself, the class would depend on how the model rounds.
     """
-    def lead(points: Array) -> Array:
-        return margin(Tensor(batch.consider(points)), batch.y, batch.target).data
+    def lead(points: Array) -> tuple[Array, Array]:
+        logits = batch.consider(points)
+        return margin(Tensor(logits), batch.y, batch.target).data, rounding(logits)
 
     xp, near, far = array_module(batch.x), batch.x, batch.best
-    low, high = lead(near), lead(far)
-    beyond = BEYOND * (high - low)
+    (low, _), (high, doubt) = lead(near), lead(far)
+    beyond = xp.maximum(BEYOND * (high - low), 2 * doubt)
     for _ in range(SEARCH_STEPS):
         rise = high - low
         share = xp.where(rise > 0, (high - beyond) / xp.where(rise > 0, rise, 1), 0)
         points = batch.ball.project(far + column(xp.clip(share, 0, 1), far) * (near - far))
-        value = lead(points)
+        value, _ = lead(points)
         outside = value >= beyond
         near, far = (xp.where(column(which, points), points, old) for which, old in ((~outside, near), (outside, far)))
         low, high = xp.where(outside, low, value), xp.where(outside, value, high)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyadv.attacks.base.balls import L1Ball, L2Ball, LinfBall, column, fill
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.objectives import margin
+from tinyadv.attacks.base.objectives import margin, rounding
 from tinyadv.backend import Array, array_module
 
 DUAL = {"linf": L1Ball.distance, "l2": L2Ball.distance, "l1": LinfBall.distance}  # how slopes are measured
@@ -27,12 +27,14 @@ def boundaries(batch: Batch, points: Array, classes: Array) -> list[tuple[Array,
     """
     rows = array_module(classes).arange(len(classes))
     if batch.target is not None:
-        return [batch.evaluate(points, partial(margin, y=batch.y, target=batch.target))[1:]]
+        logits, lead, slope = batch.evaluate(points, partial(margin, y=batch.y, target=batch.target))
+        return [(lead - 2 * rounding(logits), slope)]
     if classes.shape[1] == 2:  # one gradient is enough
-        return [batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])[1:]]
+        logits, lead, slope = batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])
+        return [(lead - 2 * rounding(logits), slope)]
     logits, slopes = batch.jacobian(points, classes)
     f = array_module(logits).take_along_axis(logits, classes, axis=1)
-    return [(f[:, k] - f[:, 0], slopes[k] - slopes[0]) for k in range(1, len(slopes))]
+    return [(f[:, k] - f[:, 0] - 2 * rounding(logits), slopes[k] - slopes[0]) for k in range(1, len(slopes))]
 
 
 def nearest(norm: str, boundaries: list[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
