@@ -128,7 +128,7 @@ def test_resume_without_a_file_begins_and_of_a_finished_run_returns_it(tmp_path)
 def test_a_checkpoint_that_is_there_is_not_overwritten(tmp_path):
     path = tmp_path / "run.npz"
     path.write_bytes(b"an hour of work")
-    with pytest.raises(ValueError, match=re.escape("run.npz is there already: go on with resume=True, or remove it")):
+    with pytest.raises(ValueError, match=re.escape("run.npz exists already: go on with resume=True, or remove it")):
         trained(METHODS[0], path)
     with pytest.raises(StateError, match="not a readable"):
         trained(METHODS[0], path, resume=True)
@@ -349,8 +349,8 @@ def test_a_path_that_cannot_be_written_is_reported_before_the_first_step(tmp_pat
 
 def test_resume_needs_a_checkpoint_and_a_validation_attack_images():
     model = linear()
-    for options, message in (({"resume": True}, "give checkpoint, too"),
-                             ({"validation_attack": FGSM(0.1)}, "give validation, too"),
+    for options, message in (({"resume": True}, "pass checkpoint=, too"),
+                             ({"validation_attack": FGSM(0.1)}, "pass validation=, too"),
                              ({"average": 1.0}, "average must be a decay in"), ({"clip_norm": 0}, "clip_norm must be")):
         with pytest.raises(ValueError, match=message):
             training.fit(model, stripes(4), epochs=1, optimizer=SGD(model, lr=0.1), **options)

@@ -192,7 +192,7 @@ def test_progress_is_a_bar_on_stderr_that_names_data_set_and_epoch(capsys):
     ({"validation": stripes(0)}, "validation needs at least one image"),
     ({"validation": stripes(3), "validation_attack": "PGD"}, "validation_attack must be an attack with a budget"),
     ({"validation": stripes(3), "validation_attack": DeepFool()}, "validation_attack must be an attack with a budget"),
-    ({"optimizer": SGD(linear(), lr=0.1)}, "optimizer must hold the parameters of this model, and SGD(39"),
+    ({"optimizer": SGD(linear(), lr=0.1)}, "optimizer must hold the parameters of this model, but SGD(39"),
 ])
 def test_arguments_that_do_not_fit_are_refused(options, message):
     model = linear()
@@ -207,6 +207,6 @@ def test_arguments_that_do_not_fit_are_refused(options, message):
 def test_a_loss_that_is_no_number_stops_training_and_says_where_and_at_which_rate(value):
     model, calls = linear(), []
     model.layers[0].forward = lambda x: calls.append(x) or x.flatten() * (value if len(calls) == 7 else 1)
-    message = "the loss became nan in epoch 2, step 2, at learning rate 0.25; the last ones were .*, nan: try a lower"
+    message = "the loss became nan in epoch 2, step 2, at learning rate 0.25; the last losses were .*, nan: try a lower"
     with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match=message):
         fit(model, stripes(40), lr=0.25, batch_size=8)

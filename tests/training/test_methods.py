@@ -95,7 +95,7 @@ def test_fit_with_an_attack_is_adversarial_training():
     fit(one, stripes(40), attack=ATTACK)
     fit(other, stripes(40), method=Adversarial(ATTACK))
     assert weights(one) == weights(other)
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="give only one of the two"):
         fit(one, stripes(40), attack=ATTACK, method=Standard())
 
 

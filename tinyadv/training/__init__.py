@@ -1,4 +1,4 @@
-"""Training: one loop over seeded batches, and the methods, standard and adversarial, that it runs with."""
+"""Training: one loop over seeded batches, and the standard and adversarial methods that it can use."""
 
 from tinyadv.training.checkpoint import Interrupted
 from tinyadv.training.fast import Fast, Free

@@ -1,7 +1,6 @@
-"""An exponential average of the weights, which is often better than the last ones.
+"""An exponential moving average of the weights, which often generalises better than the last weights.
 
-Every step counts, and the older ones less and less: Polyak and Juditsky 1992; for adversarial training Gowal et al.
-2020, arXiv:2010.03593.
+Averaging goes back to Polyak and Juditsky 1992; for adversarial training see Gowal et al. 2020, arXiv:2010.03593.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from tinyadv.nn import Module
 
 
 def follow(average: dict[str, Array], model: Module, decay: float) -> None:
-    """Move the averages of the parameters, by name, a share 1 - decay towards the model's present ones."""
+    """Set each average, by the name of its parameter, to decay * average + (1 - decay) * parameter."""
     for name, parameter in model.named_parameters():
         mean = move(average[name], like=parameter.data)
         mean += (1 - decay) * (parameter.data - mean)
@@ -21,7 +20,7 @@ def follow(average: dict[str, Array], model: Module, decay: float) -> None:
 
 
 def averaged_state(model: Module, average: dict[str, Array]) -> dict[str, np.ndarray]:
-    """The state_dict of the model with these parameters in place of its own; without any, as it is."""
+    """The state_dict of the model with the averaged parameters; if `average` is empty, with its own."""
     parameters = dict(model.named_parameters())  # one that has two names has two in the state_dict, too
     live = {name: parameters[name].data for name in average}
     try:

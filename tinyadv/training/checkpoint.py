@@ -1,4 +1,4 @@
-"""The state of a training run in one file, from which it goes on to the very same weights."""
+"""The state of a training run in one file. A resumed run ends with exactly the weights of an unbroken one."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from tinyadv.nn.optim import Optimizer
 from tinyadv.nn.state import built_from
 from tinyadv.training.history import Epoch, History
 
-EXTENDABLE = ("epochs", "lr")  # the settings that another run may have and go on
+EXTENDABLE = ("epochs", "lr")  # the settings that may differ when a run is resumed
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C in a training run that has a checkpoint: it was written after the step, and the message says where."""
+    """Ctrl-C in a training run with a checkpoint, which has been written; the message says how to go on."""
 
 
 @dataclass
 class State:
-    """Where a run stands, besides its model and optimiser.
+    """The state of a run, apart from its model and optimiser.
 
-    epoch, step: what comes next, both from 0; loss_sum, hits, seconds: of the epoch so far; rate, strength: the
-    learning rate and the factor of the budget in the last step. best: the state_dict of the epoch of the highest robust
-    accuracy; average: of the averaged weights; memory: the method's own. Empty where there is no such thing.
+    epoch, step: those that come next, counted from 0. loss_sum, hits, seconds: sums over the epoch so far. rate,
+    strength: the learning rate and the factor of the budget in the last step. best: the state_dict of the epoch with
+    the highest robust accuracy; average: the averaged parameters; memory: arrays of the method. These three are empty
+    if they are not used.
     """
 
     epoch: int = 0
@@ -55,7 +56,7 @@ class State:
     _ARRAYS = ("best", "average", "memory")
 
     def save(self, path: Path, model: Module, optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
-        """Write everything, atomically; settings: what a run that goes on must have in common with this one."""
+        """Write everything, atomically. settings: those that a resumed run must have, too."""
         groups = {"model": model.state_dict(), "optimizer": optimizer.state_dict(),
                   **{name: getattr(self, name) for name in self._ARRAYS}}
         arrays = {f"{group}/{name}": to_host(array) for group, own in groups.items() for name, array in own.items()}
@@ -69,18 +70,18 @@ class State:
     @classmethod
     def load(cls, path: Path, model: Module, optimizer: Optimizer, settings: Mapping[str, Any],
              extend: Collection[str] = ()) -> State:
-        """The state at path, to which model and optimizer are set; StateError, and nothing is set, unless all fits.
+        """Read the file, set the model and the optimiser to it, and return the rest as a State.
 
-        extend: the names of settings that may differ.
+        extend: the names of settings that may differ. Raises StateError, and sets nothing, if anything does not fit.
         """
         header, arrays = archive.read(path, "a training checkpoint", "training")
         if not isinstance(then := header["training"], dict):
-            raise StateError(f"{path}: not a training checkpoint, whose settings are no table")
+            raise StateError(f"{path}: not a training checkpoint, because its settings are not a table")
         other = {name: f"{name}: then {then.get(name)!r}, now {value!r}" for name, value in settings.items()
                  if then.get(name) != value and name not in extend}
         if other:
-            remedy = "" if other.keys() - set(EXTENDABLE) else f"\nextend={tuple(other)} goes on all the same"
-            raise StateError(f"{path}: a checkpoint of another run, which cannot be resumed as this one:\n  "
+            remedy = "" if other.keys() - set(EXTENDABLE) else f"\nextend={tuple(other)} goes on from it"
+            raise StateError(f"{path}: a checkpoint of another run, which differs from this one:\n  "
                              + "\n  ".join(other.values()) + remedy)
         groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in ("model", "optimizer", *cls._ARRAYS)}
         before = model.state_dict(), optimizer.state_dict()
@@ -96,7 +97,7 @@ class State:
             if {name: own.keys() for name, own in kept.items()} != {
                     name: own.keys() for name, own in _dropouts(model).items()} or not all(
                     _is_count(value) for own in kept.values() for value in own.values()):
-                raise ValueError(f"its dropouts {kept}")
+                raise ValueError(f"it has other dropouts: {kept}")
             optimizer.load_state_dict(groups["optimizer"])
             model.load_state_dict(groups["model"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -108,7 +109,7 @@ class State:
         return state
 
     def _check(self, weights: Mapping[str, np.ndarray], model: Module) -> None:
-        """ValueError where a number cannot be, or where best and average are not of the model of these weights."""
+        """Raise ValueError if a number is impossible, or if best or average does not match the weights."""
         kinds = {name: (array.shape, array.dtype) for name, array in weights.items()}
         best, average = ({name: (array.shape, array.dtype) for name, array in own.items()}
                          for own in (self.best, self.average))
@@ -120,7 +121,7 @@ class State:
         wrong += ["history" for epoch in self.history if not (_is_count(epoch.epoch) and all(
             is_number(value) or value is None for value in asdict(epoch).values()))]
         if wrong:
-            raise ValueError(f"its {', '.join(dict.fromkeys(wrong))} cannot be")
+            raise ValueError(f"impossible values in {', '.join(dict.fromkeys(wrong))}")
 
 
 def _is_count(value: Any) -> bool:
@@ -128,14 +129,14 @@ def _is_count(value: Any) -> bool:
 
 
 def _dropouts(model: Module) -> dict[str, dict[str, int]]:
-    """What the next mask of each dropout depends on: its seed, and how often it has been called in training."""
+    """What the next mask of each dropout depends on: its seed, and how many masks it has drawn."""
     keys = ("calls", "seed")
     return {name: {key: int(vars(module)[key]) for key in keys} for name, module in model.named_modules()
             if all(isinstance(vars(module).get(key), int | np.integer) for key in keys)}
 
 
 def described(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run that goes on must have in common with this one, in the terms of JSON; run: the arguments of `fit`."""
+    """The settings that a resumed run must have, too, as JSON values. run: the arguments of `fit`."""
     model, optimizer, drawn = run["model"], run["optimizer"], {*vars(Module), "seed", "calls"}
     layers = {f"layer {name}": {key: repr(value) for key, value in vars(module).items() if key[:1] != "_"
                                 and key not in drawn and isinstance(value, int | float | str | tuple)}
@@ -153,7 +154,7 @@ def described(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recipe(value: Any) -> str:
-    """A function by its name and the numbers, words and functions of data.augment that it was made with."""
+    """An augmentation as text: the name of the function, and the numbers, strings and functions it was made with."""
     if isinstance(value, tuple):
         return f"({', '.join(map(_recipe, value))})"
     if not isinstance(value, FunctionType):
@@ -164,14 +165,14 @@ def _recipe(value: Any) -> str:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """The name and the size of a data set, and checksums of its images and labels."""
+    """The name and size of a data set, and checksums of its images and labels, as text."""
     images, labels = (zlib.crc32(each.tobytes()) for each in (dataset.images, dataset.labels))
     return f"{dataset!r}, CRC {images:08x} and {labels:08x}"
 
 
 @contextmanager
 def interruptible(enabled: bool) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C within the block sets, in place of stopping the program; a second one stops it."""
+    """Within the block, the first Ctrl-C sets this event instead of stopping the program; a second one stops it."""
     event = threading.Event()
     if not enabled or threading.current_thread() is not threading.main_thread():
         yield event

@@ -1,4 +1,4 @@
-"""Adversarial training at the cost of standard training, or little more."""
+"""Adversarial training that costs little more than standard training."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tinyadv.training.update import Update
 class Fast(Adversarial):
     """Adversarial training with one step of 1.25 eps from a random point: Wong et al. 2020, arXiv:2001.03994.
 
-    Its robustness may vanish within an epoch, while the accuracy under its own attack rises to 100% (catastrophic
-    overfitting). `fit` therefore measures the accuracy under PGD of ten steps after every epoch, unless it is given
-    another validation_attack, and stops where it has collapsed.
+    Its robustness can vanish within an epoch, while the accuracy under its own attack rises to 100%. This is called
+    catastrophic overfitting. So `fit` measures the accuracy under PGD with ten steps after each epoch, and stops when
+    it has collapsed. A validation_attack of your own takes the place of this PGD.
     """
 
     attack: Attack = field(init=False, repr=False)
@@ -38,7 +38,7 @@ class Fast(Adversarial):
 
 @dataclass(frozen=True)
 class _OneStep(PGD):
-    """PGD of a single step of 1.25 eps, where the random point that it starts from is no candidate."""
+    """PGD with a single step of 1.25 eps. The random start itself is never returned."""
 
     _reach = 1.25
 
@@ -49,10 +49,11 @@ class _OneStep(PGD):
 
 @dataclass(frozen=True)
 class Free(Method):
-    """Each batch is seen `replays` times, and one gradient serves both the weights and the perturbation.
+    """Train on each batch `replays` times in a row; each gradient updates both the weights and the perturbation.
 
-    Shafahi et al. 2019, arXiv:1904.12843, algorithm 1. The perturbation goes on from batch to batch, kept inside the
-    ball but not the bounds. An epoch costs as much as `replays` of standard training: train for as many fewer.
+    Shafahi et al. 2019, arXiv:1904.12843, algorithm 1. The perturbation is kept from one batch to the next. It is
+    projected onto the ball, but not onto the bounds. An epoch costs as much as `replays` epochs of standard training,
+    so divide the number of epochs by `replays`.
     """
 
     eps: float
@@ -62,7 +63,7 @@ class Free(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        PGD(eps=self.eps, steps=self.replays, norm=self.norm, bounds=self.bounds)  # ValueError where one does not fit
+        PGD(eps=self.eps, steps=self.replays, norm=self.norm, bounds=self.bounds)  # checks them
 
     def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:
         kind, eps = ball_class(self.norm), self.eps * scene.strength

@@ -1,4 +1,4 @@
-"""What became of a training run, epoch by epoch."""
+"""The measurements of a training run, epoch by epoch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tinyadv.nn.table import number, percent, table
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to.
+    """The measurements of one epoch.
 
-    loss, accuracy: means over its batches, as they were trained on. validation, robust: the accuracy on held-out
-    images, clean and under attack (`robust` of training images, where `fit` watches a method and none are held out);
-    None where it was not measured. lr, eps: the rate and the budget of the last step. seconds: of the steps, without
-    what is measured after them.
+    loss, accuracy: means over the inputs that were trained on, adversarial images for example.
+    validation, robust: the accuracy on the validation set, clean and under attack; None if it was not measured. If
+    there is no validation set, `Fast` measures `robust` on training images.
+    lr, eps: the learning rate and the budget of the last step. seconds: the time of the training steps alone.
     """
 
     epoch: int
@@ -32,7 +32,7 @@ class Epoch:
 
 
 class History(Sequence[Epoch]):
-    """The epochs of a training run; prints as a table."""
+    """The epochs of a training run, as a sequence. It prints as a table."""
 
     def __init__(self, epochs: Sequence[Epoch] = ()):
         self.epochs = list(epochs)
@@ -44,7 +44,7 @@ class History(Sequence[Epoch]):
         return len(self.epochs)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one row for each epoch; what was not measured is an empty cell."""
+        """Write a CSV file with one row for each epoch. A cell is empty if its value was not measured."""
         with Path(path).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Epoch)])
             writer.writeheader()

@@ -29,8 +29,8 @@ from tinyadv.training.history import Epoch, History
 from tinyadv.training.methods import Adversarial, Method, Scene, Standard
 from tinyadv.training.update import Update, updates
 
-COLLAPSE = 0.2  # a fall of the robust accuracy by so much is no fluctuation: Wong et al. 2020, arXiv:2001.03994
-WATCHED = 1000  # training images, at most, on which it is watched where nothing is held out
+COLLAPSE = 0.2  # a larger fall of the robust accuracy is a collapse, no fluctuation: Wong et al. 2020, arXiv:2001.03994
+WATCHED = 1000  # at most so many training images take the place of a missing validation set
 
 
 class CatastrophicOverfitting(UserWarning):
@@ -38,7 +38,8 @@ class CatastrophicOverfitting(UserWarning):
 
 
 def ramp(until: float, start: float = 0.0) -> Schedule:
-    """0 up to `start`, a fraction of training; then up to 1 in proportion, which it is from `until` on."""
+    """A schedule that is 0 until `start`, rises linearly to 1 at `until`, and stays 1; both are fractions of training.
+    """
     if not 0 <= start < until <= 1:
         raise ValueError(f"start and until must be fractions of training, 0 <= start < until <= 1; got {start!r} and "
                          f"{until!r}")
@@ -51,34 +52,37 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         clip_norm: float | None = None, average: float | None = None, validation: Dataset | None = None,
         validation_attack: Attack | None = None, checkpoint: str | Path | None = None, minutes: float = 10,
         resume: bool = False, extend: Collection[str] = (), progress: bool = False) -> History:
-    """Train the model on the training set, in place; returns the history.
+    """Train the model in place, and return the history.
 
-    attack: train on what it makes of the images (Madry et al.), which is method=Adversarial(attack); method: any other
-        way, such as TRADES(eps=0.3); neither: standard training.
-    optimizer: of this model's parameters. schedule, eps_schedule: progress in [0, 1] -> factor of the optimiser's
-        rate, and of the budget of the method's attack and the length of its steps; `ramp(0.2)` lets a budget grow.
-    seed: of the order of the images, which differs from epoch to epoch, and of all that is drawn.
-    augment: (images, streams) -> images, as in data.augment. clip_norm: the largest l2 norm of a gradient.
-    average: the decay of an exponential average of the weights, 0.999 say; with one, the averaged model is measured
-        after each epoch, and is what the model is in the end.
-    validation: images held out, whose accuracy is measured after each epoch, also under validation_attack; then the
-        model ends as it was after the epoch of the highest robust accuracy. `Fast` has an attack of its own for that,
-        and takes training images where none are held out.
-    checkpoint: a file for the state of training, written before it starts, after each epoch, every so many minutes and
-        on Ctrl-C (Interrupted is raised then). resume: go on from that file, if it is there, to the very same weights
-        as without a break; all other arguments must be the same, and one run at a time writes to a file. extend: what
-        may differ nevertheless, "epochs" or "lr": ("epochs",) with more of them trains a finished run further.
-    progress: show a bar for each epoch. The model is in training mode meanwhile, and as before after.
-    Raises ValueError for arguments that do not fit, FloatingPointError as soon as the loss is not a number.
+    attack: adversarial training with this attack (Madry et al.), short for method=Adversarial(attack). method: another
+        method, such as TRADES(eps=0.3). Without either: standard training.
+    optimizer: it must hold the parameters of this model. schedule: a function from progress in [0, 1] to the factor
+        of its learning rate. eps_schedule: likewise, the factor of the attack's budget and step size; `ramp(0.2)` lets
+        the budget grow.
+    seed: of all random numbers; the order of the images differs from epoch to epoch.
+    augment: a function (images, streams) -> images, as in data.augment. clip_norm: the largest l2 norm of a gradient.
+    average: the decay of an exponential moving average of the weights, such as 0.999. The averaged weights are those
+        that are measured after each epoch, and those that the model has in the end.
+    validation: held-out images; the accuracy on them is measured after each epoch. With validation_attack, so is the
+        robust accuracy, and the model ends with the weights of the epoch where it was highest. `Fast` has a validation
+        attack of its own, and measures it on training images if there is no validation set.
+    checkpoint: a file for the state of training. It is written before the first step, after each epoch, every
+        `minutes` minutes, and after Ctrl-C, which then raises Interrupted. Only one run at a time may use the file.
+    resume: go on from that file, if it exists, to exactly the weights of a run without a break. All other arguments
+        must be the same. extend: those that may differ, "epochs" or "lr"; ("epochs",) trains a finished run further.
+    progress: show a progress bar for each epoch.
+    The model is in training mode during the run, and then again in the mode it had before.
+    Raises ValueError for arguments that do not fit, FloatingPointError as soon as the loss is NaN or infinite.
     """
     if attack is not None and method is not None:
-        raise ValueError(f"attack is short for method=Adversarial(attack): give one of them, got {attack} and {method}")
+        raise ValueError("attack is short for method=Adversarial(attack): give only one of the two, got "
+                         f"{attack} and {method}")
     path = None if checkpoint is None else Path(checkpoint)
     method = method or (Standard() if attack is None else Adversarial(attack))
     if not (isinstance(epochs, int | np.integer) and not isinstance(epochs, bool) and epochs >= 0):
         raise ValueError(f"epochs must be an integer >= 0, got {epochs!r}")
     if not {id(p) for p in optimizer.parameters} & {id(p) for p in model.parameters()}:
-        raise ValueError(f"optimizer must hold the parameters of this model, and {optimizer} holds none of them")
+        raise ValueError(f"optimizer must hold the parameters of this model, but {optimizer} holds none of them")
     if not len(train):
         raise ValueError(f"training needs at least one image, and {train.name} has none")
     if average is not None and not 0 < average < 1:
@@ -88,14 +92,14 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
     if validation is not None and not len(validation):
         raise ValueError(f"validation needs at least one image, and {validation.name} has none")
     if validation_attack is not None and validation is None:
-        raise ValueError("validation_attack needs images held out: give validation, too")
+        raise ValueError("validation_attack needs a validation set: pass validation=, too")
     if validation_attack is not None and (not isinstance(validation_attack, Attack) or validation_attack.minimum_norm):
         raise ValueError(f"validation_attack must be an attack with a budget, such as PGD(eps=0.3); got "
                          f"{validation_attack!r}")
     if resume and path is None:
-        raise ValueError("resume needs the file to go on from: give checkpoint, too")
+        raise ValueError("resume=True needs the file to go on from: pass checkpoint=, too")
     if path and path.exists() and not resume:
-        raise ValueError(f"checkpoint {path} is there already: go on with resume=True, or remove it")
+        raise ValueError(f"checkpoint {path} exists already: go on with resume=True, or remove it")
     if unknown := set(extend) - set(EXTENDABLE):
         raise ValueError(f"extend may hold {' and '.join(map(repr, EXTENDABLE))}, got {', '.join(map(repr, unknown))}")
     run = _Run(
@@ -138,12 +142,12 @@ class _Run:
             self.state.average = {name: p.data.copy() for name, p in self.model.named_parameters()}
         try:
             with interruptible(self.path is not None) as self.interrupt, driver.stopping(self.interrupt):
-                self.save()  # a folder that cannot be written, or a full disk, is noticed now, not after an epoch
+                self.save()  # so an unwritable folder or a full disk is found now, not after an epoch
                 while self.state.epoch < self.epochs:
                     self.epoch()
                     self.judge()
                     self.save()
-        except driver.Stopped:  # in an attack, which has changed nothing: the state is that before this step
+        except driver.Stopped:  # within an attack, which changes nothing: the state is that before this step
             self.save()
         finally:
             self.optimizer.lr = self.base_rate
@@ -152,7 +156,7 @@ class _Run:
         return self.state.history
 
     def epoch(self) -> None:
-        """What is left of the epoch, to its last batch."""
+        """The remaining batches of the epoch."""
         state, started = self.state, time.perf_counter() - self.state.seconds
         bar = driver.progress_bar(len(self.train), f"{self.train.name}, epoch {state.epoch + 1}/{self.epochs}",
                                   self.progress)
@@ -167,8 +171,8 @@ class _Run:
                 if not math.isfinite(done.loss):
                     raise FloatingPointError(
                         f"the loss became {done.loss} in epoch {state.epoch + 1}, step {state.step}, at learning rate "
-                        f"{self.optimizer.lr:g}; the last ones were {', '.join(f'{loss:.4g}' for loss in recent)}: try "
-                        "a lower rate, or clip_norm=1")
+                        f"{self.optimizer.lr:g}; the last losses were {', '.join(f'{loss:.4g}' for loss in recent)}: "
+                        "try a lower rate, or clip_norm=1")
                 state.loss_sum, state.hits = state.loss_sum + done.loss * len(labels), state.hits + done.hits
                 state.seconds = time.perf_counter() - started
                 bar.update(len(labels))
@@ -177,7 +181,7 @@ class _Run:
                     self.save()
 
     def step(self, update: Callable[..., Update], images: np.ndarray, labels: np.ndarray) -> Update:
-        """One step of the method, at the rate and the budget that the schedules give, and of the average."""
+        """One step of the method, with the learning rate and budget of the schedules; then update the averages."""
         state = self.state
         progress = (state.epoch + state.step * self.batch_size / len(self.train)) / self.epochs
         state.rate = self.optimizer.lr = float(self.base_rate * (self.schedule(progress) if self.schedule else 1))
@@ -189,13 +193,13 @@ class _Run:
         if self.augment:
             images = self.augment(images, others)
         done = self.method.step(Scene(self.model, update, streams, state.strength, state.memory), images, labels)
-        if self.average:  # the first steps, far from where training leads to, weigh less
+        if self.average:  # the decay grows, so that the first weights are soon forgotten
             count = self.optimizer.steps
             follow(state.average, self.model, min(self.average, (1 + count) / (10 + count)))
         return done
 
     def judge(self) -> None:
-        """Measure the model at the end of an epoch, and enter it into the history."""
+        """Measure the model at the end of an epoch, and append an Epoch to the history."""
         state, count = self.state, len(self.train)
         live, clean, robust, best = self.model.state_dict(), None, None, 0.0
         if self.validation or self.validation_attack:
@@ -221,11 +225,11 @@ class _Run:
             state.epoch = self.epochs
 
     def save(self) -> None:
-        """Write the checkpoint, if there is one; and stop there after Ctrl-C."""
+        """Write the checkpoint, if there is one; after Ctrl-C, raise Interrupted."""
         self.saved = time.monotonic()
-        begun = self.state.epoch or self.state.step  # before the first step the loss says it better
+        begun = self.state.epoch or self.state.step  # before the first step, the error about the loss says more
         if begun and not all(array_module(p.data).isfinite(p.data).all() for p in self.model.parameters()):
-            raise FloatingPointError(f"a weight is no finite number any more after {self.state.epoch} epochs and "
+            raise FloatingPointError(f"a weight became NaN or infinite after {self.state.epoch} epochs and "
                                      f"{self.state.step} steps: try a lower rate, or clip_norm=1")
         if self.path:
             self.state.save(self.path, self.model, self.optimizer, self.settings)

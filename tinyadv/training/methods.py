@@ -18,10 +18,11 @@ from tinyadv.training.update import Update, cross_entropy
 
 @dataclass
 class Scene:
-    """What a method sees of the training, besides the batch.
+    """What a method gets besides the batch.
 
-    update: as from `updates`. streams: of the examples, others in every step. strength: the factor of the budget,
-    in [0, 1]. memory: arrays by name, which a method may keep from batch to batch; a checkpoint holds them.
+    model: the network. update: the function that `updates` gives. streams: one random stream for each example, new in
+    every step. strength: the present factor of the budget, in [0, 1]. memory: arrays by name, which a method may keep
+    from batch to batch; a checkpoint saves them.
     """
 
     model: Module
@@ -33,9 +34,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Method:
-    """The base of all methods. A subclass says what its `inputs` are, and what the `losses` on them.
+    """The base class of all methods. A subclass defines the `inputs` of an update, and the `losses` on them.
 
-    label_smoothing: the share of the target that is spread over all classes (Szegedy et al. 2016, arXiv:1512.00567).
+    label_smoothing: the share of the probability that is spread evenly over all classes (Szegedy et al. 2016,
+    arXiv:1512.00567).
     """
 
     label_smoothing: float = field(default=0.0, kw_only=True)
@@ -46,12 +48,12 @@ class Method:
 
     @property
     def budget(self) -> float | None:
-        """The eps of its attack, if there is one."""
+        """The eps of the attack; None if there is no attack."""
         return getattr(self, "eps", None)
 
     @property
     def watch(self) -> Attack | None:
-        """What `fit` has to watch the accuracy under, as it can collapse within an epoch; None where it does not."""
+        """The attack with which `fit` checks after each epoch whether the robustness has collapsed; None: no check."""
         return None
 
     def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:
@@ -59,11 +61,11 @@ class Method:
         return scene.update(self.inputs(scene, images, labels), labels, self.losses)
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
-        """The images that the losses are of: one array (n, C, H, W) or several."""
+        """The inputs of `losses`: one array (n, C, H, W) or several."""
         return (images,)
 
     def losses(self, model: Callable, labels: Array, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses (n,) on one set of inputs, and the logits whose predictions are counted."""
+        """The losses (n,) on the inputs x, and the logits (n, K) that give the training accuracy."""
         (losses, logits), share = cross_entropy(model, labels, x), self.label_smoothing
         if share:
             losses = (1 - share) * losses - share * ops.mean(ops.log_softmax(logits), axis=1)
@@ -72,17 +74,19 @@ class Method:
 
 @dataclass(frozen=True)
 class Standard(Method):
-    """The cross entropy of the images as they are."""
+    """Standard training: the cross entropy of the clean images."""
 
 
 @dataclass(frozen=True)
 class Adversarial(Method):
-    """The cross entropy of what an attack makes of the images, and of that alone: min over weights, max over the ball.
+    """Adversarial training: the cross entropy of adversarial images alone.
 
-    Madry et al. 2018, arXiv:1706.06083, eq. 2.1.
+    The weights minimise the loss that the attack maximises within its budget: Madry et al. 2018, arXiv:1706.06083,
+    eq. 2.1.
 
-    attack: any with a budget. crafting: "eval" or "train", the mode of the model while it is attacked. In "train" batch
-    normalisation uses the statistics of the batch, attacked as a whole, and its running ones follow every step.
+    attack: any attack with a budget. crafting: "eval" or "train", the mode of the model while it is attacked. In
+    "train", batch normalisation uses the statistics of the batch and updates its running statistics in every step of
+    the attack; the batch is then attacked as a whole.
     """
 
     attack: Attack
@@ -105,9 +109,9 @@ class Adversarial(Method):
 
 @dataclass(frozen=True)
 class Mixed(Adversarial):
-    """A weighted mean of the cross entropies of the images and of their adversarial ones.
+    """A weighted mean of two cross entropies, that of the clean images and that of the adversarial images.
 
-    Goodfellow et al. 2015, arXiv:1412.6572, section 6; their weight of the clean ones is 0.5, their attack FGSM.
+    Goodfellow et al. 2015, arXiv:1412.6572, section 6. They use FGSM and clean_weight 0.5.
     """
 
     clean_weight: float = 0.5
@@ -127,11 +131,13 @@ class Mixed(Adversarial):
 
 @dataclass(frozen=True)
 class TRADES(Method):
-    """The cross entropy of the images, plus beta times how far their adversarial ones are from them in distribution.
+    """The cross entropy of the clean images, plus beta times KL(f(x) || f(x')).
 
-    Zhang et al. 2019, arXiv:1901.08573, eq. 5 and algorithm 1: the attack, and the second term, are of the
-    Kullback-Leibler divergence KL(f(x) || f(x')), which needs no labels. In the authors' code beta is 1 for MNIST and 6
-    for CIFAR-10. step_size: 2.5 * eps / steps unless given; their steps for MNIST are 40 of 0.01.
+    KL is the Kullback-Leibler divergence of the predicted distribution at the adversarial image x' from that at the
+    clean image x. The attack maximises it too; it needs no labels. Zhang et al. 2019, arXiv:1901.08573, eq. 5 and
+    algorithm 1. In the authors' code beta is 1 for MNIST and 6 for CIFAR-10.
+
+    step_size: 2.5 * eps / steps unless given. The authors take 40 steps of 0.01 for MNIST.
     """
 
     eps: float
@@ -145,7 +151,7 @@ class TRADES(Method):
         super().__post_init__()
         if not self.beta >= 0:
             raise ValueError(f"beta must be a number >= 0, got {self.beta!r}")
-        self._attack  # noqa: B018 - ValueError for a parameter that does not fit
+        self._attack  # noqa: B018 - raises ValueError for a bad parameter
 
     @property
     def _attack(self) -> Attack:
@@ -162,7 +168,7 @@ class TRADES(Method):
 
 @dataclass(frozen=True)
 class _Divergence(PGD):
-    """PGD on KL(f(x) || f(x')), from a point near x, where the gradient at x itself is zero; the last point is it."""
+    """PGD on KL(f(x) || f(x')). It starts near x, because the gradient at x is zero, and returns the last point."""
 
     def perturb(self, batch: Batch) -> Array:
         with no_grad():
@@ -176,12 +182,12 @@ class _Divergence(PGD):
 
 
 def attacked(attack: Attack, scene: Scene, images: np.ndarray, labels: np.ndarray, crafting: str = "eval") -> Array:
-    """The adversarial images for the model as it is now; the images themselves, as long as there is no budget."""
+    """The adversarial images for the present weights; the clean images while the factor of the budget is 0."""
     if not scene.strength:
         return images
     attack = attack if scene.strength == 1 else attack.scaled(scene.strength)
     x, y = (move(each, driver.memory_of(scene.model, images)) for each in (images, labels))
-    if crafting == "train":  # a callable that is no Module stays in the mode in which it is
-        with driver.stopping():  # running statistics change, so that a stop must wait for the end of the step
+    if crafting == "train":  # the driver sets the mode of a Module only, not that of a bare function
+        with driver.stopping():  # running statistics change, so a stop must wait for the end of the step
             return attack(scene.model.__call__, x, y, seed=scene.streams, batch_size=len(x), workers=1)
     return attack(scene.model, x, y, seed=scene.streams)

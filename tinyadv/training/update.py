@@ -21,8 +21,8 @@ from tinyadv.ops.movement import batch_last
 from tinyadv.parallel import single_threaded_blas, together
 from tinyadv.tensor import Tensor, gradients, recording
 
-PARTS = 4  # at most, of a batch; on any number of cores, so that the sums are always made in the same order
-FEWEST = 16  # images in a part, about: fewer are not worth a thread
+PARTS = 4  # a batch is split into at most so many, on any number of cores: so sums always have the same order
+FEWEST = 16  # images in a part, about: a thread for fewer costs more than it saves
 
 # (model, labels (n,), *images (n, C, H, W)) -> losses (n,), and the logits whose predictions are counted.
 Losses = Callable[..., tuple[Tensor, Tensor]]
@@ -30,10 +30,10 @@ Losses = Callable[..., tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Update:
-    """What one update came to.
+    """The result of one update.
 
-    loss: mean over the batch; hits: correct predictions; both before the update.
-    slope: the gradient of the mean loss by the first images, where they are; None unless asked for.
+    loss: the mean over the batch; hits: the number of correct predictions; both before the update.
+    slope: the gradient of the mean loss with respect to the (first) images, on their device; None unless asked for.
     """
 
     loss: float
@@ -49,14 +49,15 @@ def cross_entropy(model: Callable, labels: Array, x: Tensor) -> tuple[Tensor, Te
 
 @contextmanager
 def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None) -> Iterator[Callable[..., Update]]:
-    """A function (images, labels, losses=cross_entropy, slope=False) -> Update: one update on one batch.
+    """Within the block, a function (images, labels, losses=cross_entropy, slope=False) -> Update: one optimiser step.
 
-    images: an array (N, C, H, W), or a tuple of such, which `losses` gets one after the other; clip_norm: the largest
-    l2 norm of the gradient of the mean loss, which is scaled down where it is longer. A batch is split into up to four
-    parts, whose gradients are computed on threads and summed in order, so that the result does not depend on the
-    number of cores; batch normalisation makes them meet (`parallel.all_reduce`). A batch stays whole on a GPU, and for
-    a model with a module that says `needs_whole_batch`: then BLAS has the cores. Where the loss is not a number the
-    weights stay as they are.
+    images: an array (N, C, H, W), or a tuple of such arrays, which are the inputs of `losses`. labels: (N,) integers.
+    clip_norm: the largest l2 norm of the gradient of the mean loss; a longer gradient is scaled down to it.
+
+    A batch is split into up to four parts. Their gradients are computed on threads and summed in a fixed order, so the
+    result does not depend on the number of cores. Batch normalisation sums its statistics over all parts
+    (`parallel.all_reduce`). A batch stays whole on a GPU, and for a model with a module that sets `needs_whole_batch`;
+    then BLAS uses the cores. If the loss is NaN or infinite, the weights do not change.
     """
     parameters = optimizer.parameters
     whole = not all(isinstance(p.data, np.ndarray) for p in parameters)
