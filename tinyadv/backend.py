@@ -107,6 +107,7 @@ def to_device(array: Array, device: str) -> Array:
 
     Raises ValueError for any other name, and RuntimeError if there is no usable GPU.
     """
+    device = str(device)  # one of PyTorch, say
     kind, _, index = device.partition(":")
     if kind == "cpu" and not index:
         return to_host(array)

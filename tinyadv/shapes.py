@@ -40,7 +40,8 @@ def check_ndim(shape: Shape, ndim: int, operation: str, meaning: str) -> None:
 
 
 def check_channels(shape: Shape, channels: int, operation: str, right_name: str) -> None:
-    """ValueError unless images of this shape, (N, C, H, W), have so many channels."""
+    """ValueError unless this is the shape (N, C, H, W) of images with so many channels."""
+    check_ndim(shape, 4, operation, "images of shape (N, C, H, W)")
     if shape[1] != channels:
         swapped = "; is x (N, H, W, C)? Then give x.transpose(0, 3, 1, 2)" if shape[3] == channels else ""
         raise ValueError(f"{operation}: the images' number of channels is {shape[1]}, but {right_name} is {channels}; "

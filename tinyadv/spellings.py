@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection
-from typing import ParamSpec, TypeVar
+from typing import NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,23 +23,41 @@ ARGUMENTS = {
     **dict.fromkeys(("model", "estimator", "classifier", "fmodel"),
                     "the model comes with the call, as in FGSM(eps=0.3)(model, x, y)"),
     "confidence": "kappa", "eot_iter": "eot", "epsilon": "eps", "labels": "y", "learning_rate": "lr", "mu": "decay",
-    "n_jobs": "workers", "num_workers": "workers", "verbose": "progress",
+    "n_epochs": "epochs", "n_jobs": "workers", "num_epochs": "epochs", "num_workers": "workers", "params": "model",
+    "root": "path", "validation_data": "validation", "verbose": "progress",
     "device": 'the model says where: model.to("cuda")',
     "epsilons": "an attack has one eps; evaluation.epsilon_curve(model, attack, dataset, epsilons) takes several",
     "rel_stepsize": "write step_size, in the units of the data: rel_stepsize * eps",
+    "shuffle": "seed=0 shuffles; training does so in every epoch",
     "targeted": "give the classes to reach as target=, next to the true classes y, as in attack(model, x, y, target=3)",
 }
 
-# Attributes of modules: what there is instead.
+# Attributes of modules and classes: what there is instead.
 ATTRIBUTES = {
+    "tinyadv.optim": "nn.optim", "tinyadv.save": "nn.save(model, path)", "tinyadv.load": "nn.load(path)",
+    "tinyadv.from_numpy": "Tensor(array)", "tinyadv.manual_seed": "seed=, as in models.SmallCNN(seed=0)",
+    "tinyadv.cuda": 'model.to("cuda"); `python -m tinyadv` lists the GPUs',
     "nn.functional": "tinyadv.ops", "nn.CrossEntropyLoss": "ops.cross_entropy(logits, labels)",
+    "nn.Softmax": "ops.softmax(logits); a model returns the logits",
     "nn.Parameter": "a Tensor that is an attribute of the module", "nn.ModuleList": "a list", "nn.ModuleDict": "a dict",
-    "nn.AdaptiveAvgPool2d": "nn.GlobalAvgPool2d()", "tinyadv.optim": "nn.optim", "tinyadv.save": "nn.save(model, path)",
-    "tinyadv.load": "nn.load(path)", "attacks.CW": "attacks.CarliniWagner", "attacks.APGDT": "APGD(target_classes=9)",
+    "data.DataLoader": "data.batches(dataset, 32, seed=0)", "data.MNIST": "data.mnist()",
+    "data.load_mnist": "data.mnist()", "data.CIFAR10": "data.cifar10()",
+    "attacks.CW": "attacks.CarliniWagner", "attacks.APGDT": "APGD(eps=0.3, loss=\"dlr\", target_classes=9)",
     "attacks.LinfPGD": 'PGD(eps=0.3, norm="linf")', "attacks.L2PGD": 'PGD(eps=0.3, norm="l2")',
     "attacks.ProjectedGradientDescent": "attacks.PGD", "attacks.FastGradientMethod": "attacks.FGSM",
     "attacks.BasicIterativeMethod": "attacks.BIM", "attacks.CarliniL2Method": "attacks.CarliniWagner",
     "attacks.SquareAttack": "attacks.Square",
+    "Attack.generate": "attack(model, x, y)", "Attack.run_standard_evaluation": "attack.run(model, x, y)",
+    **{f"Attack.set_mode_targeted_{how}": "attack(model, x, y, target=...)"
+       for how in ("by_function", "by_label", "least_likely", "random")},
+    "AttackResult.adv": "result.x_adv", "AttackResult.adversarial": "result.x_adv",
+    "Dataset.data": "dataset.images", "Dataset.targets": "dataset.labels",
+    "Module.zero_grad": "optimizer.zero_grad()", "Module.modules": "model.named_modules()",
+    "Module.children": "model.named_modules()",
+    "Module.requires_grad_": "nothing: an attack asks for no weight's gradient",
+    "Tensor.view": "x.reshape((N, -1))", "Tensor.permute": "x.transpose((0, 2, 3, 1))", "Tensor.numel": "x.size",
+    "Tensor.clamp": "ops.clip(x, low, high)", "Tensor.cpu": "x.numpy()", "Tensor.unsqueeze": "x[None]",
+    "Tensor.requires_grad_": "nothing: gradients(loss, [x]) takes any Tensor",
 }
 
 
@@ -48,7 +66,8 @@ def check_keywords(name: str, given: Collection[str], known: Collection[str]) ->
     for other in given:
         if other not in known:
             meant = ARGUMENTS.get(other, "")
-            remedy = meant if " " in meant else f"write {meant}=" if meant in known else f"it takes {', '.join(known)}"
+            names = ", ".join(each for each in known if each != "self" and not each.startswith("_"))
+            remedy = meant if " " in meant else f"write {meant}=" if meant in known else f"it takes {names}"
             raise TypeError(f"{name} takes no {other}: {remedy}")
 
 
@@ -72,5 +91,14 @@ def spelled(function: Callable[P, R]) -> Callable[P, R]:
 
 def missing(module: str, name: str) -> AttributeError:
     """The error for an attribute that a module of the library does not have."""
-    meant = ATTRIBUTES.get(f"{module.removeprefix('tinyadv.')}.{name}")
-    return AttributeError(f"module {module!r} has no attribute {name!r}" + (f": write {meant}" if meant else ""))
+    return _missing(f"module {module!r}", [module.removeprefix("tinyadv.")], name)
+
+
+def no_attribute(self: object, name: str) -> NoReturn:
+    """The __getattr__ of a class: the error for an attribute that there is not."""
+    raise _missing(f"{type(self).__name__!r} object", [owner.__name__ for owner in type(self).__mro__], name, obj=self)
+
+
+def _missing(what: str, owners: list[str], name: str, **more: object) -> AttributeError:
+    remedies = [f": write {ATTRIBUTES[key]}" for owner in owners if (key := f"{owner}.{name}") in ATTRIBUTES]
+    return AttributeError(f"{what} has no attribute {name!r}{''.join(remedies[:1])}", name=name, **more)

@@ -170,7 +170,7 @@ def gradients(output: Tensor, wrt: Sequence[Tensor], *, keep_graph: bool = False
     weight gradient. The graph is freed, unless it is kept for another output that shares it.
     Raises ValueError if the output is not a scalar, RuntimeError if its graph was not recorded or is freed.
     """
-    if not isinstance(wrt, Sequence):
+    if not isinstance(wrt, Sequence) or not all(isinstance(x, Tensor) for x in wrt):
         raise TypeError("wrt must be a list of Tensors, as in gradients(loss, [x])")
     found = _walk_back(output, {_vertex(x) for x in wrt}, keep_graph)
     return [found[_vertex(x)] if _vertex(x) in found else array_module(x.data).zeros_like(x.data) for x in wrt]

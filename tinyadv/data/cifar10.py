@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyadv.spellings import spelled
+
 from .fetch import ROUNDS, DataUnavailable, fetch, receive, write_atomically
 from .loader import Dataset
 
@@ -27,6 +29,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 PROVENANCE = "PROVENANCE.txt"
 
 
+@spelled
 def cifar10(path: str | os.PathLike[str] | None = None, download: bool = True) -> tuple[Dataset, Dataset]:
     """The training set (50,000 images) and the test set (10,000), of shape (3, 32, 32) in [0, 1].
 

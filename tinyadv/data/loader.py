@@ -3,9 +3,11 @@
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from tinyadv.spellings import no_attribute, spelled
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -15,7 +17,7 @@ class Dataset:
     images: float32 of shape (N, C, H, W), by convention in [0, 1].
     labels: int64 of shape (N,), in 0 .. len(classes) - 1.
     name: the name to cite in results, such as "mnist-test".
-    classes: the name of each class.
+    classes: the name of each class; "0", "1", ... up to the highest label unless given.
 
     ``dataset[:1000]``, ``dataset[indices]`` and ``dataset[mask]`` select examples and keep name and classes;
     a slice shares memory with the original. ``dataset[i]`` is a Dataset of one. Raises ValueError where the
@@ -24,8 +26,11 @@ class Dataset:
 
     images: np.ndarray
     labels: np.ndarray
-    name: str
-    classes: tuple[str, ...]
+    name: str = "data"
+    classes: tuple[str, ...] = ()
+
+    if not TYPE_CHECKING:
+        __getattr__ = no_attribute
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -37,6 +42,8 @@ class Dataset:
                              f"{labels.dtype} {labels.shape}: "
                              + ("of one-hot labels, take labels.argmax(axis=1)" if labels.ndim == 2 else
                                 "convert them with astype and reshape"))
+        if not self.classes:
+            object.__setattr__(self, "classes", tuple(map(str, range(labels.max(initial=-1) + 1))))
         if len(images) != len(labels):
             raise ValueError(f"images and labels must have the same length, got {len(images)} and {len(labels)}")
         if np.any((labels < 0) | (labels >= len(self.classes))):
@@ -60,6 +67,7 @@ class Dataset:
                 f"{len(self.classes)} classes")
 
 
+@spelled
 def batches(dataset: Dataset, batch_size: int = 32, *, seed: int | None = None,
             epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One pass over ``dataset``: an iterator of (images, labels) pairs, the last of which may be smaller.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyadv.spellings import spelled
+
 from .fetch import decompressed, fetch
 from .loader import Dataset
 
@@ -24,6 +26,7 @@ EXPANSION = 100  # gzip may unpack to so many times its size; for the training i
 LONGEST_HEADER = 4 + 4 * 255
 
 
+@spelled
 def mnist(path: str | os.PathLike[str] | None = None, download: bool = True) -> tuple[Dataset, Dataset]:
     """The training set (60,000 images) and the test set (10,000), of shape (1, 28, 28) in [0, 1].
 

@@ -32,7 +32,7 @@ def robust_accuracy(model: Callable, attack: Attack, dataset: Dataset, *, seed: 
 
     options: those of `Attack.run`, such as workers, batch_size or progress.
     """
-    _check(dataset)
+    _check(dataset, attack)
     result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True, **options)
     return float(result.robust.mean())
 
@@ -48,7 +48,7 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
     return_images: return a pair: this dict, and {eps: images like dataset.images}. An image that the model gets wrong
         as it is stays so; one that a smaller eps has broken is the one from there.
     """
-    _check(dataset)
+    _check(dataset, attack)
     if attack.minimum_norm:
         raise ValueError(f"attack must have an eps to vary, got {attack}, a minimum-norm attack: use security_curve, "
                          "which needs only one run of it")
@@ -78,7 +78,7 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
     classified correctly and its adversarial image, if one was found, is further away than eps. options: those of
     `Attack.run`. Raises ValueError for an attack with a fixed budget, and for an eps that is not a number >= 0.
     """
-    _check(dataset)
+    _check(dataset, attack)
     if not attack.minimum_norm:
         raise ValueError(f"attack must be a minimum-norm attack, got {attack}, whose budget is fixed: "
                          "use epsilon_curve, which runs it once for each eps")
@@ -89,9 +89,11 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
     return {float(eps): float((result.robust | right & (result.distances > eps)).mean()) for eps in epsilons}
 
 
-def _check(dataset: Dataset) -> None:
+def _check(dataset: Dataset, *attacks: Attack) -> None:
     if not isinstance(dataset, Dataset):
-        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: of arrays, make one by "
-                        "data.Dataset(images, labels, name, classes)")
+        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: make one by "
+                        "data.Dataset(images, labels)")
+    if not all(isinstance(attack, Attack) for attack in attacks):
+        raise TypeError(f"attack must be an attack, such as attacks.FGSM(eps=0.3), got {attacks[0]!r}")
     if not len(dataset):
         raise ValueError(f"dataset must hold at least one image, but {dataset.name} is empty")

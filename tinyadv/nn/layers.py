@@ -27,6 +27,8 @@ class Sequential(Module):
     """Layers (or any functions on Tensors) one after the other, named "0", "1", ..., or by keywords."""
 
     def __init__(self, *layers: Callable[[Tensor], Tensor], **named: Callable[[Tensor], Tensor]):
+        if not all(map(callable, (*layers, *named.values()))):
+            raise TypeError("Sequential takes layers one by one, as in Sequential(*layers)")
         vars(self).update({str(i): layer for i, layer in enumerate(layers)}, **named)
 
     @property
@@ -90,7 +92,6 @@ class BatchNorm2d(Module):
         self.num_batches_tracked = np.zeros((), np.int64)
 
     def forward(self, x: Tensor) -> Tensor:
-        check_ndim(x.shape, 4, "BatchNorm2d", "images of shape (N, C, H, W)")
         check_channels(x.shape, self.num_features, "BatchNorm2d", "num_features")
         if not self.training:
             return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyadv.backend import Array, array_module, is_array, move, to_device, to_host
 from tinyadv.nn.table import table
 from tinyadv.shapes import Shape
+from tinyadv.spellings import no_attribute
 from tinyadv.tensor import Tensor, no_grad
 
 
@@ -36,6 +37,9 @@ class Module:
 
     def __call__(self, x: Any) -> Tensor:
         return self.forward(x)
+
+    if not TYPE_CHECKING:
+        __getattr__ = no_attribute
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """(name, module) of this module, whose name is "", and of all modules below it; a shared one comes once."""

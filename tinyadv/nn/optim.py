@@ -14,6 +14,7 @@ import numpy as np
 
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.nn.module import Module
+from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 
 Schedule = Callable[[float], float]
@@ -91,6 +92,7 @@ class SGD(Optimizer):
     nesterov: step by g + momentum * v instead (Sutskever et al. 2013). Weight decay is added to the gradient.
     """
 
+    @spelled
     def __init__(self, model: Module | Iterable[Tensor], lr: float = 0.01, momentum: float = 0.0,
                  nesterov: bool = False, weight_decay: float = 0.0):
         if not 0 <= momentum < 1:
@@ -115,6 +117,7 @@ class Adam(Optimizer):
 
     moments = 2
 
+    @spelled
     def __init__(self, model: Module | Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0):
         if not all(0 <= beta < 1 for beta in betas):

@@ -13,6 +13,8 @@ from tinyadv.nn.module import Module
 
 def save(model: Module, path: str | Path) -> None:
     """Write the model's state and how to build it; the file is whole or not there at all."""
+    if not isinstance(model, Module):
+        raise TypeError(f"save(model, path) takes a Module first, got {type(model).__name__}")
     write(path, built_from(model), model.state_dict())
 
 

@@ -27,6 +27,7 @@ from tinyadv.ops.movement import broadcast_to, concatenate, flatten, getitem, pa
 from tinyadv.ops.normalize import batch_norm, layer_norm
 from tinyadv.ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from tinyadv.ops.reduce import logsumexp, max, mean, min, sum
+from tinyadv.spellings import no_attribute
 from tinyadv.tensor import Tensor
 
 __all__ = [
@@ -41,6 +42,7 @@ _OPERATORS = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "
 _METHODS = {
     "__neg__": negative, "__getitem__": getitem, "sum": sum, "mean": mean, "max": max, "min": min,
     "reshape": reshape, "flatten": flatten, "transpose": transpose, "T": property(transpose),
+    "__getattr__": no_attribute,
 }
 
 for _name, _operation in _OPERATORS.items():

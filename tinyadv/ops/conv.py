@@ -34,7 +34,6 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
     Raises ValueError if shapes do not match or the kernel does not fit.
     """
     stride, padding = pair(stride, "stride", least=1), pair(padding, "padding", least=0)
-    check_ndim(x.shape, 4, "conv2d", "images of shape (N, C, H, W)")
     check_ndim(weight.shape, 4, "conv2d", "a weight of shape (F, C, kh, kw)")
     check_channels(x.shape, weight.shape[1], "conv2d", "the weight's")
     if bias is not None:

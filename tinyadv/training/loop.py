@@ -23,6 +23,7 @@ from tinyadv.nn import Module
 from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
 from tinyadv.random import Streams
+from tinyadv.spellings import spelled
 from tinyadv.training.average import averaged_state, follow
 from tinyadv.training.checkpoint import EXTENDABLE, Interrupted, State, described, interruptible
 from tinyadv.training.history import Epoch, History
@@ -46,6 +47,7 @@ def ramp(until: float, start: float = 0.0) -> Schedule:
     return lambda progress: min(max(progress - start, 0) / (until - start), 1.0)
 
 
+@spelled
 def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, attack: Attack | None = None,
         method: Method | None = None, batch_size: int = 32, seed: int = 0, schedule: Schedule | None = None,
         eps_schedule: Schedule | None = None, augment: Callable[[np.ndarray, Streams], np.ndarray] | None = None,
@@ -81,6 +83,11 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
     method = method or (Standard() if attack is None else Adversarial(attack))
     if not (isinstance(epochs, int | np.integer) and not isinstance(epochs, bool) and epochs >= 0):
         raise ValueError(f"epochs must be an integer >= 0, got {epochs!r}")
+    if not isinstance(train, Dataset):
+        raise TypeError(f"train must be a data.Dataset, got {type(train).__name__}: make one by "
+                        "data.Dataset(images, labels)")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be one of this model, such as nn.optim.SGD(model, lr=0.01), got {optimizer!r}")
     if not {id(p) for p in optimizer.parameters} & {id(p) for p in model.parameters()}:
         raise ValueError(f"optimizer must hold the parameters of this model, but {optimizer} holds none of them")
     if not len(train):

@@ -44,9 +44,10 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
     """The labels as an integer array (N,) where x is; ValueError otherwise. Their range shows with the logits."""
     array = labels if is_array(labels) else np.asarray(labels)
     if array.dtype.kind not in "iu" or array.shape != (len(x),):
-        one_hot = f": of one-hot labels, take {name}.argmax(axis=1)" if array.ndim == 2 else ""
+        remedies = {0: f": for one image, give x[:1] and {name}[:1]",
+                    2: f": of one-hot labels, take {name}.argmax(axis=1)"}
         raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "
-                         f"got {array.dtype} of shape {array.shape}{one_hot}")
+                         f"got {array.dtype} of shape {array.shape}{remedies.get(array.ndim, '')}")
     return move(array, like=x)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from tinyadv.nn.state import defined_subclasses
 @dataclass(frozen=True)
 class Parameters:
     """The base of Attack: a frozen dataclass, whose fields are its parameters."""
+
+    if not TYPE_CHECKING:
+        __getattr__ = spellings.no_attribute
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """TypeError for a parameter that there is not, and for a model, with what to write instead."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from tinyadv.backend import VERSION, Array, is_array, to_host
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.table import number, table
+from tinyadv.spellings import no_attribute
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,9 @@ class AttackResult:
     broken_by: np.ndarray | None = field(default=None, repr=False)
     table: tuple[tuple[str, int, int, float, int, int], ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()
+
+    if not TYPE_CHECKING:
+        __getattr__ = no_attribute
 
     @classmethod
     def blank(cls, attack: Parameters, x_adv: Array, y: Array, target: Array | None, norm: str,
