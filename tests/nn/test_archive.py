@@ -145,6 +145,21 @@ def test_what_unpacks_to_far_more_than_the_file_is_refused_first(path, method):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("of", [HEADER, "weight"])
+def test_an_entry_that_is_said_to_be_larger_than_the_file_is_refused_first(path, of):
+    write(path, TOLD, ARRAYS)
+    content = bytearray(path.read_bytes())
+    packed = content.rindex(f"{of}.npy".encode()) - 46 + 20  # in the list at the end: the size before unpacking
+    content[packed : packed + 4] = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        refused(path, "it claims to hold")
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_no_more_memory_is_taken_than_the_arrays_have(path):
     write(path, TOLD, {str(i): np.random.default_rng(i).random(500_000) for i in range(4)})
     tracemalloc.start()

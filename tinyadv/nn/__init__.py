@@ -21,6 +21,8 @@ from tinyadv.nn.layers import (
     Tanh,
 )
 from tinyadv.nn.module import Module
+from tinyadv.nn.pytorch import load_pytorch
+from tinyadv.nn.safetensors import save_safetensors
 from tinyadv.nn.state import load, save
 from tinyadv.nn.transformer import GELU, Attention, LayerNorm
 from tinyadv.spellings import missing
@@ -28,7 +30,7 @@ from tinyadv.spellings import missing
 __all__ = [
     "GELU", "AdaptiveAvgPool2d", "Attention", "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten",
     "GlobalAvgPool2d", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Module", "Normalize", "ReLU", "Sequential",
-    "Sigmoid", "Standardize", "StateError", "Tanh", "init", "load", "optim", "save",
+    "Sigmoid", "Standardize", "StateError", "Tanh", "init", "load", "load_pytorch", "optim", "save", "save_safetensors",
 ]
 
 

@@ -19,7 +19,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,21 +38,28 @@ class StateError(ValueError):
 
 
 def write(path: str | Path, header: dict[str, Any], arrays: dict[str, np.ndarray], compress: bool = False) -> None:
-    """Write both to a temporary name first, so that a file is whole or not there at all."""
-    path = Path(path)
-    header = {**header, "format": FORMAT, "arrays": {name: _kind(array) for name, array in arrays.items()}}
+    """Write both, so that the file is whole or not there at all."""
+    kinds = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+    header = {**header, "format": FORMAT, "arrays": kinds}
     digest = hashlib.sha256(json.dumps(header).encode())
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with whole(path) as file, zipfile.ZipFile(file, "w", method) as archive:
+        for name, array in arrays.items():  # not np.savez: it cannot write an array named "file"
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(_Hashed(entry, digest), array, allow_pickle=False)
+        with archive.open(zipfile.ZipInfo(f"{HEADER}.npy"), "w") as entry:  # as it is: see `read`
+            text = np.array(json.dumps(header | {"sha256": digest.hexdigest()}))
+            np.lib.format.write_array(entry, text, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def whole(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes that name at the end of the block; if the block fails, there is no file."""
+    path = Path(path)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
-            method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-            with zipfile.ZipFile(file, "w", method) as archive:  # not np.savez: it cannot write an array named "file"
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                        np.lib.format.write_array(_Hashed(entry, digest), array, allow_pickle=False)
-                with archive.open(zipfile.ZipInfo(f"{HEADER}.npy"), "w") as entry:  # as it is: see `read`
-                    text = np.array(json.dumps(header | {"sha256": digest.hexdigest()}))
-                    np.lib.format.write_array(entry, text, allow_pickle=False)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -155,7 +162,8 @@ def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
         raise ValueError("two of its entries have one name")
     if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in entries.values()):
         raise ValueError("it is compressed in another way than deflate, the one that zipfile unpacks bit by bit")
-    if (claimed := sum(info.file_size for info in entries.values())) > EXPANSION * size:
+    claimed = sum(info.file_size for info in entries.values())
+    if claimed > EXPANSION * size or any(info.compress_size > size for info in entries.values()):
         raise ValueError(f"it claims to hold {claimed:,} bytes, more than {EXPANSION} times its own {size:,}")
     return entries
 
@@ -182,10 +190,6 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, largest: int, diges
             return np.lib.format.read_array(_Hashed(file, digest), allow_pickle=False)
     except Exception as error:
         raise ValueError(f"its entry {entry.filename} is damaged: {error}") from error
-
-
-def _kind(array: np.ndarray) -> list[Any]:
-    return [array.dtype.str, list(array.shape)]
 
 
 class _Hashed:

@@ -1,0 +1,86 @@
+"""Files of tensors in the format safetensors: a header in JSON, then the numbers. Its specification is the README of
+github.com/huggingface/safetensors: 8 bytes for the header's length N, N bytes of JSON, {name: {"dtype", "shape",
+"data_offsets"}}, and a buffer that the offsets cover without holes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tinyadv.nn.archive import LONGEST_HEADER, parse, whole
+from tinyadv.nn.module import Module
+
+DTYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
+          "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1"}
+NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
+
+
+def save_safetensors(state: Module | Mapping[str, np.ndarray], path: str | Path) -> None:
+    """Write a model's state, or {name: array}, so that `safetensors.torch.load_file(path)` reads it in PyTorch.
+
+    The file is whole or not there at all. ValueError for an array of another dtype than numbers and truth values.
+    """
+    arrays = {name: np.asarray(array) for name, array in
+              (state.state_dict() if isinstance(state, Module) else state).items()}
+    if wrong := [f"{name}: {array.dtype}" for name, array in arrays.items()
+                 if array.dtype.newbyteorder("<") not in NAMES]:
+        raise ValueError(f"safetensors holds {', '.join(map(str, NAMES))}; got {', '.join(wrong)}")
+    header, begin = {}, 0
+    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that each is aligned
+    for name in order:
+        array, end = arrays[name], begin + arrays[name].nbytes
+        header[name] = {"dtype": NAMES[array.dtype.newbyteorder("<")], "shape": list(array.shape),
+                        "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with whole(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(arrays[name].astype(arrays[name].dtype.newbyteorder("<"), order="C", copy=False).data)
+
+
+def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+    """{name: array} of a file of that size, whose arrays share one piece of memory; ValueError for a wrong one."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(LONGEST_HEADER, size - 8):
+        raise ValueError(f"its header should have {length:,} bytes, and the file has {size:,}")
+    text = file.read(length).decode()
+    if text[:1] != "{":
+        raise ValueError("its header does not begin as one")
+    table = parse(text)
+    table.pop("__metadata__", None)
+    found: list[tuple[int, int, str, np.dtype, tuple[int, ...]]] = []
+    for name, entry in table.items():
+        if not (isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}
+                and isinstance(entry["shape"], list) and isinstance(entry["data_offsets"], list)):
+            raise ValueError(f"{name} is not described by its dtype, shape and data_offsets")
+        dtype, shape, (begin, end) = DTYPES.get(entry["dtype"]), entry["shape"], entry["data_offsets"]
+        if dtype is None:
+            raise ValueError(f"{name} is of {entry['dtype']!r:.40}, and this library reads {', '.join(DTYPES)}")
+        if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0
+                   for number in (*shape, begin, end)):
+            raise ValueError(f"{name} has a shape or a place that is not made of whole numbers")
+        if end - begin != math.prod(shape) * np.dtype(dtype).itemsize:
+            raise ValueError(f"{name} has {end - begin:,} bytes, which is wrong for {entry['dtype']} {tuple(shape)}")
+        found.append((begin, end, name, np.dtype(dtype), tuple(shape)))
+    found.sort()
+    ends = [0, *(end for _, end, *_ in found)]
+    if [begin for begin, *_ in found] != ends[:-1] or ends[-1] != size - 8 - length:
+        raise ValueError("its tensors leave a hole, lie on one another, or do not fill the file")
+    buffer = np.fromfile(file, np.uint8)
+    arrays = {name: buffer[begin:end].view(dtype).reshape(shape) for begin, end, name, dtype, shape in found}
+    return {name: from_bfloat16(arrays[name]) if table[name]["dtype"] == "BF16" else arrays[name] for name in table}
+
+
+def from_bfloat16(halves: np.ndarray) -> np.ndarray:
+    """The float32 numbers of which these are the upper 16 bits."""
+    numbers = halves.astype("<u4")
+    numbers <<= 16
+    return numbers.view("<f4")
