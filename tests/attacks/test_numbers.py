@@ -1,5 +1,6 @@
-"""Logits and gradients that are NaN or infinite, and NumPy told to raise at what it would warn of."""
+"""Numbers at the edge: NaN and infinite logits and slopes, budgets that over- or underflow, NumPy told to raise."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -10,11 +11,14 @@ from attack_cases import (
     check_budget,
     dense,
     every_attack,
+    every_attack_with_eps,
     images,
     labels,
     name,
+    rows,
     shown,
     targeted_or_not,
+    varied,
 )
 
 from tinyadv import driver, evaluation, ops
@@ -126,6 +130,23 @@ def test_who_raises_at_all_of_numpys_warnings_can_attack(attack, dtype):
     with np.errstate(all="raise"):
         found = attack(model, x, y, workers=2, batch_size=3)
     assert found.tobytes() == attack(model, x, y, workers=2, batch_size=3).tobytes()
+
+
+EXTREME = [1e300, 1.7e308, 1e30, 1e5, 1e-162, 1e-308, 5e-324]
+
+
+@pytest.mark.filterwarnings("ignore:eps=")  # in other units than the bounds
+@pytest.mark.parametrize("eps", EXTREME)
+@every_attack_with_eps
+def test_extreme_budgets_are_exact(attack, eps):
+    """Black images have room for the smallest perturbations, and squares of them are less than the smallest number."""
+    for dtype in (np.float16, np.float32, np.float64):
+        model, x = dense(SHAPE, 3, dtype), np.concatenate([np.zeros((5, *SHAPE)), images(5, SHAPE)]).astype(dtype)
+        x_adv = varied(attack, eps=eps)(model, x, driver.logits(model, x).argmax(axis=1), seed=1)
+        for row in rows(x_adv.astype(np.float64) - x):
+            distance = {"linf": abs(row).max(), "l1": math.fsum(abs(row)), "l2": math.hypot(*row)}[attack.norm]
+            assert distance <= eps
+        assert (x_adv != x).any() or eps < 1e-300 or dtype != np.float64
 
 
 def test_autoattack_says_how_many_images_have_nan():

@@ -16,7 +16,7 @@ every_norm = pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 SHAPES = [(1, 1, 1), (1, 2, 5), (3, 4, 4), (7,), (1, 28, 28)]
 BOUNDS = [(0.0, 1.0), (-1.0, 1.0), (0, 255), (0.1, 0.7)]  # neither 0.1 nor 0.7 is a float32, nor a float64
-BUDGETS = [0, 1e-30, 1e-9, 3.5e-8, 8 / 255, 0.3, 1, 12.5, 1e6, 1e300]
+BUDGETS = [0, 5e-324, 1e-308, 1e-162, 1e-30, 1e-9, 3.5e-8, 8 / 255, 0.3, 1, 12.5, 1e6, 1e300]
 
 
 def length(norm, row):
@@ -26,7 +26,7 @@ def length(norm, row):
         return row.max()
     terms = row if norm == "l1" else row * row
     sums = [math.fsum(terms), terms.sum(), terms[::-1].sum(), np.cumsum(terms)[-1], np.sort(terms).cumsum()[-1]]
-    return max(sums) if norm == "l1" else max(math.sqrt(max(sums)), np.linalg.norm(row), np.linalg.norm(row[::-1]))
+    return max(sums) if norm == "l1" else max(math.sqrt(max(sums)), np.linalg.norm(row), math.hypot(*row))
 
 
 def inward(x, bounds, dtype):

@@ -21,7 +21,9 @@ class Ball:
     """What the balls share. x: (N, ...), inside the bounds; eps: the radius; bounds: (low, high) of the data."""
 
     def __init__(self, x: Array, eps: float, bounds: tuple[float, float]):
-        self.x, self.eps, self.bounds = x, float(eps), bounds  # a float32 of NumPy would round what follows
+        farthest = math.prod(x.shape[1:]) * (float(bounds[1]) - float(bounds[0]))  # in any norm, inside the bounds
+        self.x, self.bounds = x, bounds
+        self.eps = min(float(eps), 2 * farthest)  # a float32 of NumPy would round what follows, 1e300 overflow
         self.low = _inward(bounds[0], x.dtype, math.inf)
         self.high = _inward(bounds[1], x.dtype, -math.inf)
 
@@ -92,7 +94,8 @@ class RoundBall(Ball):
         clipped = super().project(points)  # towards x, which is inside the bounds: no distance grows
         xp, x = array_module(points), self.x
         # Whoever sums up the squares in another order may get another last bit: that much room is left.
-        limit = self.eps * (1 - math.prod(x.shape[1:]) * 2.0**-52)
+        # A budget so small that a distance loses digits is none.
+        limit = self.eps * (1 - math.prod(x.shape[1:]) * 2.0**-52) if self.eps > 2.0**-1000 else 0.0
         perturbation = clipped.astype(np.float64) - x
         distance = self.distance(perturbation)
         outside = column(distance > limit, x)
@@ -121,7 +124,10 @@ class L2Ball(RoundBall):
 
     @staticmethod
     def distance(perturbation: Array) -> Array:
-        return array_module(perturbation).sqrt((_rows(perturbation.astype(np.float64)) ** 2).sum(axis=1))
+        xp, rows = array_module(perturbation), abs(_rows(perturbation.astype(np.float64)))
+        # Times a power of two, which changes no digit: squares of tiny numbers would vanish, of huge ones overflow.
+        power = xp.clip(xp.frexp(rows.max(axis=1))[1], -1000, 1000)
+        return xp.sqrt(((rows * xp.ldexp(1.0, -power)[:, None]) ** 2).sum(axis=1)) * xp.ldexp(1.0, power)
 
     @staticmethod
     def steepest(g: Array) -> Array:

@@ -74,7 +74,7 @@ class APGD(Attack):
     def _with_momentum(self, way: _Way, steps: int) -> None:
         """Algorithm 1 of 2020. A checkpoint resets x^(w_j), as the authors' code does; in print, the point after."""
         xp, ball, w = array_module(way.x), way.ball, checkpoints(steps)
-        eta = xp.full(len(way.x), 2 * ball.eps, way.x.dtype)
+        eta = xp.full(len(way.x), 2 * ball.eps)
         rises, halved = xp.zeros(len(eta), int), xp.zeros(len(eta), bool)
         before, last, f_max_last = way.x, 0, xp.full(len(eta), math.nan)
         for k in range(steps):
@@ -94,13 +94,13 @@ class APGD(Attack):
     def _sparsely(way: _Way, steps: int) -> None:
         """The l1-APGD of 2021: k pixels move at a time, and the step starts anew when k has fallen."""
         xp, ball = array_module(way.x), way.ball
-        eta, changed = xp.full(len(way.x), 1.5 * ball.eps, way.x.dtype), xp.zeros(len(way.x))
+        eta, changed = xp.full(len(way.x), 1.5 * ball.eps), xp.zeros(len(way.x))
         for i in range(steps):
             way.look()
             if i % max(1, steps // 25) == 0:
                 changed_before, changed = changed, ball.distance(way.x_max != ball.x)  # how many pixels
                 sparser = changed < 0.95 * changed_before
-                eta = xp.where(sparser, ball.eps, xp.maximum(eta / 1.5, ball.eps / 10)).astype(eta.dtype)
+                eta = xp.where(sparser, ball.eps, xp.maximum(eta / 1.5, ball.eps / 10))
                 k = xp.maximum(xp.ceil(changed / 1.5), 1).astype(int)
                 way.go_back(sparser)
             way.x = ball.project(way.x + column(eta, way.x) * sparse_steepest(way.g, k))
