@@ -132,6 +132,28 @@ def test_who_raises_at_all_of_numpys_warnings_can_attack(attack, dtype):
     assert found.tobytes() == attack(model, x, y, workers=2, batch_size=3).tobytes()
 
 
+@every_attack
+@pytest.mark.parametrize("shape", [(16,), (4, 4), (2, 2, 4, 4), (2, 1, 2, 3, 3)], ids=str)
+def test_images_of_any_number_of_axes_are_attacked(attack, shape):
+    model, x = dense(shape, 3, scale=4), images(6, shape)
+    check_budget(attack, x, attack(model, x, driver.logits(model, x).argmax(axis=1)))
+
+
+@every_attack
+@pytest.mark.parametrize("options", [{}, {"target": 0}, {"skip_misclassified": True}], ids=str)
+def test_a_model_of_one_logit_is_refused_by_each(attack, options):
+    """And attacked in the way that the error says."""
+    x, y = images(6, SHAPE), np.zeros(6, int)
+    with pytest.raises(ValueError, match=r"a logit for each of two classes .* shape \(.*, 1\): .* return z \*"):
+        attack.run(dense(SHAPE, 1), x, y, **options)
+
+    def binary(x):
+        z = dense(SHAPE, 1)(x)
+        return z * np.array([[0, 1]], z.dtype)
+
+    assert len(attack.run(binary, x, y, **options).success) == 6
+
+
 EXTREME = [1e300, 1.7e308, 1e30, 1e5, 1e-162, 1e-308, 5e-324]
 
 

@@ -52,7 +52,10 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
 
 
 def check_range(logits: Array, y: Array, target: Array | None) -> None:
-    """ValueError unless y and target (N,) are classes of which there are logits (N, K)."""
+    """ValueError unless y and target (N,) are classes of which there are logits (N, K), two or more."""
+    if logits.shape[1] < 2:
+        raise ValueError(f"the model must return a logit for each of two classes or more, got shape {logits.shape}: "
+                         "for one logit z of two classes, let it return z * np.array([[0, 1]], z.dtype)")
     for name, classes in (("y", y), ("target", target)):
         if classes is not None:
             check_labels(classes, logits.shape[1], name)

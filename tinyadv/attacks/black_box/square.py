@@ -26,7 +26,8 @@ class Square(Attack):
 
     Andriushchenko et al. 2020, arXiv:1912.00049: algorithm 1, with the squares of algorithm 2 for "linf" and of
     algorithm 3 for "l2". Each example has squares of its own, up to the last row and column; in an image too short for
-    them they are rectangles, and a vector is an image of one row. No query is lost on a square that is there already.
+    them they are rectangles. A vector is an image of one row, and of more than three axes (N, ..., H, W) all but the
+    last two are channels. No query is lost on a square that is there already.
 
     eps: the budget; norm: "linf" or "l2"; queries: of each example at most so many, with the start, and one to look at
     the result; p_init: the fraction of the pixels in the first squares, in (0, 1]; loss: "margin" or, the authors'
@@ -49,7 +50,8 @@ class Square(Attack):
             raise ValueError(f"p_init must be a number in (0, 1], got {self.p_init!r}")
 
     def perturb(self, batch: Batch) -> Array:
-        xp, shape = array_module(batch.x), (1,) * (4 - batch.x.ndim) + batch.x.shape[1:]  # (C, H, W)
+        axes = (1, *batch.x.shape[1:])
+        xp, shape = array_module(batch.x), (math.prod(axes[:-2]), *axes[-2:])  # (C, H, W)
         start, propose = (_stripes, _square) if self.norm == "linf" else (_tiles, _two_squares)
         rest, rows = batch, xp.arange(len(batch.x))  # the examples that are left
         best = points = rest.ball.project(start(rest, shape).reshape(rest.x.shape))
