@@ -43,6 +43,7 @@ def batch_norm_of_batch(x, weight, bias):
 limits = {"low": st.sampled_from([-3.0, -0.5]), "high": st.sampled_from([-0.5, 0, 0.75])}
 exponents = {"y": st.sampled_from([-2, -1, 0, 1, 2, 3, 0.5])}
 slopes = {"slope": st.sampled_from([0.0, 0.01, 0.3])}
+floors = {"floor": st.sampled_from([1.0, 100.0])}
 losses = {"reduction": some.reductions}
 together, along_axes, along_axis = some.together, some.along_axes, some.along_axis
 
@@ -90,6 +91,7 @@ CASES = [
     Case("batch_norm", ops.batch_norm, ref.batch_norm, some.normalizations()),
     Case("batch_norm: of its batch", batch_norm_of_batch, ref.batch_norm, some.normalizations(statistics=False)),
     Case("layer_norm", ops.layer_norm, ref.layer_norm, some.layer_normalizations()),
+    Case("standardize", ops.standardize, ref.standardize, together(lambda shape: some.images((2, *shape)), **floors)),
     Case("softmax", ops.softmax, ref.softmax, along_axis(some.reals)),
     Case("log_softmax", ops.log_softmax, lambda x, axis: np.log(ref.softmax(x, axis)), along_axis(some.reals)),
     Case("cross_entropy", ops.cross_entropy, ref.cross_entropy, some.labelled_logits()),

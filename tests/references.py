@@ -41,6 +41,10 @@ def layer_norm(x, weight, bias):
     return np.reshape(rows, x.shape) * weight + bias
 
 
+def standardize(x, floor):
+    return np.array([(each - each.mean()) / np.sqrt(max(each.var(), floor)) for each in x]).reshape(x.shape)
+
+
 def gelu(x):
     return x * np.vectorize(lambda each: math.erfc(-each / math.sqrt(2)) / 2, otypes=[float])(x)
 

@@ -91,6 +91,11 @@ def _library(value: Any) -> ModuleType:
     return sys.modules.get(type(value).__module__.partition(".")[0], np)
 
 
+def wide(array: Array) -> np.dtype:
+    """The dtype in which to sum an array up: float32 at least, because 65,504 is the most that float16 holds."""
+    return np.promote_types(array.dtype, np.float32)
+
+
 def to_host(array: Array) -> np.ndarray:
     """The array as a NumPy array: the same object if it is one already, a copy from the GPU otherwise."""
     return array if array_module(array) is np else array.get()

@@ -7,9 +7,8 @@ a vjp: a function from the gradient `g` with respect to the value to the gradien
     def multiply(x, y):
         return x * y, lambda g: g * y, lambda g: g * x
 
-The rules for a vjp: it never writes into `g` or into an argument, it captures arrays and not Tensors, and it need not
-mention broadcasting, which is undone here, once, for all. A Tensor is what one can differentiate with respect to; a
-plain array is a constant.
+A vjp never writes into `g` or into an argument, captures arrays and not Tensors, and need not mention broadcasting,
+which is undone here, once. A Tensor is what one can differentiate with respect to; a plain array is a constant.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, to_host
+from tinyadv.backend import Array, array_module, to_host, wide
 from tinyadv.shapes import Shape, broadcast_axes
 
 
@@ -31,6 +30,7 @@ class Tensor:
     """An array and, unless it is a leaf, the operation that computed it.
 
     data: the NumPy or CuPy array. Numbers, lists and integer arrays become float32; float arrays keep their dtype.
+    Assign a new array rather than write into it: a recorded graph may need the old values.
     grad: None, or the array that `backward()` has added up for this leaf.
     """
 
@@ -101,14 +101,14 @@ class Tensor:
 
 
 class _Node:
-    """One recorded operation, and for each argument that is a Tensor an edge: (vertex, vjp, argument's shape).
+    """One recorded operation, and for each argument that is a Tensor an edge: (vertex, vjp, its shape, its dtype).
 
     A vertex is the _Node that computed the argument, or the leaf itself: no value stays alive that no vjp captured.
     """
 
     __slots__ = ("edges", "name")
 
-    def __init__(self, name: str, edges: list[tuple[_Node | Tensor, Callable, Shape]] | None):
+    def __init__(self, name: str, edges: list[tuple[_Node | Tensor, Callable, Shape, np.dtype]] | None):
         self.name = name
         self.edges = edges
 
@@ -155,7 +155,8 @@ def op(function: Callable) -> Callable[..., Tensor]:
         if any(isinstance(x, Tensor) for x in args[len(vjps):]):
             raise TypeError(f"{function.__name__} is differentiated in its first {len(vjps)} arguments only: use .data")
         result = Tensor(value)
-        edges = [(_vertex(x), vjp, x.shape) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
+        inputs = [(x, vjp) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
+        edges = [(_vertex(x), vjp, x.shape, x.dtype) for x, vjp in inputs]
         if edges:
             result._node = _Node(function.__name__, edges) if _switch.recording else _UNRECORDED
         return result
@@ -198,18 +199,17 @@ def _walk_back(output: Tensor, wanted: set | None = None, keep_graph: bool = Fal
         wanted = {vertex for vertex in order if isinstance(vertex, Tensor)}
     needed = set()  # the vertices through which the output depends on a wanted one
     for vertex in order:
-        if vertex in wanted or any(parent in needed for parent, _, _ in _edges(vertex)):
+        if vertex in wanted or any(parent in needed for parent, *_ in _edges(vertex)):
             needed.add(vertex)
 
-    upstream = {root: array_module(output.data).ones_like(output.data)}
-    found = {}
+    upstream, found = {root: array_module(output.data).ones_like(output.data)}, {}
     for vertex in reversed(order):
         g = upstream.pop(vertex, None)
         if vertex in wanted:
             found[vertex] = g
-        for parent, vjp, shape in _edges(vertex):
+        for parent, vjp, shape, dtype in _edges(vertex):
             if parent in needed:
-                contribution = _unbroadcast(vjp(g), shape)
+                contribution = _unbroadcast(vjp(g), shape, dtype)
                 if parent in upstream:
                     contribution = upstream[parent] + contribution
                 elif parent in wanted and (contribution is g or contribution.base is not None):
@@ -239,12 +239,12 @@ def _topological_order(root: _Node | Tensor) -> list:
         elif vertex not in seen:
             seen.add(vertex)
             stack.append((vertex, True))
-            stack.extend((parent, False) for parent, _, _ in _edges(vertex))
+            stack.extend((parent, False) for parent, *_ in _edges(vertex))
     return order
 
 
-def _unbroadcast(g: Array, shape: Shape) -> Array:
-    """Sum g over the axes along which an argument of `shape` was repeated: the adjoint of broadcasting."""
-    if g.shape == shape:
-        return g
-    return g.sum(axis=broadcast_axes(shape, g.shape), keepdims=True).reshape(shape)
+def _unbroadcast(g: Array, shape: Shape, dtype: np.dtype) -> Array:
+    """g summed over the axes along which an argument of `shape` was repeated: the adjoint of broadcasting."""
+    if g.shape != shape:
+        g = g.sum(axis=broadcast_axes(shape, g.shape), keepdims=True, dtype=wide(g)).reshape(shape)
+    return g.astype(dtype) if g.dtype.itemsize > dtype.itemsize else g  # a vjp may compute with more digits

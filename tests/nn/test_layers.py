@@ -170,6 +170,23 @@ def test_batch_norm_evaluates_by_its_running_statistics_and_leaves_them():
     np.testing.assert_equal(layer.state_dict(), state)
 
 
+def test_batch_norm_of_no_images_leaves_its_statistics():
+    layer, x = nn.BatchNorm2d(2), Tensor(np.zeros((0, 2, 3, 3), np.float32))
+    y = layer(x)
+    state = layer.state_dict()
+    assert y.shape == gradients(y.sum(), [x])[0].shape == x.shape
+    np.testing.assert_equal(state, nn.BatchNorm2d(2).state_dict())
+
+
+def test_a_graph_in_evaluation_mode_keeps_the_statistics_of_its_time():
+    layer, x = nn.BatchNorm2d(2), images((3, 2, 4, 4))
+    with layer.mode(training=False):
+        expected, y = (ops.sum(layer(Tensor(x)) * x) for _ in range(2))
+    expected = gradients(expected, layer.parameters())
+    layer(Tensor(x * 3 + 1))
+    np.testing.assert_array_equal(gradients(y, layer.parameters()), expected)
+
+
 def test_batch_norm_of_a_batch_is_blind_to_its_shift_and_scale_and_so_is_its_gradient():
     layer, x = nn.BatchNorm2d(2, eps=1e-12), images((3, 2, 4, 4))
     np.testing.assert_allclose(layer(Tensor(5 * x - 3)).data, layer(Tensor(x)).data, rtol=1e-6, atol=1e-6)
@@ -184,7 +201,8 @@ def test_batch_norm_of_a_batch_in_parts_is_that_of_the_whole(count, n, seed):
     """Values, gradients and statistics, wherever the batch is cut: every part is normalised by the whole batch."""
     def computed(bounds):
         layer = nn.BatchNorm2d(2)
-        vars(layer).update(weight=Tensor(np.array([0.5, -2])), running_mean=np.zeros(2), running_var=np.ones(2))
+        vars(layer).update(weight=Tensor(np.array([0.5, -2])), bias=Tensor(np.zeros(2)))
+        vars(layer).update(running_mean=np.zeros(2), running_var=np.ones(2))
 
         def work(part):
             leaf = Tensor(x[slice(*part)])
@@ -294,6 +312,14 @@ def test_standardize_gives_every_image_mean_0_and_std_1_unless_it_is_flat(count,
         expected = (image - image.mean()) / max(image.std(), 1 / (255 * math.sqrt(60)))
         np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
     check_vjp(nn.Standardize(), [x], tolerance=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, 0.3, 1])
+def test_a_flat_image_is_standardised_to_zero_in_float16(value):
+    x = Tensor(np.full((1, 3, 32, 32), value, np.float16))
+    y = nn.Standardize()(x)
+    assert not y.data.any()
+    assert np.isfinite(gradients((y * images(x.shape).astype(np.float16)).sum(), [x])[0]).all()
 
 
 def test_standardize_refuses_what_is_no_batch_of_images():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tinyadv import Tensor, nn, ops
 from tinyadv.nn import optim
+from tinyadv.tensor import gradients as gradients_of
 
 
 class Weights(nn.Module):
@@ -105,7 +106,7 @@ def test_a_parameter_without_a_gradient_stays_and_the_others_do_not_notice(name)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_step_keeps_gradients_dtypes_and_arrays_and_zero_grad_forgets(name):
+def test_a_step_keeps_gradients_and_dtypes_and_old_arrays_and_zero_grad_forgets(name):
     model = nn.Linear(3, 2, rng=0)
     optimizer = OPTIMIZERS[name](model, lr=np.float64(0.1), weight_decay=0.1)
     arrays = [parameter.data for parameter in model.parameters()]
@@ -114,7 +115,8 @@ def test_a_step_keeps_gradients_dtypes_and_arrays_and_zero_grad_forgets(name):
         gradients = [parameter.grad.copy() for parameter in model.parameters()]
         optimizer.step()
         assert all(np.array_equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
-    assert all(p.data is array and p.dtype == np.float32 for p, array in zip(model.parameters(), arrays, strict=True))
+    assert all(p.data is not array for p, array in zip(model.parameters(), arrays, strict=True))
+    assert all(p.dtype == np.float32 for p in model.parameters())
     assert all(array.dtype == np.float32 for state in optimizer.state for array in state)
     assert optimizer.steps == 3
     optimizer.zero_grad()
@@ -225,3 +227,43 @@ def test_a_state_that_does_not_fit_an_optimiser_changes_nothing(change):
         optimizer.load_state_dict(state)
     assert optimizer.steps == 0
     assert not any(array.any() for own in optimizer.state for array in own)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("gradient", [0, 1e-4, 300, -6e4])
+def test_float16_weights_are_updated_as_float32_ones(make, gradient):
+    """Adam's eps and the squares of gradients are outside of what float16 holds."""
+    found = []
+    for dtype in (np.float16, np.float32):
+        layer = nn.Linear(2, 2, rng=0)
+        for parameter in layer.parameters():
+            parameter.data = parameter.data.astype(np.float16).astype(dtype)
+        optimizer = make(layer, lr=1e-5)
+        for _ in range(3):
+            for parameter in layer.parameters():
+                parameter.grad = np.full_like(parameter.data, gradient)
+            optimizer.step()
+        found.append(layer.state_dict())
+        assert {array.dtype for array in found[-1].values()} == {np.dtype(dtype)}
+    for name, array in found[0].items():
+        np.testing.assert_allclose(array, found[1][name], rtol=3e-3)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_step_between_forward_and_backward_changes_no_gradient(make):
+    """The graph keeps the weights that it was computed with: d(w² x)/dx = w², at the old w."""
+    model = Weights(3)
+    (weight,), x = model.values, Tensor(np.array([2.0]))
+    y = (weight * weight * x).sum()
+    weight.grad = np.array([5.0])
+    make(model, lr=1).step()
+    assert weight.item() != 3
+    np.testing.assert_array_equal(gradients_of(y, [x, weight]), [[9], [12]])
+
+
+def test_a_step_keeps_the_order_in_memory():
+    """A gradient may lie in another order; products with the weights would round otherwise."""
+    layer = nn.Linear(3, 2, rng=0)
+    layer.weight.grad = np.ones((3, 2), np.float32).T
+    optim.SGD(layer, lr=1).step()
+    assert layer.weight.data.flags.c_contiguous

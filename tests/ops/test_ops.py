@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tinyadv import ops, tensor
 from tinyadv.backend import array_module, to_host
 from tinyadv.ops.movement import batch_last
+from tinyadv.ops.normalize import batch_statistics
 from tinyadv.tensor import Tensor, gradients, op
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -55,21 +56,58 @@ def against(y, u):
 
 
 @every_case
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float16, 0.1)])
 @fewer
 @given(data=st.data())
-def test_float32_stays_float32(case, data):
+def test_a_dtype_stays_itself(case, dtype, tolerance, data):
     arrays, options = data.draw(case.operands)
-    tensors = [Tensor(x.astype(np.float32)) for x in arrays]
-    options = {name: single(value) for name, value in options.items()}
+    tensors = [Tensor(x.astype(dtype)) for x in arrays]
+    options = {name: cast(value, dtype) for name, value in options.items()}
     result = case.function(*tensors, **options)
-    assert result.dtype == np.float32
-    np.testing.assert_allclose(result.data, case.reference(*arrays, **options), rtol=1e-4, atol=1e-4)
-    upstream = np.ones(result.shape, np.float32)
-    assert {g.dtype for g in gradients(inner(result, upstream), tensors)} == {np.dtype(np.float32)}
+    assert result.dtype == dtype
+    np.testing.assert_allclose(result.data, case.reference(*arrays, **options), rtol=tolerance, atol=tolerance)
+    upstream = np.ones(result.shape, dtype)
+    assert {g.dtype for g in gradients(inner(result, upstream), tensors)} == {np.dtype(dtype)}
 
 
-def single(value):
-    return value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
+def cast(value, dtype):
+    return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
+
+
+MANY = np.full((1, 70_000), 2, np.float16)
+
+
+@pytest.mark.parametrize(("function", "x", "value", "slope"), [
+    (lambda x: ops.mse_loss(x, 0 * x), MANY * 8, 256, 32 / 70_000),
+    (ops.mean, MANY, 2, 1 / 70_000),
+    (lambda x: ops.max(x), MANY, 2, 1 / 70_000),
+    (lambda x: ops.min(x, axis=1).sum(), MANY, 2, 1 / 70_000),
+    (ops.logsumexp, MANY, 2 + np.log(70_000), 1 / 70_000),
+    (lambda x: ops.softmax(x)[0, 0], np.zeros((1, 100_000), np.float16), 1e-5, None),
+    (lambda x: ops.log_softmax(x)[0, 0], np.zeros((1, 100_000), np.float16), -np.log(1e5), None),
+    (lambda x: ops.cross_entropy(x, np.ones(300, int)), np.repeat(np.float16([[300, 0]]), 300, 0), 300, None),
+    (lambda x: ops.avg_pool2d(x, 10).sum(), np.full((1, 1, 10, 10), 1000, np.float16), 1000, 0.01),
+    (lambda x: ops.sum(x, axis=0)[0], np.float16([[60_000, 0], [60_000, 0], [-60_000, 0]]), 60_000, None),
+    (lambda x: ops.getitem(x, np.zeros(3000, int)).mean(), np.ones((1, 1), np.float16), 1, 1),
+    (lambda x: ops.multiply(x, np.ones(3000, np.float16)).mean(), np.ones((1, 1), np.float16), 1, 1),
+    (lambda x: batch_norm(np.full((1, 1, 300, 300), 1, np.float16), x), np.ones((1, 1), np.float16), 0, None),
+])
+def test_sums_over_float16_are_wide_enough(function, x, value, slope):
+    """It ends at 65,504, and from 2048 on it does not count."""
+    x = Tensor(x)
+    y = function(x)
+    (g,) = gradients(y, [x])
+    assert y.dtype == g.dtype == np.float16
+    np.testing.assert_allclose(y.item(), value, rtol=2e-3, atol=1e-3)
+    assert np.isfinite(g).all()
+    if slope is not None:
+        np.testing.assert_allclose(g, slope, rtol=1e-2)
+
+
+def batch_norm(images, weight):
+    mean, variance, _ = batch_statistics(images)
+    assert (mean, variance) == (1, 0)
+    return ops.batch_norm(images, weight[0], weight[0] * 0, mean, variance).mean()
 
 
 @every_case
@@ -105,7 +143,7 @@ def test_a_vjp_that_nobody_asked_for_is_not_called(case, data):
 
     class Spy(tensor._Node):
         def __init__(self, name, edges):
-            super().__init__(name, [(vertex, spied(vertex, vjp), shape) for vertex, vjp, shape in edges])
+            super().__init__(name, [(vertex, spied(vertex, vjp), *rest) for vertex, vjp, *rest in edges])
 
     def spied(vertex, vjp):
         return lambda g: called.append(vertex) or vjp(g)

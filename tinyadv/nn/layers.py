@@ -96,10 +96,11 @@ class BatchNorm2d(Module):
         if not self.training:
             return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
         mean, variance, count = batch_statistics(array_of(x))
-        if part_index() == 0:  # once for the whole batch
+        if part_index() == 0 and count:  # once for the whole batch
             unbiased = variance * (count / max(count - 1, 1))
-            self.running_mean += self.momentum * (mean - self.running_mean)
-            self.running_var += self.momentum * (unbiased - self.running_var)
+            for name, of_batch in ("running_mean", mean), ("running_var", unbiased):
+                old = getattr(self, name)  # is not written into: a graph may need it
+                setattr(self, name, (old + self.momentum * (of_batch - old)).astype(old.dtype, copy=False))
             self.num_batches_tracked += 1
         return ops.batch_norm(x, self.weight, self.bias, mean, variance, self.eps, of_batch=True)
 
@@ -244,7 +245,4 @@ class Standardize(Module):
 
     def forward(self, x: Any) -> Tensor:
         check_ndim(x.shape, 4, "Standardize", "images of shape (N, C, H, W)")
-        floor = 1 / (255**2 * max(1, x.shape[1] * x.shape[2] * x.shape[3]))  # of the variance
-        centred = ops.subtract(x, ops.mean(x, axis=(1, 2, 3), keepdims=True))
-        variance = ops.mean(ops.multiply(centred, centred), axis=(1, 2, 3), keepdims=True)
-        return ops.divide(centred, ops.sqrt(ops.maximum(variance, floor)))
+        return ops.standardize(x, 1 / (255**2 * max(1, x.shape[1] * x.shape[2] * x.shape[3])))

@@ -24,7 +24,7 @@ from tinyadv.ops.elementwise import (
 from tinyadv.ops.linear import linear, matmul
 from tinyadv.ops.loss import cross_entropy, log_softmax, mse_loss, softmax
 from tinyadv.ops.movement import broadcast_to, concatenate, flatten, getitem, pad, reshape, transpose
-from tinyadv.ops.normalize import batch_norm, layer_norm
+from tinyadv.ops.normalize import batch_norm, layer_norm, standardize
 from tinyadv.ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from tinyadv.ops.reduce import logsumexp, max, mean, min, sum
 from tinyadv.spellings import no_attribute
@@ -34,8 +34,8 @@ __all__ = [
     "abs", "add", "avg_pool2d", "batch_norm", "broadcast_to", "clip", "concatenate", "conv2d", "cross_entropy",
     "divide", "exp", "flatten", "gelu", "getitem", "global_avg_pool2d", "layer_norm", "leaky_relu", "linear", "log",
     "log_softmax", "logsumexp", "matmul", "max", "max_pool2d", "maximum", "mean", "min", "minimum", "mse_loss",
-    "multiply", "negative", "pad", "power", "relu", "reshape", "sigmoid", "softmax", "sqrt", "subtract", "sum", "tanh",
-    "transpose",
+    "multiply", "negative", "pad", "power", "relu", "reshape", "sigmoid", "softmax", "sqrt", "standardize", "subtract",
+    "sum", "tanh", "transpose",
 ]
 
 _OPERATORS = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power, "matmul": matmul}

@@ -10,7 +10,7 @@ from functools import reduce
 
 import numpy as np
 
-from tinyadv.backend import array_module
+from tinyadv.backend import array_module, wide
 from tinyadv.ops.normalize import channel_sums
 from tinyadv.ops.window import inside, outside, padded, shifted
 from tinyadv.shapes import check_channels, check_equal, check_ndim, pair, window_counts
@@ -121,7 +121,7 @@ def _correlate(x, weight, counts, stride, padding):
     xp, (f, c, kh, kw), n = array_module(x), weight.shape, x.shape[3]
     y = xp.empty((counts[0], f, counts[1] * n), xp.result_type(x, weight))
     few = isinstance(x, np.ndarray) and c * kh * kw <= FEW_TERMS
-    dtype = np.float64 if few else y.dtype
+    dtype = np.float64 if few else wide(y)
     columns = _gather(x, kw, counts[1], stride[1], padding[1], dtype)
     matrix = weight.transpose(0, 2, 3, 1).reshape(f, -1).astype(dtype, copy=False)  # (F, kh·kw·C)
     _multiply_rows(matrix, columns, kh, -padding[0], stride[0], y)
@@ -131,28 +131,29 @@ def _correlate(x, weight, counts, stride, padding):
 def _correlate_adjoint(g, weight, size, stride, padding):
     """The adjoint of _correlate in x: g (OH, F, OW, N) -> (H, C, W, N): a product for each row, then columns folded."""
     xp, (f, c, _, kw), (_, _, ow, n) = array_module(g), weight.shape, g.shape
-    image = xp.zeros((size[0], c, size[1], n), xp.result_type(g, weight))
-    g = g.reshape(len(g), f, ow * n)
+    dtype = xp.result_type(g, weight)
+    image = xp.zeros((size[0], c, size[1], n), np.promote_types(dtype, np.float32))
+    g = g.reshape(len(g), f, ow * n).astype(image.dtype, copy=False)
     for phase in range(stride[0]):  # the rows phase, phase + stride, ... of the image meet the same rows of the kernel
         rows = image[phase :: stride[0]]
         shift, tap = divmod(phase + padding[0], stride[0])
         taps = weight[:, :, tap :: stride[0]][:, :, ::-1]  # (F, C, reach, kw), in the order in which rows of g follow
         reach = taps.shape[2]
-        matrix = taps.transpose(3, 1, 2, 0).reshape(kw * c, reach * f)
+        matrix = taps.transpose(3, 1, 2, 0).reshape(kw * c, reach * f).astype(image.dtype, copy=False)
         products = xp.empty((len(rows), kw * c, ow * n), image.dtype)
         _multiply_rows(matrix, g, reach, shift - reach + 1, 1, products)
         products = products.reshape(len(rows), kw, c, ow, n)
         for j in range(kw):
             outputs, inputs = _meeting(j, size[1], ow, stride[1], padding[1])
             rows[:, :, inputs] += products[:, j, :, outputs]
-    return image
+    return image.astype(dtype, copy=False)
 
 
 def _weight_gradient(x, g, kernel, stride, padding):
     """The adjoint of _correlate in its weight: the sum over all rows of columns · gᵀ."""
     xp, c, (oh, f, ow, n) = array_module(x), x.shape[1], g.shape
-    columns = _gather(x, kernel[1], ow, stride[1], padding[1], g.dtype)  # (H, kw·C, OW·N)
-    g = g.reshape(oh, f, ow * n).swapaxes(1, 2)
+    columns = _gather(x, kernel[1], ow, stride[1], padding[1], wide(g))  # (H, kw·C, OW·N)
+    g = g.reshape(oh, f, ow * n).swapaxes(1, 2).astype(columns.dtype, copy=False)
     gradient = xp.zeros((kernel[0] * kernel[1] * c, f), g.dtype)
     for outputs, terms, stacks in _stacks(columns, kernel[0], -padding[0], stride[0], oh):
         for stack, upstream in zip(stacks, g[outputs], strict=True):  # nothing is made that is larger than the weights

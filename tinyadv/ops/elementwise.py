@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from tinyadv.backend import array_module
+from tinyadv.backend import array_module, wide
 from tinyadv.tensor import op
 
 
@@ -137,7 +137,7 @@ def sigmoid(x):
 @op
 def gelu(x):
     """x * Φ(x), where Φ is the distribution function of N(0, 1) (Hendrycks and Gimpel 2016, arXiv:1606.08415)."""
-    xp = array_module(x)
+    xp, dtype, x = array_module(x), x.dtype, x.astype(wide(x), copy=False)
     bell = xp.exp(-0.5 * x * x)
     tail = _scaled_erfc(xp.abs(x) * math.sqrt(0.5))
     tail *= bell
@@ -146,7 +146,7 @@ def gelu(x):
     bell *= x
     bell *= 1 / math.sqrt(2 * math.pi)
     bell += below  # the slope, Φ(x) + x Φ'(x)
-    return x * below, lambda g: g * bell
+    return (x * below).astype(dtype, copy=False), lambda g: g * bell
 
 
 def _scaled_erfc(z):

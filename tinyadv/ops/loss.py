@@ -1,6 +1,6 @@
 """Losses from logits, and the softmax. `reduction` is "mean", "sum" or "none" (a loss per example)."""
 
-from tinyadv.backend import array_module
+from tinyadv.backend import array_module, wide
 from tinyadv.ops.reduce import logsumexp_parts
 from tinyadv.shapes import check_ndim
 from tinyadv.tensor import op
@@ -11,8 +11,8 @@ REDUCTIONS = ("mean", "sum", "none")
 @op
 def softmax(x, axis=-1):
     """exp(x) / sum(exp(x)) along an axis, without overflow."""
-    y = array_module(x).exp(_log_softmax(x, axis))
-    return y, lambda g: y * (g - (g * y).sum(axis=axis, keepdims=True))
+    y = array_module(x).exp(_log_softmax(x, axis)).astype(x.dtype, copy=False)
+    return y, lambda g: y * (g - (g * y).sum(axis=axis, keepdims=True, dtype=wide(x)))
 
 
 @op
@@ -20,7 +20,10 @@ def log_softmax(x, axis=-1):
     """log(softmax(x)) along an axis, accurate where the softmax is tiny."""
     xp = array_module(x)
     y = _log_softmax(x, axis)
-    return y, lambda g: g - xp.exp(y) * g.sum(axis=axis, keepdims=True)
+    return (
+        y.astype(x.dtype, copy=False),
+        lambda g: g - xp.exp(y) * g.sum(axis=axis, keepdims=True, dtype=wide(x)),
+    )
 
 
 @op
@@ -55,7 +58,7 @@ def cross_entropy(logits, targets, reduction="mean"):
             slope = slope * targets.sum(axis=1, keepdims=True) - targets
         return slope * spread(g)[..., None]
 
-    value, spread = _reduce(losses, reduction, "cross_entropy")
+    value, spread = _reduce(losses, reduction, logits.dtype, "cross_entropy")
     return value, logits_vjp, lambda g: -log_p * spread(g)[..., None]
 
 
@@ -63,7 +66,8 @@ def cross_entropy(logits, targets, reduction="mean"):
 def mse_loss(x, y, reduction="mean"):
     """(x - y)²: its mean, its sum, or, for "none", the element-wise squares."""
     difference = x - y
-    value, spread = _reduce(difference * difference, reduction, "mse_loss")
+    dtype, difference = difference.dtype, difference.astype(wide(difference), copy=False)
+    value, spread = _reduce(difference * difference, reduction, dtype, "mse_loss")
     return value, lambda g: 2 * difference * spread(g), lambda g: -2 * difference * spread(g)
 
 
@@ -78,14 +82,14 @@ def check_labels(labels, classes: int, operation: str) -> None:
 
 def _log_softmax(x, axis):
     top, rest = logsumexp_parts(x, axis)
-    return x - top - rest  # beside a large top, top + rest would round the digits of rest away
+    return x - top - rest  # wide; beside a large top, top + rest would round the digits of rest away
 
 
-def _reduce(losses, reduction: str, operation: str):
-    """The reduced losses, and a function that spreads the upstream gradient back over them."""
+def _reduce(losses, reduction: str, dtype, operation: str):
+    """The reduced losses, of that dtype, and a function that spreads the upstream gradient back over them."""
     if reduction == "none":
-        return losses, lambda g: g
+        return losses.astype(dtype, copy=False), lambda g: g
     if reduction not in REDUCTIONS:
         raise ValueError(f'{operation}: reduction must be "mean", "sum" or "none", got {reduction!r}')
     scale = 1 / max(losses.size, 1) if reduction == "mean" else 1.0
-    return losses.sum() * scale, lambda g: g * scale
+    return (losses.sum() * scale).astype(dtype, copy=False), lambda g: g * scale

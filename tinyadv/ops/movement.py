@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyadv.backend import array_module
+from tinyadv.backend import array_module, wide
 from tinyadv.tensor import Tensor, op
 
 
@@ -60,7 +60,7 @@ def getitem(x, index):
     may_repeat = any(not isinstance(part, int | slice | type(None) | type(...)) for part in parts)
 
     def vjp(g):
-        whole = xp.zeros_like(x)
+        whole = xp.zeros_like(x, dtype=wide(x))
         if may_repeat:
             xp.add.at(whole, index, g)
         else:

@@ -1,6 +1,8 @@
 """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) and layer normalisation (arXiv:1607.06450)."""
 
-from tinyadv.backend import array_module
+import numpy as np
+
+from tinyadv.backend import array_module, wide
 from tinyadv.parallel import all_reduce
 from tinyadv.shapes import check_equal, check_ndim
 from tinyadv.tensor import op
@@ -12,10 +14,11 @@ def batch_statistics(x):
     Where x is one part of a batch that is computed in parts, they are those of the whole batch.
     """
     count, total = all_reduce(x.size // x.shape[1], channel_sums(x))
-    mean = total / count
+    size = max(count, 1)  # an empty batch has no mean; zero will do
+    mean = total / size
     z = x - _per_channel(mean, x)
     (squares,) = all_reduce(channel_sums(z, z))
-    return mean, squares / count, count
+    return mean, squares / size, count
 
 
 @op
@@ -42,6 +45,7 @@ def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
         if not of_batch:
             return g * _per_channel(scale, g)
         count, g_sum, gz_sum = all_reduce(x.size // x.shape[1], *sums(g))
+        count = max(count, 1)
         y = x - _per_channel(mean, x)  # scale · (g - mean of g - z · mean of g·z)
         y *= _per_channel(-scale * inverse * gz_sum / count, x)
         y -= _per_channel(scale * g_sum / count, x)
@@ -50,6 +54,7 @@ def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
 
     y = x * _per_channel(scale, x)
     y += _per_channel(shift, x)
+    y = y.astype(np.result_type(x.dtype, weight.dtype), copy=False)
     return y, x_vjp, lambda g: sums(g)[1], lambda g: sums(g)[0]
 
 
@@ -60,18 +65,35 @@ def layer_norm(x, weight, bias, eps=1e-5):
     Ba et al. 2016, arXiv:1607.06450, of the (biased) variance.
     """
     check_equal(x.shape[-1], weight.shape[0], "layer_norm", "the last axis of x", "the size of the weight")
-    z = x - x.mean(axis=-1, keepdims=True)
-    inverse = ((z * z).mean(axis=-1, keepdims=True) + eps) ** -0.5
+    z, variance = _centred(x, -1)
+    inverse = (variance + eps) ** -0.5
     z *= inverse
+    y = (z * weight + bias).astype(np.result_type(x.dtype, weight.dtype), copy=False)
+    return y, lambda g: _normalised_vjp(g * weight, z, inverse, -1), lambda g: g * z, lambda g: g
 
-    def x_vjp(g):
-        g = g * weight
-        y = g - g.mean(axis=-1, keepdims=True)
-        y -= z * (g * z).mean(axis=-1, keepdims=True)
-        y *= inverse
-        return y
 
-    return z * weight + bias, x_vjp, lambda g: g * z, lambda g: g
+@op
+def standardize(x, floor):
+    """(x - mean) / sqrt(max(variance, floor)) for every example of x (N, ...), of all its elements."""
+    axes = tuple(range(1, x.ndim))
+    z, variance = _centred(x, axes)
+    inverse = array_module(x).maximum(variance, floor) ** -0.5
+    z *= inverse
+    return z.astype(x.dtype, copy=False), lambda g: _normalised_vjp(g, z, inverse, axes, variance >= floor)
+
+
+def _centred(x, axes):
+    """x - mean and the variance along the axes, which are kept."""
+    z = x - x.mean(axis=axes, keepdims=True, dtype=wide(x))
+    return z, (z * z).mean(axis=axes, keepdims=True)
+
+
+def _normalised_vjp(g, z, inverse, axes, varies=True):
+    """The gradient in x of z = (x - mean) * inverse; where the inverse is a constant, `varies` is False."""
+    y = g - g.mean(axis=axes, keepdims=True, dtype=wide(g))
+    y -= varies * z * (g * z).mean(axis=axes, keepdims=True)
+    y *= inverse
+    return y
 
 
 def channel_sums(*factors):
@@ -79,7 +101,8 @@ def channel_sums(*factors):
 
     einsum makes no product first, and is three times as fast as `sum` over several axes.
     """
-    return array_module(*factors).einsum(",".join(["nchw"] * len(factors)) + "->c", *factors)
+    dtype = np.result_type(*(x.dtype for x in factors), np.float32)
+    return array_module(*factors).einsum(",".join(["nchw"] * len(factors)) + "->c", *factors, dtype=dtype)
 
 
 def _per_channel(values, x):

@@ -3,7 +3,7 @@
 import math
 from itertools import repeat
 
-from tinyadv.backend import array_module
+from tinyadv.backend import array_module, wide
 from tinyadv.ops.reduce import mean
 from tinyadv.ops.window import fold, inside, outside, padded, shifted
 from tinyadv.shapes import check_ndim, pair, window_counts
@@ -45,7 +45,7 @@ def avg_pool2d(x, size, stride=None, padding=0):
     window, stride, padding, counts = _pool_arguments("avg_pool2d", x, size, stride, padding)
     framed, size = padded(inside(x), padding), x.shape[2:]
     first, *others = shifted(framed, window, stride, counts)
-    y = first.copy()
+    y = first.astype(wide(x), order="C")
     for values in others:
         y += values
     y /= math.prod(window)
@@ -54,7 +54,7 @@ def avg_pool2d(x, size, stride=None, padding=0):
         share = inside(g) / math.prod(window)
         return outside(fold(repeat(share), share, size, window, stride, padding))
 
-    return outside(y), vjp
+    return outside(y.astype(x.dtype, copy=False)), vjp
 
 
 def global_avg_pool2d(x) -> Tensor:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tinyadv.backend import array_module
+from tinyadv.backend import array_module, wide
 from tinyadv.tensor import op
 
 
@@ -11,7 +11,7 @@ def sum(x, axis=None, keepdims=False):
     """The sum over the axes."""
     xp = array_module(x)
     return (
-        x.sum(axis=axis, keepdims=keepdims),
+        x.sum(axis=axis, keepdims=keepdims, dtype=wide(x)).astype(x.dtype, copy=False),
         lambda g: xp.broadcast_to(_keep(g, x, axis), x.shape),
     )
 
@@ -20,7 +20,7 @@ def sum(x, axis=None, keepdims=False):
 def mean(x, axis=None, keepdims=False):
     """The mean over the axes."""
     xp = array_module(x)
-    y = x.mean(axis=axis, keepdims=keepdims)
+    y = x.mean(axis=axis, keepdims=keepdims, dtype=wide(x)).astype(x.dtype, copy=False)
     share = y.size / x.size if x.size else 0.0  # of each element; an empty batch has none
     return y, lambda g: xp.broadcast_to(_keep(g, x, axis) * share, x.shape)
 
@@ -40,7 +40,7 @@ def min(x, axis=None, keepdims=False):
 def _extreme(x, y, axis, keepdims):
     def vjp(g):
         hit = x == y
-        sharers = hit.sum(axis=axis, keepdims=True, dtype=x.dtype)
+        sharers = hit.sum(axis=axis, keepdims=True, dtype=wide(x))
         return hit * (_keep(g, x, axis) / (sharers + (sharers == 0)))  # nobody hits a maximum that is NaN
 
     return y if keepdims else _drop(y, axis), vjp
@@ -51,7 +51,7 @@ def logsumexp(x, axis=None, keepdims=False):
     """log(sum(exp(x))) without overflow; -inf where every element is -inf."""
     xp = array_module(x)
     top, rest = logsumexp_parts(x, axis)
-    y = top + rest
+    y = (top + rest).astype(x.dtype, copy=False)
     return (
         y if keepdims else _drop(y, axis),
         lambda g: _keep(g, x, axis) * xp.exp(x - xp.where(xp.isfinite(y), y, 0).astype(x.dtype)),
@@ -59,12 +59,15 @@ def logsumexp(x, axis=None, keepdims=False):
 
 
 def logsumexp_parts(x, axis):
-    """(top, rest) of an array, axes kept: log(sum(exp(x))) = top + rest, where top is the largest element."""
+    """(top, rest) of an array, axes kept: log(sum(exp(x))) = top + rest, where top is the largest element.
+
+    rest is wide: float16 does not hold the sum of 65,505 equal terms.
+    """
     xp = array_module(x)
     top = x.max(axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, 0).astype(x.dtype)  # inf - inf would be NaN
     with np.errstate(divide="ignore"):  # log(0) is the right answer for a row of -inf
-        return top, xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True))
+        return top, xp.log(xp.exp(x - top).sum(axis=axis, keepdims=True, dtype=wide(x)))
 
 
 def _keep(g, x, axis):

@@ -72,7 +72,7 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
             inputs = [Tensor(batch_last(move(each[part], like))) for each in several]
             with recording(True):  # whatever the caller's no_grad()
                 values, logits = losses(model, labels[part], *inputs)
-                loss = values.sum() * (1 / count)
+                loss = (values * (1 / count)).sum()
                 hits = int((logits.data.argmax(axis=1) == labels[part]).sum())
                 found = gradients(loss, [*parameters, *inputs[:slope]])
             return loss.item(), hits, found[:len(parameters)], found[len(parameters):]
@@ -86,7 +86,7 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
         losses_of, hits_of, shares, slopes = zip(*results, strict=True)
         loss, totals = sum(losses_of), [functools.reduce(operator.add, each) for each in zip(*shares, strict=True)]
         if clip_norm is not None:
-            norm = math.sqrt(sum(float((g**2).sum()) for g in totals))
+            norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in totals))
             totals = [g * min(1.0, clip_norm / max(norm, 1e-12)) for g in totals]
         if math.isfinite(loss):  # else the weights stay as they are
             for parameter, g in zip(parameters, totals, strict=True):
