@@ -6,7 +6,9 @@ A line of MISTAKES is a piece of code and what happens: it works (None), or an e
 import inspect
 import pkgutil
 import re
+import tempfile
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -31,6 +33,13 @@ def SGD():
 
 def softmax(x):
     return ops.softmax(MODEL(x))
+
+
+def load_a_file_of_pytorch():
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(path := f"{folder}/x.pt", "w") as file:
+            file.writestr("archive/data.pkl", b"")
+        nn.load(path)
 
 
 MISTAKES = [
@@ -96,7 +105,7 @@ MISTAKES = [
     ("tensor.view(-1)", lambda: Tensor(X).view(-1), r"write x.reshape"),
     ("gradients(loss, [array])", lambda: gradients(MODEL(X).sum(), [X]), "wrt must be a list of Tensors"),
     ("nn.save(path, model)", lambda: nn.save("model.npz", MODEL), r"save\(model, path\)"),
-    ("nn.load('x.pt')", lambda: nn.load("x.pt"), "model.load_state_dict"),
+    ("nn.load('x.pt')", load_a_file_of_pytorch, r"model.load_state_dict\(nn.load_pytorch\("),
     # Evaluation
     ("accuracy(model, x, y)", lambda: evaluation.accuracy(MODEL, X, Y), r"takes \(model, dataset"),
     ("accuracy(model, x)", lambda: evaluation.accuracy(MODEL, X), "dataset must be a data.Dataset"),

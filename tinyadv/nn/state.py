@@ -34,11 +34,13 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     A class is looked for among the defined subclasses of Module, so loading a file imports and runs nothing.
     Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
     """
-    if Path(path).suffix in (".pt", ".pth"):
-        raise StateError(f"{path}: a file of PyTorch, which nothing here unpickles. In PyTorch, write "
-                         "np.savez('x.npz', **{k: v.numpy() for k, v in model.state_dict().items()}); here, build the "
-                         "model and call model.load_state_dict(np.load('x.npz'))")
-    header, arrays = read(path, "a model file", "class", oldest=1)
+    try:
+        header, arrays = read(path, "a model file", "class", oldest=1)
+    except StateError as error:
+        if Path(path).suffix in (".pt", ".pth", ".safetensors"):
+            raise StateError(f"{path}: a file of PyTorch, which holds arrays and no model: build the model and call "
+                             f"model.load_state_dict(nn.load_pytorch({str(path)!r}))") from error
+        raise
     name = str(header["class"])
     if into is None:
         with init.at_most(sum(array.size for array in arrays.values())):
