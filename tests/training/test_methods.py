@@ -12,13 +12,14 @@ from tinyadv.attacks import FGSM, PGD, AutoAttack, DeepFool, MultiAttack, Square
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.nn.optim import SGD
 from tinyadv.random import Streams
-from tinyadv.training import TRADES, Adversarial, Fast, Free, Mixed, Scene, Standard, Update
+from tinyadv.training import NFGSM, TRADES, Adversarial, Fast, Free, Mixed, Scene, Standard, Update
 
 ATTACK = PGD(0.2, steps=3)
 METHODS = [
     Standard(), Standard(label_smoothing=0.1), Adversarial(ATTACK), Adversarial(FGSM(0.1), crafting="train"),
     Adversarial(Square(0.1, queries=5)), Mixed(ATTACK), Mixed(FGSM(0.5, norm="l2"), clean_weight=0.3), Fast(eps=0.1),
-    Free(0.1, replays=3), Free(0.5, replays=2, norm="l2"), TRADES(0.1, steps=2), TRADES(0.5, steps=2, norm="l2"),
+    NFGSM(eps=0.1), Free(0.1, replays=3), Free(0.5, replays=2, norm="l2"), TRADES(0.1, steps=2),
+    TRADES(0.5, steps=2, norm="l2"),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 
@@ -77,7 +78,8 @@ def test_what_is_trained_on_is_inside_the_budget_times_the_strength(method, stre
         x_adv = inputs[-1] if isinstance(inputs, tuple) else inputs
         difference = (x_adv.astype(np.float64) - train.images).reshape(12, -1)
         distance = abs(difference).max(axis=1) if norm == "linf" else np.linalg.norm(difference, axis=1)
-        assert distance.max() <= strength * method.budget
+        reach = 3 if isinstance(method, NFGSM) else 1
+        assert distance.max() <= reach * strength * method.budget
         assert x_adv.min() >= 0
         assert x_adv.max() <= 1
 
@@ -164,6 +166,19 @@ def test_fast_trains_on_one_step_of_a_quarter_more_than_eps_from_a_random_point_
     np.testing.assert_allclose(update.inputs[0][0], ball.project(start + 0.375 * ball.steepest(slope)), atol=1e-6)
     assert Fast(0.3, norm, bounds).watch == PGD(0.3, steps=10, norm=norm, bounds=bounds)
     assert low <= update.inputs[0][0].min() < 0 < 1 < update.inputs[0][0].max() <= high
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_nfgsm_trains_on_one_step_of_eps_from_noise_of_twice_eps_and_stays_there(norm):
+    model, train, update = linear(), stripes(12), Recorder()
+    NFGSM(0.2, norm).step(scene(model, update), train.images, train.labels)
+    start = ball_class(norm)(train.images, 0.4, (0.0, 1.0)).random(scene(model, update).streams)
+    slope = driver.input_gradients(model, start, train.labels)
+    ball = ball_class(norm)(train.images, 0.6, (0.0, 1.0))
+    np.testing.assert_allclose(update.inputs[0][0], np.clip(start + 0.2 * ball.steepest(slope), 0, 1), atol=1e-6)
+    difference = (update.inputs[0][0] - train.images).reshape(12, -1)
+    assert (abs(difference).max(axis=1) if norm == "linf" else np.linalg.norm(difference, axis=1)).max() > 0.2
+    assert NFGSM(0.2, norm).watch == PGD(0.2, steps=10, norm=norm)
 
 
 def test_free_updates_the_weights_in_every_replay_and_goes_on_from_the_last_perturbation():

@@ -1,13 +1,13 @@
 """Training: one loop over seeded batches, and the standard and adversarial methods that it can use."""
 
 from tinyadv.training.checkpoint import Interrupted
-from tinyadv.training.fast import Fast, Free
+from tinyadv.training.fast import NFGSM, Fast, Free
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.loop import CatastrophicOverfitting, fit, ramp
 from tinyadv.training.methods import TRADES, Adversarial, Method, Mixed, Scene, Standard, attacked
 from tinyadv.training.update import Update, updates
 
 __all__ = [
-    "TRADES", "Adversarial", "CatastrophicOverfitting", "Epoch", "Fast", "Free", "History", "Interrupted", "Method",
-    "Mixed", "Scene", "Standard", "Update", "attacked", "fit", "ramp", "updates",
+    "NFGSM", "TRADES", "Adversarial", "CatastrophicOverfitting", "Epoch", "Fast", "Free", "History", "Interrupted",
+    "Method", "Mixed", "Scene", "Standard", "Update", "attacked", "fit", "ramp", "updates",
 ]

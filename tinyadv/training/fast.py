@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyadv.attacks import PGD, Attack, Batch
 from tinyadv.attacks.base.balls import ball_class
-from tinyadv.backend import Array
+from tinyadv.backend import Array, array_module
 from tinyadv.training.methods import Adversarial, Method, Scene
 from tinyadv.training.update import Update
 
@@ -27,9 +27,17 @@ class Fast(Adversarial):
     norm: str = "linf"
     bounds: tuple[float, float] = (0.0, 1.0)
 
+    _noise, _step, _within = 1.0, 1.25, 1.0  # all in eps: the radius of the start, the step, and of where it ends
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "attack", _OneStep(eps=self.eps, steps=1, norm=self.norm, bounds=self.bounds))
+        object.__setattr__(self, "attack", _OneStep(
+            eps=self._within * self.eps, step_size=self._step * self.eps, steps=1, norm=self.norm, bounds=self.bounds,
+            start=self._noise / self._within))
         super().__post_init__()
+
+    @property
+    def budget(self) -> float | None:
+        return self.eps
 
     @property
     def watch(self) -> Attack | None:
@@ -37,14 +45,26 @@ class Fast(Adversarial):
 
 
 @dataclass(frozen=True)
-class _OneStep(PGD):
-    """PGD with a single step of 1.25 eps. The random start itself is never returned."""
+class NFGSM(Fast):
+    """Adversarial training with one step of eps from a point of strong noise: de Jorge et al. 2022, arXiv:2202.01181.
 
-    _reach = 1.25
+    N-FGSM: the noise is uniform within 2 eps, and the result is clipped to the bounds, but not to the ball. So the
+    images lie up to 3 eps away. The paper reports no catastrophic overfitting where that of `Fast` sets in.
+    """
+
+    _noise, _step, _within = 2.0, 1.0, 3.0
+
+
+@dataclass(frozen=True)
+class _OneStep(PGD):
+    """PGD with a single step, from a random point within `start` times eps. The start itself is never returned."""
+
+    start: float = 1.0
 
     def perturb(self, batch: Batch) -> Array:
-        x = batch.ball.random(batch.streams)
-        return batch.ball.step(x, batch.gradient(x, candidate=False), self._reach * self.eps)
+        radius = array_module(batch.x).full(len(batch.x), self.start * self.eps, batch.x.dtype)
+        x = batch.ball.random(batch.streams, radius)
+        return batch.ball.step(x, batch.gradient(x, candidate=False), self.step_size)
 
 
 @dataclass(frozen=True)
