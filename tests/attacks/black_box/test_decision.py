@@ -105,17 +105,20 @@ def test_less_than_a_query_for_the_image_and_one_for_the_result_is_refused(attac
 
 @every_attack
 def test_noise_of_every_grain_is_tried(attack):
-    """Ten blends of single pixels and, where these are all of the image's class, ten of squares of two."""
+    """Ten blends of single pixels and, where these are all of the image's class, ten of squares of two; then both.
+
+    That goes on, with noise alone, until a tenth of the 1000 queries is spent, the first of which was the image.
+    """
     x, points = images(1, SHAPE, np.float64), []
     replace(attack, queries=1000).run(
         lambda x: Tensor(np.tile([1.0, 0.0], (len(x), 1))), x, np.zeros(1, int), callback=lambda step: points.append(
             step.points))
-    assert len(points) == 20
-    noises = [((point - (1 - share) * x) / share)[0, 0] for point, share in zip(points, 2 * [*np.arange(1, 11) / 10],
-                                                                              strict=True)]
-    for noise in noises[:10]:
+    assert len(points) == 99
+    shares = 2 * [*np.arange(1, 11) / 10] + 79 * [1.0]
+    noises = [((point - (1 - share) * x) / share)[0, 0] for point, share in zip(points, shares, strict=True)]
+    for noise in noises[:10] + noises[20::2]:
         assert len(np.unique(noise.round(9))) == 20
-    for noise in noises[10:]:
+    for noise in noises[10:20] + noises[21::2]:
         np.testing.assert_allclose(noise, np.kron(noise[::2, ::2], np.ones((2, 2)))[:, :5], rtol=0, atol=1e-9)
         assert len(np.unique(noise.round(9))) == 6
     assert 0 <= min(map(np.min, noises)) < 0.1
@@ -132,6 +135,18 @@ def test_a_network_that_sees_one_class_in_all_noise_of_single_pixels_is_still_at
     x = images(8, (1, 8, 8))
     assert (predictions(model, x) == 0).all()
     assert replace(attack, queries=200).run(model, x, np.zeros(8, int)).success.all()
+
+
+@every_attack
+@pytest.mark.parametrize("shape", [(1, 1, 6), (1, 4, 5), (12,)], ids=str)
+def test_a_start_is_found_where_eight_percent_of_the_noise_will_do(attack, shape):
+    """In no blend with the image, which is dark, but in noise alone, if its first pixel is above 0.92."""
+    def model(x):
+        return np.stack([0 * x.data.reshape(len(x), -1)[:, 0], x.data.reshape(len(x), -1)[:, 0] - 0.92], axis=1)
+
+    x = images(20, shape) * 0.2
+    result = replace(attack, queries=1500).run(model, x, np.zeros(20, int), seed=2)
+    assert result.success.all()
 
 
 @every_attack

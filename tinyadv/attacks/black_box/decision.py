@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,6 +16,7 @@ from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array, array_module, is_array, move
 
 BLENDS, BISECTIONS = 10, 10  # more and more noisy, until one is adversarial; and halvings of the way back from it
+SHARE = 0.1  # of the queries, until which noise alone is tried where no blend was adversarial
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class DecisionAttack(Attack):
     All that they see are the classes: the model may return an array, and one-hot decisions for logits. They start from
     a blend of the image and uniform noise: up to ten are tried, more and more noisy, then ten queries bisect the way
     back. A network takes all noise of single pixels for one or two classes, so the same is tried with noise of squares
-    of 2, 4, 8, ... pixels, and the nearest of these starts is taken. Where there is none the attack fails, as it may
-    with `target=`: then pass `starts`.
+    of 2, 4, 8, ... pixels, and the nearest of these starts is taken. Where there is none yet, noise alone follows, of
+    each of these grains in turn, until a tenth of the queries is spent. Where there is none then the attack fails, as
+    it may with `target=`: pass `starts`.
 
     queries: of each example at most so many: the first is the image itself, the last the result, so 2 or more;
     starts: images (M, ...) to begin from instead of noise, such as some of each class. An example tries the nearest
@@ -89,18 +92,26 @@ class DecisionAttack(Attack):
         """Ask for the starts or else, with noise of every grain, for blends, and on the way back from them."""
         if self.starts is not None:
             starts, order = move(self.starts, like=batch.x), _nearest_first(self.starts, batch)
-            self._first(batch, len(order), lambda _, left, k: starts[order[k][left]])
+            self._first(batch, range(len(order)), lambda _, left, k: starts[order[k][left]])
             return
-        for grain in range(max(1, (min(batch.x.shape[1:][-2:]) - 1).bit_length())):
-            self._first(batch, BLENDS, partial(self._blend, 2**grain))
+        grains = [2**k for k in range(max(1, (min(batch.x.shape[1:][-2:]) - 1).bit_length()))]
+        for grain in grains:
+            self._first(batch, range(BLENDS), partial(self._blend, grain))
+        for grain in itertools.cycle(grains):
+            left = ~batch.succeeded & (self.left(batch) >= (1 - SHARE) * self.queries)
+            if not left.any():
+                return
+            rest = batch[left]
+            self._first(rest, [BLENDS - 1], partial(self._blend, grain))
+            batch[left] = rest
 
-    def _first(self, batch: Batch, tries: int, propose: Callable[[Batch, Array, int], Array]) -> None:
-        """Ask for propose(rest, left, k) until one is adversarial, for each example, and on the way back from that one.
+    def _first(self, batch: Batch, tries: Sequence[int], propose: Callable[[Batch, Array, int], Array]) -> None:
+        """Ask for propose(rest, left, k), for each k of tries, until one is adversarial; then on the way back from it.
 
-        left (n,) bool: the examples that are still without; rest: the batch of them.
+        Each example by itself. left (n,) bool: those that are still without; rest: the batch of them.
         """
         points, found = batch.x.copy(), array_module(batch.x).zeros(len(batch.x), bool)
-        for k in range(tries):
+        for k in tries:
             left = ~found & (self.left(batch) > 0)
             if not left.any():
                 break
