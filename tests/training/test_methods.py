@@ -286,6 +286,32 @@ def test_the_average_of_the_weights_is_what_the_model_is_in_the_end():
         np.testing.assert_allclose(parameter.data, mean, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", [Standard(), Mixed(FGSM(0.3)), Adversarial(FGSM(0.3), crafting="train")],
+                         ids=lambda method: type(method).__name__)
+def test_the_statistics_of_averaged_weights_are_their_own_and_the_run_is_the_same(method, monkeypatch):
+    """Those of the last weights would be of other activations: the averaged network would be worse than both."""
+    train, plain, model, shown = stripes(40), with_modes(), with_modes(), []
+    history = fit(plain, train, method=method, batch_size=8, seed=3)
+    inputs = type(method).inputs
+
+    def noted(self, scene, images, labels):
+        shown.append(inputs(self, scene, images, labels))
+        return shown[-1]
+
+    monkeypatch.setattr(type(method), "inputs", noted)
+    averaged = fit(model, train, method=method, batch_size=8, seed=3, average=0.9)
+    assert [epoch.loss for epoch in averaged] == [epoch.loss for epoch in history]
+    conv, norm = model.layers[:2]
+    batches = [conv(Tensor(x)).data for each in shown[-5:] for x in each]
+    np.testing.assert_allclose(norm.running_mean, np.mean([y.mean(axis=(0, 2, 3)) for y in batches], axis=0), atol=1e-5)
+    np.testing.assert_allclose(norm.running_var, np.mean([y.var(axis=(0, 2, 3), ddof=1) for y in batches], axis=0),
+                               rtol=1e-4)
+    assert not np.allclose(norm.running_mean, plain.layers[1].running_mean, atol=1e-2)
+    assert (norm.momentum, norm.num_batches_tracked) == (0.1, plain.layers[1].num_batches_tracked)
+    assert [module.training for _, module in model.named_modules()] == [
+        module.training for _, module in with_modes().named_modules()]
+
+
 @given(limit=st.floats(1e-3, 1e3), seed=st.integers(0, 100))
 def test_a_gradient_is_clipped_to_its_largest_norm_and_keeps_its_direction(limit, seed):
     train, steps = stripes(12, seed), {}

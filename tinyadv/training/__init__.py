@@ -3,8 +3,8 @@
 from tinyadv.training.checkpoint import Interrupted
 from tinyadv.training.fast import NFGSM, Fast, Free
 from tinyadv.training.history import Epoch, History
-from tinyadv.training.loop import CatastrophicOverfitting, fit, ramp
-from tinyadv.training.methods import TRADES, Adversarial, Method, Mixed, Scene, Standard, attacked
+from tinyadv.training.loop import CatastrophicOverfitting, fit
+from tinyadv.training.methods import TRADES, Adversarial, Method, Mixed, Scene, Standard, attacked, ramp
 from tinyadv.training.update import Update, updates
 
 __all__ = [

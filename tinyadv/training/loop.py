@@ -7,7 +7,7 @@ import operator
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,14 +17,14 @@ import numpy as np
 
 from tinyadv import driver, evaluation
 from tinyadv.attacks import Attack
-from tinyadv.backend import array_module
+from tinyadv.backend import Array, array_module
 from tinyadv.data import Dataset, batches
 from tinyadv.nn import Module
 from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
 from tinyadv.random import Streams
 from tinyadv.spellings import spelled
-from tinyadv.training.average import averaged_state, follow
+from tinyadv.training.average import SHOWN, averaged_state, follow
 from tinyadv.training.checkpoint import EXTENDABLE, Interrupted, State, described, interruptible
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.methods import Adversarial, Method, Scene, Standard
@@ -36,15 +36,6 @@ WATCHED = 1000  # at most so many training images take the place of a missing va
 
 class CatastrophicOverfitting(UserWarning):
     """The robust accuracy has collapsed under an attack other than the one trained with; training has stopped."""
-
-
-def ramp(until: float, start: float = 0.0) -> Schedule:
-    """A schedule that is 0 until `start`, rises linearly to 1 at `until`, and stays 1; both are fractions of training.
-    """
-    if not 0 <= start < until <= 1:
-        raise ValueError(f"start and until must be fractions of training, 0 <= start < until <= 1; got {start!r} and "
-                         f"{until!r}")
-    return lambda progress: min(max(progress - start, 0) / (until - start), 1.0)
 
 
 @spelled
@@ -64,7 +55,8 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
     seed: of all random numbers; the order of the images differs from epoch to epoch.
     augment: a function (images, streams) -> images, as in data.augment. clip_norm: the largest l2 norm of a gradient.
     average: the decay of an exponential moving average of the weights, such as 0.999. The averaged weights are those
-        that are measured after each epoch, and those that the model has in the end.
+        that are measured after each epoch, and those that the model has in the end. The statistics of batch
+        normalisation are then those of the averaged weights, on 2,000 training images, attacked if the method does.
     validation: held-out images; the accuracy on them is measured after each epoch. With validation_attack, so is the
         robust accuracy, and the model ends with the weights of the epoch where it was highest. `Fast` has a validation
         attack of its own, and measures it on training images if there is no validation set.
@@ -159,7 +151,7 @@ class _Run:
         finally:
             self.optimizer.lr = self.base_rate
         if self.state.best or self.average:
-            self.model.load_state_dict(self.state.best or averaged_state(self.model, self.state.average))
+            self.model.load_state_dict(self.state.best or self.averaged())
         return self.state.history
 
     def epoch(self) -> None:
@@ -197,20 +189,31 @@ class _Run:
             raise ValueError(f"eps_schedule must give factors in [0, 1], got {state.strength} at {progress:.0%}")
         key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, state.step)).generate_state(2, np.uint64)
         streams, others = (Streams(int(each), range(len(images))) for each in key)
-        if self.augment:
-            images = self.augment(images, others)
+        images = self.augment(images, others) if self.augment else images
         done = self.method.step(Scene(self.model, update, streams, state.strength, state.memory), images, labels)
         if self.average:  # the decay grows, so that the first weights are soon forgotten
             count = self.optimizer.steps
             follow(state.average, self.model, min(self.average, (1 + count) / (10 + count)))
         return done
 
+    def averaged(self) -> dict[str, np.ndarray]:
+        """The state_dict with the averaged weights, if there are any."""
+        def shown() -> Iterator[tuple[Array, ...]]:
+            state, todo = self.state, batches(self.train, self.batch_size, seed=self.seed, epoch=self.state.epoch)
+            for number, (images, labels) in enumerate(islice(todo, -(-SHOWN // self.batch_size))):
+                key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, number, 1)).generate_state(1, np.uint64)
+                streams = Streams(int(key[0]), range(len(images)))
+                scene = Scene(self.model, Update, streams, state.strength, state.memory)  # of no update
+                yield self.method.inputs(scene, images, labels)
+
+        return averaged_state(self.model, self.state.average, shown())
+
     def judge(self) -> None:
         """Measure the model at the end of an epoch, and append an Epoch to the history."""
         state, count = self.state, len(self.train)
         live, clean, robust, best = self.model.state_dict(), None, None, 0.0
         if self.validation or self.validation_attack:
-            self.model.load_state_dict(averaged_state(self.model, self.state.average))
+            self.model.load_state_dict(self.averaged())
             try:
                 clean = evaluation.accuracy(self.model, self.validation) if self.validation else None
                 if self.validation_attack:

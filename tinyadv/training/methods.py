@@ -11,6 +11,7 @@ from tinyadv import driver, ops
 from tinyadv.attacks import PGD, Attack, Batch
 from tinyadv.backend import Array, move
 from tinyadv.nn import Module
+from tinyadv.nn.optim import Schedule
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, no_grad
 from tinyadv.training.update import Update, cross_entropy
@@ -191,3 +192,12 @@ def attacked(attack: Attack, scene: Scene, images: np.ndarray, labels: np.ndarra
         with driver.stopping():  # running statistics change, so a stop must wait for the end of the step
             return attack(scene.model.__call__, x, y, seed=scene.streams, batch_size=len(x), workers=1)
     return attack(scene.model, x, y, seed=scene.streams)
+
+
+def ramp(until: float, start: float = 0.0) -> Schedule:
+    """A schedule that is 0 until `start`, rises linearly to 1 at `until`, and stays 1; both are fractions of training.
+    """
+    if not 0 <= start < until <= 1:
+        raise ValueError(f"start and until must be fractions of training, 0 <= start < until <= 1; got {start!r} and "
+                         f"{until!r}")
+    return lambda progress: min(max(progress - start, 0) / (until - start), 1.0)
