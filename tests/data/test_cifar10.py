@@ -90,7 +90,7 @@ def test_a_copy_names_itself_in_the_names_of_its_data_sets(tiny, monkeypatch):
     check(*cifar10(tiny, download=False), source="CIFAR-10 (a copy)")
     for text in ("", " \n", "two\nlines"):
         (tiny / "PROVENANCE.txt").write_text(text)
-        with pytest.raises(ValueError, match=r"PROVENANCE\.txt must hold one line, the name of the copy"):
+        with pytest.raises(ValueError, match=r"PROVENANCE\.txt must contain one line, the name of the copy"):
             cifar10(tiny)
 
 

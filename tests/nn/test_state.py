@@ -150,7 +150,7 @@ def test_nothing_is_unpickled(tmp_path):
 
     state = Tiny().state_dict() | {"layers.0.weight": np.array([Trap()], object)}
     refused(tmp_path / "trap.npz", packed(state, header()),
-            r"not a readable .npz file: .*weight\.npy is damaged: it holds neither numbers nor words, but object")
+            r"not a readable .npz file: .*weight\.npy is damaged: it must contain numbers or text, and contains object")
     assert not (tmp_path / "sprung").exists()
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009): 60,000 colour photographs of 32 x 32 pixels in ten classes, the binary version."""
+"""CIFAR-10 (Krizhevsky 2009): 60,000 colour photographs of 32 x 32 pixels in ten classes, read from binary files."""
 
 import hashlib
 import io
@@ -31,15 +31,18 @@ PROVENANCE = "PROVENANCE.txt"
 
 @spelled
 def cifar10(path: str | os.PathLike[str] | None = None, download: bool = True) -> tuple[Dataset, Dataset]:
-    """The training set (50,000 images) and the test set (10,000), of shape (3, 32, 32) in [0, 1].
+    """The training set (50,000 images) and the test set (10,000 images) of CIFAR-10.
 
-    The six .bin files are in the folder ``path`` (by default ``$TINYADV_DATA/cifar-10-batches-bin``) or in the user's
-    cache; otherwise their archive of 170 MB is downloaded into the cache, unless ``download`` is False. Each file is
-    checked by its size and SHA-256.
+    Images are float32 of shape (3, 32, 32) in [0, 1], labels int64.
 
-    A folder that holds a file PROVENANCE.txt is a copy that is not the original, bit for bit: the text of that file is
-    the first part of the data sets' names, in place of "cifar10", and only the layout of its files is checked.
-    Raises ValueError for a damaged file in the folder, DataUnavailable if the data cannot be had from any source.
+    The six .bin files are read from the folder ``path`` (default ``$TINYADV_DATA/cifar-10-batches-bin``) or from the
+    user's cache. If they are in neither, and ``download`` is True, their archive of 170 MB is downloaded into the
+    cache. The size and SHA-256 of each file are checked.
+
+    A folder with a file PROVENANCE.txt holds a copy whose bytes differ from the original. Then the text of that file
+    replaces "cifar10" in the names of the data sets, and only the layout of the files is checked.
+
+    Raises ValueError for a damaged file in the folder, DataUnavailable if no source has the data.
     """
     root = os.environ.get("TINYADV_DATA")
     folder = Path(path) if path is not None else Path(root).expanduser() / NAME if root else None
@@ -52,9 +55,9 @@ def cifar10(path: str | os.PathLike[str] | None = None, download: bool = True) -
 
 
 def read_records(content: bytes, file: str = "the file") -> np.ndarray:
-    """The records (N, 3073) of a binary file: in each, the label and the 3 x 32 x 32 bytes of the image; read-only.
+    """The records of a binary file, (N, 3073) uint8, read-only: each is a label and the 3 x 32 x 32 bytes of an image.
 
-    Raises ValueError unless the file holds whole records, at least one, with labels from 0 to 9.
+    Raises ValueError unless the file has at least one record, only complete records, and labels from 0 to 9.
     """
     if not content or len(content) % RECORD:
         raise ValueError(f"{file} must hold records of {RECORD} bytes, got {len(content):,} bytes: it is damaged")
@@ -65,10 +68,10 @@ def read_records(content: bytes, file: str = "the file") -> np.ndarray:
 
 
 def _copy(folder: Path) -> tuple[str, dict[str, bytes]]:
-    """The name that the copy gives itself, and its files."""
+    """The name in PROVENANCE.txt, and the contents of the files."""
     source = (folder / PROVENANCE).read_text(encoding="utf-8").strip()
     if not source or not source.isprintable():
-        raise ValueError(f"{folder / PROVENANCE} must hold one line, the name of the copy, got {source[:80]!r}")
+        raise ValueError(f"{folder / PROVENANCE} must contain one line, the name of the copy, got {source[:80]!r}")
     if missing := [file for file in FILES if not (folder / file).is_file()]:
         raise DataUnavailable(f"the copy of CIFAR-10 in {folder} lacks {', '.join(missing)}")
     return source, {file: (folder / file).read_bytes() for file in FILES}
@@ -85,7 +88,7 @@ def _original(path: str | os.PathLike[str] | None, download: bool) -> dict[str, 
 
 
 def _fill_cache() -> None:
-    """Download the archive, check it, and put its files into the user's cache."""
+    """Download the archive, check it, and write its files into the user's cache."""
     import pooch
 
     url, sha256, size = ARCHIVE
@@ -100,8 +103,9 @@ def _fill_cache() -> None:
             break
         tried.append(f"its SHA-256 is {got}, expected {sha256}")
     else:
-        raise DataUnavailable("\n  ".join([f"could not get {url}:", *tried]) + "\nDownload it by other means, unpack "
-                              f"it, and set the environment variable TINYADV_DATA to the folder that holds {NAME}/.")
+        raise DataUnavailable("\n  ".join([f"could not download {url}:", *tried]) + "\nDownload it in another way, "
+                              "unpack it, and set the environment variable TINYADV_DATA to the folder that contains "
+                              f"{NAME}/.")
     cache = Path(pooch.os_cache("tinyadv")) / NAME
     try:
         cache.mkdir(parents=True, exist_ok=True)

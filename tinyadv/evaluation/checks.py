@@ -1,8 +1,8 @@
-"""Whether an evaluation can be believed: signs of gradients that are masked, and of attacks that do not work.
+"""Checks of an evaluation: signs of masked gradients, and of attacks that do not work.
 
 Carlini et al. 2019, arXiv:1902.06705, section 3.1 and appendix; Athalye et al. 2018, arXiv:1802.00420, section 3.1;
-Tramer et al. 2020, arXiv:2002.08347. A check that fails does not say that the model is weak, but that the robust
-accuracy measured on it says little; and to pass all is no proof.
+Tramer et al. 2020, arXiv:2002.08347. A failed check does not mean that the model is weak. It means that its measured
+robust accuracy cannot be trusted. If all checks pass, this is still no proof.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from tinyadv.data import Dataset
 from tinyadv.evaluation.accuracy import predict
 from tinyadv.evaluation.report import Check, Report
 
-SLACK = 0.05  # the fraction of images by which a comparison may go wrong, as attacks search and draw
-DISAGREEMENT = 0.1  # the fraction of images that some random starts may break, and others not
+SLACK = 0.05  # a comparison may fail by this fraction of the images, because attacks are random searches
+DISAGREEMENT = 0.1  # at most this fraction of images may be broken from some random starts and not from others
 
 
 def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = "linf",
                   bounds: tuple[float, float] = (0.0, 1.0), steps: int = 20, seed: int = 0, **options: Any) -> Report:
-    """Attack the images that the model gets right in several ways that must be stronger or weaker than each other.
+    """Attack the images that the model gets right with several attacks, of which some must be stronger than others.
 
-    All figures are fractions of these images, or differences between such. eps, norm, bounds: of the evaluation that
-    is to be believed; steps: of PGD; options: those of `Attack.run`. It costs about 13 times `steps` gradients an
-    image. Where logits are NaN, there is a check more, which fails. Raises ValueError if the model gets no image right.
+    All figures are fractions of these images, or differences of such fractions. eps, norm, bounds: those of the
+    evaluation to check. steps: the number of PGD steps. options: those of `Attack.run`. It costs about 13 * steps
+    gradients an image. If any logits are NaN, there is one more check, which fails. Raises ValueError if the model gets
+    no image right.
     """
     predicted = predict(model, dataset.images)
     right = dataset[predicted == dataset.labels]
@@ -38,7 +39,7 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
         raise ValueError(f"the model gets none of the {len(dataset)} images of {dataset.name} right"
                          + f", and at {lost} its logits are NaN" * bool(lost) + ": nothing to attack")
     x, y = right.images, right.labels
-    attacked = np.zeros(len(right), bool)  # to where its logits are NaN
+    attacked = np.zeros(len(right), bool)  # whether an attack has moved the image to NaN logits
 
     def left(attack: Attack, seed: int = seed) -> np.ndarray:
         result = attack.run(model, x, y, seed=seed, **options)
@@ -58,15 +59,15 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     checks = [
         _gradients(model, x, y),
         Check("iterated beats single-step", robust <= single + SLACK, robust - single,
-              f"PGD leaves {robust:.3f} right, FGSM {single:.3f}: many steps that do less than one do not climb"),
+              f"PGD leaves {robust:.3f} right, FGSM {single:.3f}: many steps should break more images than one"),
         Check("a larger eps never helps", rise <= SLACK, rise,
               f"eps/2, eps and 2 eps leave {smaller:.3f}, {robust:.3f} and {larger:.3f} right"),
         Check("unbounded reaches zero", unbounded == 0, unbounded,
-              "is the fraction of images still right where any image can become any other"),
+              "is the fraction of images still right with a budget that allows every image"),
         Check("more steps never help", longer <= robust + SLACK, longer - robust,
               f"{steps} steps leave {robust:.3f} right, {5 * steps} steps {longer:.3f}"),
         Check("random starts agree", differing <= DISAGREEMENT, differing,
-              "is the fraction of images broken from some of three starts, and not from others"),
+              "is the fraction of images broken from some of three random starts, but not from all"),
     ]
     black_box = getattr(attacks, "Square", None)
     if black_box is not None and norm != "l1":
@@ -74,20 +75,20 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
         checks.append(Check("white box beats black box", robust <= blind + SLACK, robust - blind,
                             f"PGD leaves {robust:.3f} right, Square, which sees no gradient, {blind:.3f}"))
     if lost := (predicted < 0).sum() + attacked.sum():
-        checks.append(Check("logits are numbers", False, lost, "images have NaN among their logits, "
+        checks.append(Check("logits are numbers", False, lost, "images have NaN logits, "
                             f"{(predicted < 0).sum()} of {len(dataset)} as they are, {attacked.sum()} of {len(right)} "
-                            "once attacked: that is no class, and so neither right nor a success"))
+                            "after an attack; such a prediction is neither right nor a success"))
     checks = [Check(check.name, bool(check.passed), float(check.figure), check.explanation) for check in checks]
     return Report(f"{len(right)} images of {dataset.name}, {norm} eps={eps:.4g}", tuple(checks))
 
 
 def _gradients(model: Callable, x: Array, y: np.ndarray) -> Check:
-    """Whether the cross entropy has gradients, and not everywhere the same one."""
+    """Check that the cross entropy has usable gradients, and not the same one for all images."""
     rows = to_host(driver.input_gradients(model, x, y)).reshape(len(x), -1)
     lost = ~np.isfinite(rows).all(axis=1)
     useless = (lost | (rows == 0).all(axis=1)).mean()
     if not useless and len(rows) > 1 and (rows == rows[0]).all():
-        return Check("gradients", False, 1.0, "is the fraction of images with one and the same gradient")
+        return Check("gradients", False, 1.0, "is the fraction of images with the same gradient")
     return Check("gradients", useless <= SLACK, useless,
-                 "is the fraction of images with a gradient of 0, or with elements that are no numbers"
-                 + f": {lost.sum()} images have NaN or infinite ones" * bool(lost.any()))
+                 "is the fraction of images whose gradient is 0 or has NaN or infinite elements"
+                 + f"; {lost.sum()} images have such elements" * bool(lost.any()))

@@ -1,8 +1,8 @@
-"""One form of file for all that is kept: arrays beside a header, in an .npz. It is used whole or not at all.
+"""The one file format for models, results, checkpoints and states: an .npz with arrays and a header.
 
-The header is a text in JSON, the entry HEADER. It lists the arrays with their dtypes and shapes, and a SHA-256 of
-itself and of them, so that nothing is lost or changed unnoticed. Nothing is ever unpickled, and nothing unpacked before
-its size is known. np.load reads these files, too.
+The header is JSON text, in the entry HEADER. It lists the dtype and shape of every array, and has a SHA-256 of the
+header and all arrays, so every change and loss is noticed. A file is checked completely before anything in it is used.
+Nothing is unpickled, and nothing is decompressed before its size is known. np.load can read these files, too.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-with contextlib.suppress(ImportError):  # Windows has none, and there nobody is kept from a file
+with contextlib.suppress(ImportError):  # Windows has none; there files are not locked
     import fcntl
 
 FORMAT = 2  # 1 had no list of the arrays and no digest
 HEADER = "__tinyadv__"
 LONGEST_HEADER, LONGEST_TEXT = 1 << 24, 1 << 16  # bytes
-EXPANSION = 4  # arrays may have so many times the size of their file; with trained weights it is 1.3
-KINDS = "biufcU"  # of dtypes: truth values, numbers and words
+EXPANSION = 4  # arrays may be at most so many times as large as their file; with trained weights it is 1.3
+KINDS = "biufcU"  # of dtypes: booleans, numbers and strings
 
 
 class StateError(ValueError):
-    """A file that cannot be used, and why."""
+    """A file cannot be used; the message says why."""
 
 
 def write(path: str | Path, header: dict[str, Any], arrays: dict[str, np.ndarray], compress: bool = False) -> None:
-    """Write both, so that the file is whole or not there at all."""
+    """Write the header and the arrays; an interrupted call leaves no partial file."""
     kinds = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
     header = {**header, "format": FORMAT, "arrays": kinds}
     digest = hashlib.sha256(json.dumps(header).encode())
@@ -47,14 +47,14 @@ def write(path: str | Path, header: dict[str, Any], arrays: dict[str, np.ndarray
         for name, array in arrays.items():  # not np.savez: it cannot write an array named "file"
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(_Hashed(entry, digest), array, allow_pickle=False)
-        with archive.open(zipfile.ZipInfo(f"{HEADER}.npy"), "w") as entry:  # as it is: see `read`
+        with archive.open(zipfile.ZipInfo(f"{HEADER}.npy"), "w") as entry:  # uncompressed: see `read`
             text = np.array(json.dumps(header | {"sha256": digest.hexdigest()}))
             np.lib.format.write_array(entry, text, allow_pickle=False)
 
 
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes that name at the end of the block; if the block fails, there is no file."""
+    """A temporary file to write to; it is renamed to `path` at the end of the block, or removed if the block fails."""
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
@@ -69,10 +69,10 @@ def whole(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def read(path: str | Path, kind: str, key: str, oldest: int = FORMAT) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(header, arrays) of a file that `write` has written, all of it checked; StateError for any other.
+    """(header, arrays) of a file that `write` has written; StateError for any other or damaged file.
 
-    kind: what the file should be, for the message; key: a name that its header has; oldest: the first format that will
-    do, 2 for a file that is checked as a whole.
+    kind: what the file should be, for the error message. key: a name that its header must have. oldest: the oldest
+    format that is accepted; from 2 on, files have a digest.
     """
     try:
         with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -87,7 +87,7 @@ def read(path: str | Path, kind: str, key: str, oldest: int = FORMAT) -> tuple[d
                 raise StateError(f"{path}: not {kind} of tinyadv: it has no valid header ({error})") from error
             if version not in range(oldest, FORMAT + 1):
                 raise StateError(f"{path}: this file has format {version}, and this library reads {FORMAT} of {kind}: "
-                                 f"{'update tinyadv' if version not in range(FORMAT) else 'write it anew'}")
+                                 f"{'update tinyadv' if version not in range(FORMAT) else 'write the file again'}")
             expected, digest = header.pop("sha256", None), hashlib.sha256(json.dumps(header).encode())
             listed = dict.fromkeys(entries) if version == 1 else header.pop("arrays")
             if listed.keys() != entries.keys():
@@ -99,26 +99,27 @@ def read(path: str | Path, kind: str, key: str, oldest: int = FORMAT) -> tuple[d
             return header, arrays
     except (FileNotFoundError, StateError):
         raise
-    except Exception as error:  # the parsers of zip, its compressors and npy each have their own, and more than one
+    except Exception as error:  # the parsers of zip, deflate and npy raise many types of errors
         raise StateError(f"{path}: not a readable .npz file: {error}") from error
 
 
 def parse(text: str, language: Callable[..., Any] = json.loads) -> dict[str, Any]:
-    """What a text in JSON, or in another language, says; ValueError unless it is a table, without a name twice."""
+    """The table in a text, in JSON or another language; ValueError if it is no table or has a name twice."""
     more = {"object_pairs_hook": _once} if language is json.loads else {}
     try:
         table = language(text, **more)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(table, dict):
-        raise ValueError(f"it is no table of names and values, but {type(table).__name__}")
+        raise ValueError(f"it must be a table of names and values, and is {type(table).__name__}")
     return table
 
 
 def read_text(path: Path, language: Callable[..., Any], kinds: dict[str, Any]) -> dict[str, Any]:
-    """The table in a text file in JSON or TOML, as its loader reads it; StateError unless it is of these kinds.
+    """The table in a text file, read by `language`, a loader of JSON or TOML; StateError unless it has these kinds.
 
-    kinds: {name: type, or the kinds of a table, or a list of one of these}. What they do not name may be there as well.
+    kinds: {name: kind}; a kind is a type, a dict of kinds for a table, or a list with the one kind of its elements.
+    Names that are not in kinds are allowed, too.
     """
     try:
         if path.stat().st_size > LONGEST_TEXT:
@@ -127,13 +128,13 @@ def read_text(path: Path, language: Callable[..., Any], kinds: dict[str, Any]) -
         _check(table, kinds, "")
     except FileNotFoundError:
         raise
-    except (OSError, RecursionError, ValueError) as error:  # a deep table cannot even be shown
+    except (OSError, RecursionError, ValueError) as error:  # RecursionError: the repr of a deep table
         raise StateError(f"{path} cannot be used: {error}") from error
     return table
 
 
 def _check(value: Any, kind: Any, name: str) -> None:
-    """ValueError unless a value is of a kind as of `read_text`; a whole number is a number, a truth value is none."""
+    """Raise ValueError unless the value has the kind; an int may stand for a float, but a bool is never a number."""
     if isinstance(kind, dict) and isinstance(value, dict):
         for key, own in kind.items():
             if key not in value:
@@ -156,12 +157,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """{name: entry} of a file of that size; ValueError if two have one name, or if they may unpack to too much."""
+    """{name: entry} of a file of that size; ValueError if a name occurs twice, or if they unpack to too much."""
     entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if len(entries) < len(archive.infolist()):
         raise ValueError("two of its entries have one name")
     if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in entries.values()):
-        raise ValueError("it is compressed in another way than deflate, the one that zipfile unpacks bit by bit")
+        raise ValueError("it is compressed in another way than deflate, the only method that is accepted")
     claimed = sum(info.file_size for info in entries.values())
     if claimed > EXPANSION * size or any(info.compress_size > size for info in entries.values()):
         raise ValueError(f"it claims to hold {claimed:,} bytes, more than {EXPANSION} times its own {size:,}")
@@ -169,22 +170,22 @@ def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
 
 
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, largest: int, digest: Any = None, like: Any = None) -> Any:
-    """An array of the kind `like`, or the header where there is no digest.
+    """The array of an entry, which must be of the kind `like`; without a digest, the text of the header.
 
-    ValueError, before there is memory for it, if it is of another kind or size.
+    Raises ValueError if it has another kind or size, before memory is allocated for it.
     """
     try:
         with archive.open(entry) as file:
             if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError("it is of another version of the npy format")
+                raise ValueError("it has another version of the npy format")
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             if dtype.kind not in KINDS or not dtype.itemsize or (digest is None and shape):
-                raise ValueError(f"it holds neither numbers nor words, but {dtype} {shape}")
+                raise ValueError(f"it must contain numbers or text, and contains {dtype} {shape}")
             if entry.file_size > largest or entry.file_size != file.tell() + math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"it has {entry.file_size:,} bytes, which is wrong for {dtype} {shape}")
             if like is not None and [dtype.str, list(shape)] != like:
                 raise ValueError(f"it is {dtype.str} {shape}, and should be {like}")
-            if digest is None:  # read_array would take three times the size of a single word
+            if digest is None:  # read_array would take three times the memory for a single string
                 return np.frombuffer(file.read(), dtype)[0]
         with archive.open(entry) as file:
             return np.lib.format.read_array(_Hashed(file, digest), allow_pickle=False)
@@ -193,7 +194,7 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, largest: int, diges
 
 
 class _Hashed:
-    """A file whose bytes a digest sees as they pass."""
+    """A file that updates a digest with all bytes read or written."""
 
     def __init__(self, file: Any, digest: Any):
         self.file, self.digest = file, digest
@@ -210,10 +211,10 @@ class _Hashed:
 
 @contextlib.contextmanager
 def owned(path: str | Path) -> Iterator[None]:
-    """Within the block no other run may own the file; what a killed one has left behind beside it is removed.
+    """Within the block, only this run may write the file; temporary files that a killed run has left are removed.
 
-    The lock is the operating system's, on a file of its own: it ends with its process, however that ends.
-    Raises StateError, which names the owner, if there is another one.
+    The operating system locks a second file, PATH.lock. The lock ends with the process, even if it is killed.
+    Raises StateError, with the process that has the lock, if there is one.
     """
     path = Path(path)
     if "fcntl" not in globals():
@@ -229,12 +230,12 @@ def owned(path: str | Path) -> Iterator[None]:
                 file.seek(0)
                 raise StateError(f"{path}: another run writes to this file, {file.read() or 'just begun'}: wait for "
                                  "it, stop it, or name another file for this one") from None
-        except OSError:  # a file system without locks: better unguarded than not at all
+        except OSError:  # a file system without locks: go on without one
             break
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
                 break
-        file.close()  # the former owner has removed it between the two steps
+        file.close()  # the last owner has just removed it: try again
     with file:
         try:
             file.truncate(0)
