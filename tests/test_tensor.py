@@ -145,3 +145,47 @@ def test_each_thread_has_its_own_switch():
         leave.set()
         assert worker.result()
         assert still_recording
+
+
+# What PyTorch's users write
+
+
+@given(reals(shape=(2, 3)))
+def test_numpy_sees_the_array_of_a_tensor(values):
+    x = Tensor(values)
+    assert np.asarray(x) is values
+    assert np.asarray(x, np.float32).dtype == np.float32
+    assert not np.shares_memory(np.array(x), values)
+    assert np.array_equal(np.stack([x, x]), [values, values])
+
+
+@given(reals(shape=(2, 3)))
+def test_argmax_is_that_of_the_array(values):
+    assert Tensor(values).argmax() == values.argmax()
+    assert np.array_equal(Tensor(values).argmax(1), values.argmax(axis=1))
+    assert np.array_equal(Tensor(values).argmax(axis=-2), values.argmax(axis=0))
+
+
+def test_no_gradient_flows_through_a_detached_tensor():
+    x = Tensor([2.0, 3.0])
+    y = x * x
+    assert y.detach().data is y.data
+    (g,) = gradients((y.detach() * x).sum(), [x])
+    assert g.tolist() == [4, 9]
+
+
+def test_every_tensor_requires_grad():
+    x = Tensor([2.0])
+    x.requires_grad = True
+    assert x.requires_grad
+    with pytest.raises(ValueError, match=r"use its array, x.data, as a constant"):
+        x.requires_grad = False
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5, float("nan")])
+def test_a_tensor_of_one_element_is_a_number(value):
+    for x in (Tensor(value), Tensor([[value]])):
+        assert bool(x) == bool(value)
+        np.testing.assert_equal(float(x), value)
+    with pytest.raises(ValueError, match="more than one element is ambiguous"):
+        bool(Tensor([0.0, 1.0]))

@@ -1,4 +1,4 @@
-"""A Tensor remembers how it was computed; `gradients` walks that memory back. No operation is known here.
+"""A Tensor remembers how it was computed; `gradients` walks that graph back (graph.py). No operation is known here.
 
 An operation is one function on raw arrays, marked `@op`, which returns its value and, for each of its array arguments,
 a vjp: a function from the gradient `g` with respect to the value to the gradient with respect to that argument.
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, to_host, wide
-from tinyadv.shapes import Shape, broadcast_axes
+from tinyadv.backend import Array, array_module, to_host
+from tinyadv.graph import Node, Vertex, walk_back
+from tinyadv.shapes import Shape
 
 
 class Tensor:
@@ -47,7 +48,7 @@ class Tensor:
             array = array.astype(np.float32)
         self.data: Array = array
         self.grad: Array | None = None
-        self._node: _Node | None = None
+        self._node: Node | None = None
 
     if TYPE_CHECKING:  # what ops/__init__.py binds
         def _operator(self, other: Any = None) -> Tensor: ...
@@ -85,13 +86,40 @@ class Tensor:
         """The one element as a Python number."""
         return self.data.item()
 
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.data)  # an error for more than one element, as in NumPy
+
     def numpy(self) -> np.ndarray:
         """The array on the host: the same memory on a CPU, a copy from a GPU."""
         return to_host(self.data)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype, copy=copy)
+
+    def detach(self) -> Tensor:
+        """A leaf with the same array: no gradient flows through it."""
+        return Tensor(self.data)
+
+    def argmax(self, axis: int | None = None) -> Array:
+        """The index of the (first) largest element along an axis, or of all: an array of integers."""
+        return self.data.argmax(axis=axis)
+
+    @property
+    def requires_grad(self) -> bool:
+        """Always True: `gradients` takes any Tensor, and an array is a constant."""
+        return True
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if not value:
+            raise ValueError("a Tensor always has gradients: use its array, x.data, as a constant")
+
     def backward(self) -> None:
         """Add d(self)/d(leaf) into `.grad` of every leaf that this scalar was computed from; frees the graph."""
-        for leaf, gradient in _walk_back(self).items():
+        for leaf, gradient in _walk_back_from(self).items():
             leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
 
     def __repr__(self) -> str:
@@ -100,20 +128,7 @@ class Tensor:
         return f"Tensor({values}, shape={self.shape}, {self.dtype}{origin})"
 
 
-class _Node:
-    """One recorded operation, and for each argument that is a Tensor an edge: (vertex, vjp, its shape, its dtype).
-
-    A vertex is the _Node that computed the argument, or the leaf itself: no value stays alive that no vjp captured.
-    """
-
-    __slots__ = ("edges", "name")
-
-    def __init__(self, name: str, edges: list[tuple[_Node | Tensor, Callable, Shape, np.dtype]] | None):
-        self.name = name
-        self.edges = edges
-
-
-_UNRECORDED = _Node("an operation under no_grad()", [])
+_UNRECORDED = Node("an operation under no_grad()", [])
 
 
 class _Switch(threading.local):
@@ -158,7 +173,7 @@ def op(function: Callable) -> Callable[..., Tensor]:
         inputs = [(x, vjp) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
         edges = [(_vertex(x), vjp, x.shape, x.dtype) for x, vjp in inputs]
         if edges:
-            result._node = _Node(function.__name__, edges) if _switch.recording else _UNRECORDED
+            result._node = Node(function.__name__, edges) if _switch.recording else _UNRECORDED
         return result
 
     return apply
@@ -173,7 +188,7 @@ def gradients(output: Tensor, wrt: Sequence[Tensor], *, keep_graph: bool = False
     """
     if not isinstance(wrt, Sequence) or not all(isinstance(x, Tensor) for x in wrt):
         raise TypeError("wrt must be a list of Tensors, as in gradients(loss, [x])")
-    found = _walk_back(output, {_vertex(x) for x in wrt}, keep_graph)
+    found = _walk_back_from(output, {_vertex(x) for x in wrt}, keep_graph)
     return [found[_vertex(x)] if _vertex(x) in found else array_module(x.data).zeros_like(x.data) for x in wrt]
 
 
@@ -183,68 +198,14 @@ def _raw(argument: Any) -> Any:
     return argument.item() if isinstance(argument, np.generic) else argument
 
 
-def _vertex(x: Tensor) -> _Node | Tensor:
-    return x if x._node is None or x._node is _UNRECORDED else x._node
-
-
-def _walk_back(output: Tensor, wanted: set | None = None, keep_graph: bool = False) -> dict:
+def _walk_back_from(output: Tensor, wanted: set | None = None, keep_graph: bool = False) -> dict:
     """{vertex: gradient} of the wanted vertices (None: of all leaves) that the scalar output depends on."""
     if output.size != 1:
         raise ValueError(f"gradients start from a scalar, got shape {output.shape}: reduce it, as in output.sum()")
     if output._node is _UNRECORDED:
         raise RuntimeError("this Tensor was computed under no_grad(), so there is no graph to walk back")
-    root = _vertex(output)
-    order = _topological_order(root)
-    if wanted is None:
-        wanted = {vertex for vertex in order if isinstance(vertex, Tensor)}
-    needed = set()  # the vertices through which the output depends on a wanted one
-    for vertex in order:
-        if vertex in wanted or any(parent in needed for parent, *_ in _edges(vertex)):
-            needed.add(vertex)
-
-    upstream, found = {root: array_module(output.data).ones_like(output.data)}, {}
-    for vertex in reversed(order):
-        g = upstream.pop(vertex, None)
-        if vertex in wanted:
-            found[vertex] = g
-        for parent, vjp, shape, dtype in _edges(vertex):
-            if parent in needed:
-                contribution = _unbroadcast(vjp(g), shape, dtype)
-                if parent in upstream:
-                    contribution = upstream[parent] + contribution
-                elif parent in wanted and (contribution is g or contribution.base is not None):
-                    contribution = contribution.copy("K")  # g itself or a view: what a caller gets is his own
-                upstream[parent] = contribution
-        if isinstance(vertex, _Node) and not keep_graph:
-            vertex.edges = None  # frees what the vjps have captured
-    return found
+    return walk_back(_vertex(output), array_module(output.data).ones_like(output.data), wanted, keep_graph)
 
 
-def _edges(vertex: _Node | Tensor) -> list:
-    if isinstance(vertex, Tensor):
-        return []
-    if vertex.edges is None:
-        raise RuntimeError(f"the graph below {vertex.name} was freed by an earlier gradients() or backward(): "
-                           "run the forward pass again")
-    return vertex.edges
-
-
-def _topological_order(root: _Node | Tensor) -> list:
-    """Every vertex below the root, arguments before results; iterative, so depth is no limit."""
-    order, seen, stack = [], set(), [(root, False)]
-    while stack:
-        vertex, arguments_done = stack.pop()
-        if arguments_done:
-            order.append(vertex)
-        elif vertex not in seen:
-            seen.add(vertex)
-            stack.append((vertex, True))
-            stack.extend((parent, False) for parent, *_ in _edges(vertex))
-    return order
-
-
-def _unbroadcast(g: Array, shape: Shape, dtype: np.dtype) -> Array:
-    """g summed over the axes along which an argument of `shape` was repeated: the adjoint of broadcasting."""
-    if g.shape != shape:
-        g = g.sum(axis=broadcast_axes(shape, g.shape), keepdims=True, dtype=wide(g)).reshape(shape)
-    return g.astype(dtype) if g.dtype.itemsize > dtype.itemsize else g  # a vjp may compute with more digits
+def _vertex(x: Tensor) -> Vertex:
+    return x if x._node is None or x._node is _UNRECORDED else x._node
