@@ -110,7 +110,7 @@ def deepfool():
     for norm, most in ("l2", 4.0), ("linf", 0.4):
         budgets = np.linspace(0, most, 401)
         least = next(eps for eps in budgets if attacks.FGSM(eps, norm).run(model, *one).success[0])
-        several = {"DeepFool": attacks.DeepFool(norm), "FGSM": attacks.FGSM(least, norm)}
+        several = {"DeepFool": attacks.DeepFool(norm=norm), "FGSM": attacks.FGSM(least, norm)}
         headings += several
         results += [attack.run(model, *one) for attack in several.values()]
     return changes(results, headings)
@@ -134,7 +134,7 @@ def fab():
     cw = attacks.CarliniWagner(binary_search_steps=4, lr=0.1, initial_c=1.0)
     curves = {
         "DeepFool": medians([attacks.DeepFool()]),
-        "FAB": medians([attacks.FAB("l2", n) for n in (2, 3, 5, 10, 20, 50, 100)]),
+        "FAB": medians([attacks.FAB(norm="l2", steps=n) for n in (2, 3, 5, 10, 20, 50, 100)]),
         "CarliniWagner": medians([replace(cw, steps=n) for n in (20, 50, 100, 200, 500)]),
     }
     return plots.lines(curves, xlabel="gradients for an image", ylabel="median l2 distance", log="x")
@@ -145,7 +145,7 @@ def square():
     queries = (1, 10, 100, 1000, 5000)
     rows = []
     for norm, eps in ("linf", 0.05), ("l2", 0.7):
-        points, margins = watch(attacks.Square(eps, norm), *one)
+        points, margins = watch(attacks.Square(eps, norm=norm), *one)
         best = [margins[:n].argmax() for n in queries]
         rows.append([x[ONE], *(points[best, 0] - x[ONE])])
     return plots.grid(np.array(rows), rows=("linf", "l2"), columns=["image", *map("{:,}".format, queries)],

@@ -16,9 +16,9 @@ from tinyadv import attacks, plots
 
 ATTACKS = (  # a row of the figure for each norm
     attacks.FGSM(0.15), attacks.BIM(0.15), attacks.MIFGSM(0.15), attacks.PGD(0.15), attacks.APGD(0.15),
-    attacks.Square(0.15, queries=1000), attacks.DeepFool("linf"), attacks.FAB("linf", steps=20),
+    attacks.Square(0.15, queries=1000), attacks.DeepFool(norm="linf"), attacks.FAB(norm="linf", steps=20),
     attacks.PGD(1.5, norm="l2"), attacks.APGD(1.5, norm="l2"), attacks.Square(1.5, norm="l2", queries=1000),
-    attacks.DeepFool("l2"), attacks.FAB("l2", steps=20),
+    attacks.DeepFool(norm="l2"), attacks.FAB(norm="l2", steps=20),
     attacks.CarliniWagner(binary_search_steps=5, steps=100, lr=0.1, initial_c=1.0),
     attacks.BoundaryAttack(queries=1000), attacks.HopSkipJump(queries=1000),
 )

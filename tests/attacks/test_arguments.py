@@ -3,6 +3,7 @@
 import pickle
 import re
 from dataclasses import MISSING, FrozenInstanceError, fields, replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -243,3 +244,24 @@ def test_the_result_prints_and_pickles(attack):
 def test_an_attack_without_perturb_says_so():
     with pytest.raises(TypeError, match=r"Attack defines no perturb\(batch\)"):
         Attack()(cnn(), images(2), labels(2))
+
+
+def test_parameters_of_one_name_come_in_one_order():
+    """Of any two attacks; and the norm is first in none."""
+    public = [getattr(attacks, each) for each in attacks.__all__]
+    orders = [[field.name for field in fields(kind) if not field.kw_only]
+              for kind in public if isinstance(kind, type) and issubclass(kind, Attack)]
+    for one, other in permutations(orders, 2):
+        assert [each for each in one if each in other] == [each for each in other if each in one]
+    assert "norm" not in {order[0] for order in orders if order}
+
+
+@pytest.mark.parametrize("call", [
+    lambda norm: attacks.DeepFool(norm), lambda norm: attacks.DeepFool(norm, 20), lambda norm: FAB(norm, 20),
+    lambda norm: FAB(norm, 20, 0.3), lambda norm: attacks.Square(0.3, norm), lambda norm: attacks.HopSkipJump(norm),
+    lambda norm: PGD(0.3, norm), lambda norm: attacks.APGD(0.3, norm),
+])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_norm_in_another_place_is_told_its_name(call, norm):
+    with pytest.raises(ValueError, match=rf"^(eps|step_size|steps|queries) must not be a norm, got .*norm='{norm}' in"):
+        call(norm)

@@ -8,6 +8,7 @@ import pytest
 from attack_cases import (
     ATTACKS,
     BLACK_BOX,
+    NORMS,
     check_budget,
     dense,
     every_attack,
@@ -84,7 +85,7 @@ def root(x):
 WITHIN = [a for a in ATTACKS if not isinstance(a, BLACK_BOX) and not a.minimum_norm]
 
 
-@pytest.mark.parametrize("attack", [*WITHIN, DeepFool(), FAB(steps=9), FAB("l2", 9), FAB("l1", 9)], ids=name)
+@pytest.mark.parametrize("attack", [*WITHIN, DeepFool(), *(FAB(steps=9, norm=norm) for norm in NORMS)], ids=name)
 def test_infinite_slopes_freeze_nothing(attack):
     """Half of the pixels are black."""
     x = images(40, SHAPE)

@@ -32,7 +32,7 @@ def test_the_distances_are_those_of_foolbox(norm, peer, candidates):
     ours, theirs = networks()
     x = data.digits(0, 60, seed=1)[1].images.astype(np.float64)
     y = driver.logits(ours, x).argmax(axis=1)
-    result = DeepFool(norm, candidates=candidates).run(ours, x, y)
+    result = DeepFool(norm=norm, candidates=candidates).run(ours, x, y)
     model = foolbox.PyTorchModel(theirs, bounds=(0, 1))
     found, _, success = peer(steps=50, overshoot=0.02, candidates=candidates)(
         model, torch.from_numpy(x), torch.from_numpy(y), epsilons=None)

@@ -50,7 +50,7 @@ def test_the_steps_are_the_same_and_so_are_the_distances(trained, norm, rank, mo
     found = run(torch.from_numpy(x), torch.from_numpy(y)).detach().numpy()
     hook.remove()
 
-    attack = FAB(norm, steps=50, target_classes=rank)
+    attack = FAB(norm=norm, steps=50, target_classes=rank)
     searched = attack.run(ours, x, y)
     monkeypatch.setattr(fab, "_final_search", lambda batch: None)
     plain = attack.run(ours, x, y, batch_size=len(x), callback=steps.append)
@@ -73,7 +73,7 @@ def test_the_accuracy_within_a_budget_is_as_low(trained, norm, eps, target_class
                             multi_targeted=target_classes is not None)
     found = peer(torch.from_numpy(x), torch.from_numpy(y)).detach().numpy()
     theirs = (driver.logits(ours, found).argmax(axis=1) != y) & (lengths(found, x, norm) <= eps + 1e-6)
-    result = FAB(norm, steps=20, eps=eps, target_classes=target_classes).run(ours, x, y)
+    result = FAB(norm=norm, steps=20, eps=eps, target_classes=target_classes).run(ours, x, y)
     assert 0.2 < theirs.mean() < 0.8
     assert (result.success >= theirs).all()
     assert result.success.sum() - theirs.sum() <= 3

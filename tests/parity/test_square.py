@@ -60,7 +60,7 @@ def test_the_bumps_are_the_same(side):
 def test_the_squares_shrink_alike(norm, rescale):
     """AutoAttack's schedule is the one that is not rescaled; torchattacks counts the queries from 0."""
     theirs = torchattacks.Square(torch.nn.Linear(1, 1), norm=norm.capitalize(), resc_schedule=rescale)
-    ours = Square(0.1, norm, rescale_schedule=rescale)
+    ours = Square(0.1, norm=norm, rescale_schedule=rescale)
     assert ours.queries == theirs.n_queries == 5000
     for query in range(5000):
         side = max(round(math.sqrt(theirs.p_selection(query) * 28 * 28)), 1 if norm == "linf" else 3)
@@ -94,7 +94,7 @@ def test_every_query_is_the_same_from_the_same_draws(norm, eps, seed, monkeypatc
     for name, calls in ("_window", windows), ("_bumps", bumps):
         draw = getattr(square, name)
         monkeypatch.setattr(square, name, lambda *args, draw=draw, calls=calls: calls.append(draw(*args)) or calls[-1])
-    Square(eps, norm, queries=300, rescale_schedule=False).run(
+    Square(eps, norm=norm, queries=300, rescale_schedule=False).run(
         model, x, y, callback=lambda step: ours.append(step.points))
     corners = [(int(rows.min()), int(columns.min())) for _, _, rows, columns in windows]
 

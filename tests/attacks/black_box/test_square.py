@@ -163,7 +163,7 @@ def test_the_schedule_of_the_paper():
     assert [fewer._sides(query // 2 + 1, 28, 28)[0] for query in after] == sides
     fixed = Square(0.3, queries=5000, rescale_schedule=False)
     assert fixed._sides(5000, 28, 28) == (2, 2)
-    assert [Square(0.3, "l2", queries=10_000)._sides(query, 28, 28)[0] for query in after] == [
+    assert [Square(0.3, norm="l2", queries=10_000)._sides(query, 28, 28)[0] for query in after] == [
         25, 19, 13, 9, 7, 5, 3, 3, 3, 3]
     assert attack._sides(1, 4, 100) == (4, 18)
 

@@ -45,7 +45,7 @@ def test_the_parameters_are_frozen():
     assert dict(zip(AutoAttack(0.3).names, AutoAttack(0.3).attacks, strict=True)) == {
         "APGD-CE": APGD(0.3, steps=100, rho=0.75, restarts=1, loss="cross_entropy"),
         "APGD-T": APGD(0.3, steps=100, rho=0.75, restarts=1, loss="dlr", target_classes=9),
-        "FAB-T": FAB("linf", steps=100, eps=0.3, restarts=1, alpha_max=0.1, eta=1.05, beta=0.9, target_classes=9),
+        "FAB-T": FAB(norm="linf", steps=100, eps=0.3, restarts=1, alpha_max=0.1, eta=1.05, beta=0.9, target_classes=9),
         "Square": Square(0.3, queries=5000, p_init=0.8, loss="margin", rescale_schedule=False),
     }
     plus = AutoAttack(0.5, "l2", "plus", bounds=(-1.0, 1.0))
@@ -61,7 +61,7 @@ def test_the_parameters_are_frozen():
     assert AutoAttack(0.3, version="rand").attacks == (APGD(0.3, eot=20), APGD(0.3, loss="dlr", eot=20))
     assert AutoAttack(12.0, "l1").attacks == (
         APGD(12.0, norm="l1", restarts=5), APGD(12.0, norm="l1", loss="dlr", target_classes=5),
-        FAB("l1", eps=12.0, target_classes=9))
+        FAB(norm="l1", eps=12.0, target_classes=9))
 
 
 def test_it_is_a_value_of_three_parameters():

@@ -43,7 +43,7 @@ def distances(x, y, layer, norm):
 def test_one_step_crosses_the_nearest_hyperplane(norm, seed, classes, overshoot):
     """By 1e-4, and then by the overshoot."""
     model, x, y, layer = linear(seed, classes)
-    result = DeepFool(norm, overshoot=overshoot, bounds=WIDE).run(model, x, y)
+    result = DeepFool(norm=norm, overshoot=overshoot, bounds=WIDE).run(model, x, y)
     nearest = distances(x, y, layer, norm)
     np.testing.assert_allclose(result.distances, (1 + overshoot) * (nearest.min(axis=1) + 1e-4), rtol=1e-9)
     np.testing.assert_array_equal(result.predictions, nearest.argmin(axis=1))
@@ -55,7 +55,7 @@ def test_one_step_crosses_the_nearest_hyperplane(norm, seed, classes, overshoot)
 @given(seed=seeds, candidates=st.integers(2, 7))
 def test_the_candidates_are_the_classes_of_the_highest_logits(norm, seed, candidates):
     model, x, y, layer = linear(seed, 6)
-    result = DeepFool(norm, steps=1, candidates=candidates, bounds=WIDE).run(model, x, y)
+    result = DeepFool(norm=norm, steps=1, candidates=candidates, bounds=WIDE).run(model, x, y)
     by_rank = np.argsort(-model(Tensor(x)).data, axis=1)[:, 1:candidates]
     nearest = np.take_along_axis(distances(x, y, layer, norm), by_rank, axis=1).min(axis=1)
     np.testing.assert_allclose(result.distances[result.success], 1.02 * (nearest + 1e-4)[result.success], rtol=1e-9)
@@ -68,7 +68,7 @@ def test_the_candidates_are_the_classes_of_the_highest_logits(norm, seed, candid
 def test_the_target_is_reached_no_nearer_than_its_hyperplane(norm, seed, classes):
     model, x, y, layer = linear(seed, classes)
     target = (y + 1) % classes
-    result = DeepFool(norm, bounds=WIDE).run(model, x, y, target=target)
+    result = DeepFool(norm=norm, bounds=WIDE).run(model, x, y, target=target)
     assert result.success.all()
     assert (result.predictions == target).all()
     own = distances(x, y, layer, norm)[np.arange(len(x)), target]
@@ -83,7 +83,7 @@ def test_a_curved_boundary_is_just_crossed(norm, bounds):
     """Going back by a little more than the overshoot undoes the success: the way is not straight, but nearly so."""
     model, x = dense((1, 8, 8), 5, np.float64, scale=1.0), images(40, dtype=np.float64)
     y = predictions(model, x)
-    result = DeepFool(norm, bounds=bounds).run(model, x, y)
+    result = DeepFool(norm=norm, bounds=bounds).run(model, x, y)
     assert result.success.mean() > 0.9
     back = x + (result.x_adv - x) / 1.1
     assert (predictions(model, back) == y)[result.success].mean() > 0.9
@@ -95,13 +95,13 @@ def test_an_example_costs_what_it_takes_and_no_more(norm):
     model, x = dense((1, 8, 8), 5, np.float64, scale=6.0), images(40, dtype=np.float64)
     y = predictions(model, x)
     steps, seen = [], []
-    result = DeepFool(norm).run(lambda points: seen.append(len(points)) or model(points), x, y, batch_size=40,
+    result = DeepFool(norm=norm).run(lambda points: seen.append(len(points)) or model(points), x, y, batch_size=40,
                                 callback=steps.append)
     taken = np.bincount(np.concatenate([step.examples for step in steps]), minlength=40)
     assert taken.min() < taken.max()
     np.testing.assert_array_equal(result.backwards, 5 * taken)
     assert result.forwards.sum() == sum(seen)
-    again = DeepFool(norm, steps=int(taken.max())).run(model, x, y, batch_size=40)
+    again = DeepFool(norm=norm, steps=int(taken.max())).run(model, x, y, batch_size=40)
     assert again.x_adv.tobytes() == result.x_adv.tobytes()
 
 
@@ -110,11 +110,11 @@ def test_where_there_is_no_slope_nothing_moves(norm):
     model, x, _, (weight, _) = linear(0, 3)
     weight[:, ::2] = 0  # the model reads these arrays
     y = predictions(model, x)
-    moved = rows(DeepFool(norm, bounds=WIDE)(model, x, y) != x)
+    moved = rows(DeepFool(norm=norm, bounds=WIDE)(model, x, y) != x)
     assert moved.any(axis=1).all()
     assert not moved[:, ::2].any()
     weight[:] = 0
-    flat = DeepFool(norm, bounds=WIDE).run(model, x, predictions(model, x))
+    flat = DeepFool(norm=norm, bounds=WIDE).run(model, x, predictions(model, x))
     assert flat.x_adv.tobytes() == x.tobytes()
     assert not flat.success.any()
 

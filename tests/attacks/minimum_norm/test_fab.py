@@ -70,7 +70,7 @@ def check_near(found, expected):
 @given(seed=seeds, classes=st.integers(2, 10))
 def test_the_nearest_hyperplane_is_found(norm, seed, classes):
     model, x, y, layer = linear(seed, classes)
-    result = FAB(norm, steps=5, bounds=WIDE).run(model, x, y)
+    result = FAB(norm=norm, steps=5, bounds=WIDE).run(model, x, y)
     nearest = distances(x, y, layer, norm)
     assert result.success.all()
     check_near(result.distances, nearest.min(axis=1))
@@ -88,7 +88,7 @@ def test_between_bounds_the_nearest_point_of_the_hyperplane_is_found(norm, seed)
     slope = (weight[1 - y] - weight[y]).reshape(x.shape)
     lead = (bias[1 - y] - bias[y]) + (slope * x).sum(axis=(1, 2, 3))
     reachable = -lead < 0.9 * (np.maximum(slope, 0) * (1 - x) + np.maximum(-slope, 0) * x).sum(axis=(1, 2, 3))
-    result = FAB(norm, steps=30).run(model, x, y)
+    result = FAB(norm=norm, steps=30).run(model, x, y)
     assert result.success[reachable].all()
     least = NORMS[norm](rows(hyperplane.way(norm, x, lead, slope, 0.0, 1.0)))
     assert (result.distances >= least)[reachable].all()
@@ -134,7 +134,7 @@ def test_the_steps_are_those_of_the_paper(norm, changes):
             slopes.append(leaf.grad[0])
         return f, slopes
 
-    attack = FAB(norm, steps=8, **changes)
+    attack = FAB(norm=norm, steps=8, **changes)
     ours = shown(attack, model, x, y)
     for i in range(len(x)):
         theirs = transcription(attack, model, x[i], y[i], weight_gradients)
@@ -145,7 +145,7 @@ def test_the_steps_are_those_of_the_paper(norm, changes):
 def test_the_end_is_on_the_boundary(norm):
     """A little nearer to x the class is that of x again."""
     model, x, y = problem()
-    result = FAB(norm, steps=15).run(model, x, y)
+    result = FAB(norm=norm, steps=15).run(model, x, y)
     assert result.success.mean() > 0.9
     back = x + 0.999 * (result.x_adv - x)
     assert (predictions(model, back) == y)[result.success].mean() > 0.95
@@ -155,13 +155,13 @@ def test_the_end_is_on_the_boundary(norm):
 def test_the_target_is_reached(norm):
     model, x, y = problem()
     target = (y + 1) % 5
-    result = FAB(norm, steps=30).run(model, x, y, target=target)
+    result = FAB(norm=norm, steps=30).run(model, x, y, target=target)
     assert result.success.mean() > 0.9
     np.testing.assert_array_equal(result.predictions == target, result.success)
     assert (result.backwards == 30).all()
-    anything = FAB(norm, steps=30).run(model, x, y)
+    anything = FAB(norm=norm, steps=30).run(model, x, y)
     assert result.distances[result.success].mean() > 1.2 * anything.distances.mean()
-    again = FAB(norm, steps=30, target_classes=3).run(model, x, y, target=target)
+    again = FAB(norm=norm, steps=30, target_classes=3).run(model, x, y, target=target)
     assert again.x_adv.tobytes() == result.x_adv.tobytes()
 
 
@@ -169,7 +169,7 @@ def test_the_target_is_reached(norm):
 @given(seed=seeds, count=st.integers(1, 8))
 def test_the_likeliest_classes_are_aimed_at_in_turn(norm, seed, count):
     model, x, y, layer = linear(seed, 6)
-    result = FAB(norm, steps=4, target_classes=count, bounds=WIDE).run(model, x, y)
+    result = FAB(norm=norm, steps=4, target_classes=count, bounds=WIDE).run(model, x, y)
     by_rank = np.argsort(-model(Tensor(x)).data, axis=1)[:, 1 : count + 1]
     nearest = np.take_along_axis(distances(x, y, layer, norm), by_rank, axis=1).min(axis=1)
     assert result.success.all()
@@ -182,7 +182,7 @@ def test_the_likeliest_classes_are_aimed_at_in_turn(norm, seed, count):
 @every_norm
 def test_a_restart_begins_half_as_far_as_the_best_point_and_loses_nothing(norm):
     model, x, y = problem()
-    attack = FAB(norm, steps=3)
+    attack = FAB(norm=norm, steps=3)
     once, steps = attack.run(model, x, y, batch_size=len(x)), []
     often = replace(attack, restarts=4).run(model, x, y, batch_size=len(x), seed=1, callback=steps.append)
     assert once.success.all()
@@ -203,7 +203,7 @@ def test_a_restart_begins_half_as_far_as_the_best_point_and_loses_nothing(norm):
 @pytest.mark.parametrize("target_classes", [None, 3])
 def test_within_a_budget_are_the_points_that_are_found_without_one(norm, target_classes):
     model, x, y = problem()
-    attack = FAB(norm, steps=20, target_classes=target_classes)
+    attack = FAB(norm=norm, steps=20, target_classes=target_classes)
     free = attack.run(model, x, y)
     bounded = replace(attack, eps=BUDGET[norm]).run(model, x, y)
     assert attack.minimum_norm
@@ -222,7 +222,7 @@ def test_within_a_budget_are_the_points_that_are_found_without_one(norm, target_
 def test_within_a_budget_restarts_are_of_what_is_left_and_begin_half_as_far(norm):
     model, x, y = problem()
     eps, steps = BUDGET[norm], []
-    attack = FAB(norm, steps=5, eps=eps, restarts=3)
+    attack = FAB(norm=norm, steps=5, eps=eps, restarts=3)
     once = replace(attack, restarts=1).run(model, x, y)
     often = attack.run(model, x, y, batch_size=len(x), callback=steps.append)
     assert (often.success >= once.success).all()
@@ -241,7 +241,7 @@ def test_within_a_budget_restarts_are_of_what_is_left_and_begin_half_as_far(norm
 @every_norm
 def test_within_a_budget_the_guarantees_hold(norm, scene, targeted):
     model, x, y, target = stage(scene, targeted)
-    attack = FAB(norm, steps=3, eps=0.1, target_classes=2)
+    attack = FAB(norm=norm, steps=3, eps=0.1, target_classes=2)
     result = attack.run(model, x, y, target=target, seed=1)
     check_budget(attack, x, result.x_adv)
     np.testing.assert_array_equal(result.predictions, predictions(model, result.x_adv))
@@ -265,11 +265,11 @@ def test_where_there_is_no_slope_nothing_moves(norm):
     model, x, _, (weight, _) = linear(0, 3)
     weight[:, ::2] = 0  # the model reads these arrays
     y = predictions(model, x)
-    moved = rows(FAB(norm, steps=3, bounds=WIDE)(model, x, y) != x)
+    moved = rows(FAB(norm=norm, steps=3, bounds=WIDE)(model, x, y) != x)
     assert moved.any(axis=1).all()
     assert not moved[:, ::2].any()
     weight[:] = 0
-    flat = FAB(norm, steps=3, bounds=WIDE).run(model, x, predictions(model, x))
+    flat = FAB(norm=norm, steps=3, bounds=WIDE).run(model, x, predictions(model, x))
     assert flat.x_adv.tobytes() == x.tobytes()
     assert not flat.success.any()
 

@@ -7,11 +7,11 @@ from attack_cases import name
 from tinyadv import attacks, driver, ops
 
 SEARCHES = [
-    attacks.FAB("l2", steps=20), attacks.FAB("linf", steps=20), attacks.FAB("l1", steps=20),
-    attacks.FAB("l2", steps=5, eps=0.3), attacks.DeepFool(), attacks.DeepFool("linf", overshoot=0),
+    attacks.FAB(norm="l2", steps=20), attacks.FAB(norm="linf", steps=20), attacks.FAB(norm="l1", steps=20),
+    attacks.FAB(norm="l2", steps=5, eps=0.3), attacks.DeepFool(), attacks.DeepFool(norm="linf", overshoot=0),
     attacks.CarliniWagner(binary_search_steps=3, steps=100, initial_c=1.0), attacks.BoundaryAttack(queries=300),
     attacks.HopSkipJump(queries=300), attacks.HopSkipJump(queries=300, norm="linf"),
-    attacks.MultiAttack([attacks.DeepFool(), attacks.FAB("l2", steps=5)]),
+    attacks.MultiAttack([attacks.DeepFool(), attacks.FAB(norm="l2", steps=5)]),
 ]
 
 

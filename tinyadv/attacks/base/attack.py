@@ -20,7 +20,7 @@ from typing import Any, cast
 from tinyadv import driver
 from tinyadv.attacks.base import levels
 from tinyadv.attacks.base.arguments import check_arguments, doubt_eps
-from tinyadv.attacks.base.balls import ball_class
+from tinyadv.attacks.base.balls import BALLS, ball_class
 from tinyadv.attacks.base.batch import Batch, Step
 from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import Parameters, check_bounds, is_number, to_count
@@ -52,6 +52,10 @@ class Attack(Parameters):
     minimum_norm = False  # whether the attack has no budget, and looks for the nearest point that is misclassified
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name != "norm" and isinstance(value, str) and value in BALLS:
+                raise ValueError(f"{name} must not be a norm, got {value!r}: "
+                                 f"write norm={value!r} in {type(self).__name__}(...)")
         ball_class(self.norm)
         objective(self.loss)
         for name in ("steps", "queries", "restarts", "eot"):

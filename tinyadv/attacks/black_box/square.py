@@ -29,15 +29,15 @@ class Square(Attack):
     them they are rectangles. A vector is an image of one row, and of more than three axes (N, ..., H, W) all but the
     last two are channels. No query is lost on a square that is there already.
 
-    eps: the budget; norm: "linf" or "l2"; queries: of each example at most so many, with the start, and one to look at
-    the result; p_init: the fraction of the pixels in the first squares, in (0, 1]; loss: "margin" or, the authors'
-    choice with a target, "cross_entropy"; rescale_schedule: whether the squares shrink in proportion to `queries`, as
-    in the paper, so that few get to small squares too, or as for 10,000 (AutoAttack).
+    eps: the budget; queries: of each example at most so many, with the start, and one to look at the result;
+    norm: "linf" or "l2"; p_init: the fraction of the pixels in the first squares, in (0, 1]; loss: "margin" or, the
+    authors' choice with a target, "cross_entropy"; rescale_schedule: whether the squares shrink in proportion to
+    `queries`, as in the paper, so that few get to small squares too, or as for 10,000 (AutoAttack).
     """
 
     eps: float
-    norm: str = "linf"
     queries: int = 5000
+    norm: str = "linf"
     p_init: float = 0.8
     loss: str = "margin"
     rescale_schedule: bool = True

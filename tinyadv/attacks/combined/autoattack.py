@@ -59,10 +59,10 @@ class AutoAttack(MultiAttack):
     def _ensemble(self) -> dict[str, Attack]:
         sparse = self.norm == "l1"
         apgd = partial(APGD, self.eps, self._steps, self.norm, bounds=self.bounds)
-        fab = partial(FAB, self.norm, self._steps, self.eps, bounds=self.bounds)
+        fab = partial(FAB, self.eps, self._steps, self.norm, bounds=self.bounds)
         fab_t = {"FAB-T": fab(target_classes=self._classes)}
         square = {} if sparse else {
-            "Square": Square(self.eps, self.norm, self._queries, rescale_schedule=False, bounds=self.bounds)}
+            "Square": Square(self.eps, self._queries, self.norm, rescale_schedule=False, bounds=self.bounds)}
         if self.version == "standard":
             targeted = apgd(loss="dlr", target_classes=min(5, self._classes) if sparse else self._classes)
             return {"APGD-CE": apgd(restarts=5 if sparse else 1), "APGD-T": targeted, **fab_t, **square}

@@ -27,12 +27,12 @@ class DeepFool(Attack):
     ever smaller ones might never arrive. With `target=` there is one boundary to cross at each point, that between the
     target and the best other class.
 
-    norm: "l2" or "linf"; steps: at most; overshoot: a fraction of the perturbation; candidates: how many classes are
+    steps: at most; norm: "l2" or "linf"; overshoot: a fraction of the perturbation; candidates: how many classes are
     looked at, that of y included: those of the highest logits at x.
     """
 
-    norm: str = "l2"
     steps: int = 50
+    norm: str = "l2"
     overshoot: float = 0.02
     candidates: int = 10
 

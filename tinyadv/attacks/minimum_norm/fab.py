@@ -27,9 +27,9 @@ class FAB(Attack):
     point, by a combination of the shortest ways there from the point and from the image; both respect the bounds. A
     point that is misclassified is then drawn back towards the image. The end is a search on the line to the image.
 
-    norm: "linf", "l2" or "l1"; steps: of each run.
     eps: None, or a budget. Without one this attack is of minimum norm. With one it searches in the same way, but an
     example is done once it has a point within eps, and only such a point is a success.
+    steps: of each run; norm: "linf", "l2" or "l1".
     restarts: runs from x first, then from random points, half as far from x as the nearest point found, and eps.
     alpha_max: the largest weight of the way from x; eta: how far a step goes, 1 is to the boundary; beta: how much of
     the perturbation remains when a misclassified point is drawn back.
@@ -39,9 +39,9 @@ class FAB(Attack):
     With `target=` there is one boundary at each point, that between the target and the best other class.
     """
 
-    norm: str = "linf"
-    steps: int = 100
     eps: float | None = None
+    steps: int = 100
+    norm: str = "linf"
     restarts: int = 1
     alpha_max: float = 0.1
     eta: float = 1.05
