@@ -61,6 +61,7 @@ MISTAKES = [
     ("attack(images, labels)", lambda: FGSM(0.1)(X, Y), r"takes \(model, x, y.*'y'"),
     ("attack(model, dataset)", lambda: FGSM(0.1)(MODEL, TEST), r"takes \(model, x, y.*'y'"),
     ("attack(images, labels, model)", lambda: FGSM(0.1)(X, X, Y), "it comes first, as in attack"),
+    ("attack(LeNet, x, y), the class", lambda: FGSM(0.1)(models.LeNet, X, Y), r"must be built first: LeNet\("),
     ("attack(epsilons=)", lambda: FGSM(0.1)(MODEL, X, Y, epsilons=[0.1]), "evaluation.epsilon_curve"),
     ("attack(targeted=)", lambda: FGSM(0.1)(MODEL, X, Y, targeted=True), "give the classes to reach as target="),
     ("attack(images=, labels=)", lambda: FGSM(0.1)(MODEL, images=X, labels=Y), r"takes \(model, x, y"),
@@ -85,6 +86,7 @@ MISTAKES = [
     ("data.DataLoader(dataset)", lambda: data.DataLoader(TEST), "write data.batches"),
     ("dataset.targets", lambda: TEST.targets, "write dataset.labels"),
     ("data.batches(shuffle=True)", lambda: data.batches(TEST, 4, shuffle=True), "seed=0 shuffles"),
+    ("data.batches(images)", lambda: data.batches(X, 4), r"data.Dataset\(images, labels\)"),
     ("for x, y in data.batches(dataset)", lambda: [MODEL(x) for x, y in data.batches(TEST, 5)], None),
     # Models and training
     ("a model that ends in softmax", lambda: PGD(0.1, steps=2)(softmax, X, Y), "without the softmax"),
@@ -98,7 +100,13 @@ MISTAKES = [
     ("fit(device=)", lambda: training.fit(MODEL, TEST, epochs=1, optimizer=SGD(), device="cuda"), "model.to"),
     ("fit(model, x, y)", lambda: training.fit(MODEL, X, Y), r"fit takes \(model, train, epochs"),
     ("fit(optimizer='sgd')", lambda: training.fit(MODEL, TEST, epochs=1, optimizer="sgd"), r"nn.optim.SGD\(model, lr"),
+    ("fit(model, (x, y))", lambda: training.fit(MODEL, (X, Y), epochs=1, optimizer=SGD()), r"data.Dataset\(images"),
     ("fit(attack=PGD)", lambda: training.fit(MODEL, TEST, epochs=1, optimizer=SGD(), attack=PGD), r"such as PGD\(eps="),
+    ("fit(method='trades')", lambda: training.fit(MODEL, TEST, epochs=1, optimizer=SGD(), method="trades"),
+     r"method must be .* such as training.TRADES\(eps="),
+    ("fit(schedule='cosine')", lambda: training.fit(MODEL, TEST, epochs=1, optimizer=SGD(), schedule="cosine"),
+     r"such as nn.optim.cosine\(\)"),
+    ("load_state_dict('x.npz')", lambda: MODEL.load_state_dict("x.npz"), r"nn.load\(path, into=model\)"),
     ("Adam(learning_rate=)", lambda: nn.optim.Adam(MODEL, learning_rate=0.1), "write lr="),
     ("nn.Sequential([...])", lambda: nn.Sequential([nn.ReLU()]), r"Sequential\(\*layers\)"),
     ("model.zero_grad()", lambda: MODEL.zero_grad(), r"write optimizer.zero_grad\(\)"),
@@ -113,6 +121,7 @@ MISTAKES = [
      "dataset must be a data.Dataset, got FGSM"),
     ("robust_accuracy(model, FGSM, dataset)", lambda: evaluation.robust_accuracy(MODEL, FGSM, TEST),
      r"such as attacks.FGSM\(eps=0.3\), got <class"),
+    ("epsilon_curve(..., 0.1)", lambda: evaluation.epsilon_curve(MODEL, FGSM(0.1), TEST, 0.1), "must be a list of"),
     ("result.adv", lambda: FGSM(0.1).run(MODEL, X, Y).adv, "write result.x_adv"),
 ]
 

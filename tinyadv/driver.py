@@ -52,6 +52,8 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     `work` is called on `workers` threads, `put` by the thread that called `run`, in any order. The first exception is
     raised here, also that of Ctrl-C: shards that run then end before their next forward pass, the others never begin.
     """
+    if isinstance(model, type):
+        raise TypeError(f"the model must be built first: {model.__name__}(...), got the class")
     if not callable(model):
         raise TypeError(f"the model must be a function of images, got {type(model).__name__}: it comes first, as in "
                         "attack(model, x, y)")

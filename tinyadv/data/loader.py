@@ -76,6 +76,9 @@ def batches(dataset: Dataset, batch_size: int = 32, *, seed: int | None = None,
     depends only on (seed, epoch), so a resumed run continues as if it had never stopped.
     Raises ValueError for a ``batch_size`` that is not a positive integer.
     """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"batches are of a data.Dataset, got {type(dataset).__name__}: make one by "
+                        "data.Dataset(images, labels)")
     if not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
     picks: Iterator[Any] = (slice(i, i + batch_size) for i in range(0, len(dataset), batch_size))

@@ -49,6 +49,8 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
         as it is stays so; one that a smaller eps has broken is the one from there.
     """
     _check(dataset, attack)
+    if np.isscalar(epsilons):
+        raise TypeError(f"epsilons must be a list of budgets, such as [0.1, 0.2], got {epsilons!r}")
     if attack.minimum_norm:
         raise ValueError(f"attack must have an eps to vary, got {attack}, a minimum-norm attack: use security_curve, "
                          "which needs only one run of it")

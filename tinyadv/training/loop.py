@@ -24,8 +24,9 @@ from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
 from tinyadv.random import Streams
 from tinyadv.spellings import spelled
+from tinyadv.training.arguments import check_fit
 from tinyadv.training.average import SHOWN, averaged_state, follow
-from tinyadv.training.checkpoint import EXTENDABLE, Interrupted, State, described, interruptible
+from tinyadv.training.checkpoint import Interrupted, State, described, interruptible
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.methods import Adversarial, Method, Scene, Standard
 from tinyadv.training.update import Update, updates
@@ -73,34 +74,10 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
                          f"{attack} and {method}")
     path = None if checkpoint is None else Path(checkpoint)
     method = method or (Standard() if attack is None else Adversarial(attack))
-    if not (isinstance(epochs, int | np.integer) and not isinstance(epochs, bool) and epochs >= 0):
-        raise ValueError(f"epochs must be an integer >= 0, got {epochs!r}")
-    if not isinstance(train, Dataset):
-        raise TypeError(f"train must be a data.Dataset, got {type(train).__name__}: make one by "
-                        "data.Dataset(images, labels)")
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be one of this model, such as nn.optim.SGD(model, lr=0.01), got {optimizer!r}")
-    if not {id(p) for p in optimizer.parameters} & {id(p) for p in model.parameters()}:
-        raise ValueError(f"optimizer must hold the parameters of this model, but {optimizer} holds none of them")
-    if not len(train):
-        raise ValueError(f"training needs at least one image, and {train.name} has none")
-    if average is not None and not 0 < average < 1:
-        raise ValueError(f"average must be a decay in (0, 1), such as 0.999, got {average!r}")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm must be a number above 0, got {clip_norm!r}")
-    if validation is not None and not len(validation):
-        raise ValueError(f"validation needs at least one image, and {validation.name} has none")
-    if validation_attack is not None and validation is None:
-        raise ValueError("validation_attack needs a validation set: pass validation=, too")
-    if validation_attack is not None and (not isinstance(validation_attack, Attack) or validation_attack.minimum_norm):
-        raise ValueError(f"validation_attack must be an attack with a budget, such as PGD(eps=0.3); got "
-                         f"{validation_attack!r}")
-    if resume and path is None:
-        raise ValueError("resume=True needs the file to go on from: pass checkpoint=, too")
-    if path and path.exists() and not resume:
-        raise ValueError(f"checkpoint {path} exists already: go on with resume=True, or remove it")
-    if unknown := set(extend) - set(EXTENDABLE):
-        raise ValueError(f"extend may hold {' and '.join(map(repr, EXTENDABLE))}, got {', '.join(map(repr, unknown))}")
+    check_fit(
+        model=model, train=train, epochs=epochs, optimizer=optimizer, method=method, functions=(
+            schedule, eps_schedule, augment), clip_norm=clip_norm, average=average, validation=validation,
+        validation_attack=validation_attack, path=path, resume=resume, extend=extend)
     run = _Run(
         model=model, train=train, epochs=int(epochs), optimizer=optimizer, method=method, batch_size=batch_size,
         seed=operator.index(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,

@@ -1,0 +1,52 @@
+"""What a training run is given: checked before it begins, with errors that say what to give instead."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyadv.attacks import Attack
+from tinyadv.data import Dataset
+from tinyadv.nn import Module
+from tinyadv.nn.optim import Optimizer
+from tinyadv.training.checkpoint import EXTENDABLE
+from tinyadv.training.methods import Method
+
+
+def check_fit(*, model: Any, train: Any, epochs: Any, optimizer: Any, method: Any, functions: tuple, clip_norm: Any,
+              average: Any, validation: Dataset | None, validation_attack: Any, path: Path | None, resume: bool,
+              extend: Collection[str]) -> None:
+    """TypeError or ValueError for the first argument of `fit` that does not fit; functions: schedules and augment."""
+    if not (isinstance(epochs, int | np.integer) and not isinstance(epochs, bool) and epochs >= 0):
+        raise ValueError(f"epochs must be an integer >= 0, got {epochs!r}")
+    for name, value, kind, example in (
+            ("model", model, Module, "models.SmallCNN()"), ("train", train, Dataset, "data.Dataset(images, labels)"),
+            ("optimizer", optimizer, Optimizer, "nn.optim.SGD(model, lr=0.01)"),
+            ("method", method, Method, "training.TRADES(eps=0.3)")):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be of the class {kind.__name__}, such as {example}; got {value!r:.80}")
+    if wrong := [each for each in functions if each is not None and not callable(each)]:
+        raise TypeError(f"schedules and augment are functions, such as nn.optim.cosine(); got {wrong[0]!r}")
+    if not {id(p) for p in optimizer.parameters} & {id(p) for p in model.parameters()}:
+        raise ValueError(f"optimizer must hold the parameters of this model, but {optimizer} holds none of them")
+    for name, images in (("training", train), ("validation", validation)):
+        if images is not None and not len(images):
+            raise ValueError(f"{name} needs at least one image, and {images.name} has none")
+    if average is not None and not 0 < average < 1:
+        raise ValueError(f"average must be a decay in (0, 1), such as 0.999, got {average!r}")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm must be a number above 0, got {clip_norm!r}")
+    if validation_attack is not None and validation is None:
+        raise ValueError("validation_attack needs a validation set: pass validation=, too")
+    if validation_attack is not None and (not isinstance(validation_attack, Attack) or validation_attack.minimum_norm):
+        raise ValueError(f"validation_attack must be an attack with a budget, such as PGD(eps=0.3); got "
+                         f"{validation_attack!r}")
+    if resume and path is None:
+        raise ValueError("resume=True needs the file to go on from: pass checkpoint=, too")
+    if path and path.exists() and not resume:
+        raise ValueError(f"checkpoint {path} exists already: go on with resume=True, or remove it")
+    if unknown := set(extend) - set(EXTENDABLE):
+        raise ValueError(f"extend may hold {' and '.join(map(repr, EXTENDABLE))}, got {', '.join(map(repr, unknown))}")
