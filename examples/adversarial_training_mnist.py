@@ -1,9 +1,9 @@
-"""Trained on its own worst case, a small network keeps most of its accuracy where an ordinary one loses all.
+"""Adversarial training keeps most of the accuracy of a small network where standard training loses all of it.
 
-Adversarial training (Madry et al. 2018, arXiv:1706.06083): every batch is first attacked, here by a few steps of PGD,
-and the network is trained on what comes of it. Twice the same network, trained without and with; then the accuracy of
-both under PGD, by eps. The last line says whether the first is true: at the eps of training the one is right on less
-than 5% of the images, and the other on more than half.
+In adversarial training (Madry et al. 2018, arXiv:1706.06083) every batch is attacked first, here by a few steps of PGD,
+and the network is trained on the adversarial images. The script trains the same network twice, without and with it, and
+measures both under PGD for several eps. The last line says whether the claim holds: at the eps of training, the first
+network is right on less than 5% of the images, and the second on more than half.
 """
 
 from textwrap import indent

@@ -1,9 +1,10 @@
-"""Attacks that see gradients break more images, and come nearer, than those that see nothing but answers.
+"""Attacks with gradients break more images, and find nearer ones, than attacks that see only the model's outputs.
 
-First the noise that each attack puts onto one image, with its l0, l2 and linf norms and the seconds; then, for a
-thousand images, the accuracy that it leaves, the mean distance where it succeeds, and what it costs. Some have a
-budget, the others look for the nearest point. The last line says whether the first is true, in every norm, by
-the accuracy of the former and the distance of the latter. Half an hour on two cores; --images 100 is enough to see it.
+The figure shows the perturbation of one image by each attack, with its l0, l2 and linf norms and the seconds it took.
+The table has a thousand images: the accuracy that each attack leaves, the mean distance of its successes, and its cost.
+Some attacks have a budget; the others search for the nearest misclassified point. The last line says whether the claim
+holds in every norm, by the accuracy for the first kind and by the distance for the second. It takes half an hour on two
+cores; --images 100 is enough to see the result.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""An attack that sees nothing but the predicted class comes nearly as near as one that sees the gradients.
+"""An attack that sees only the predicted class comes nearly as near to the image as one that uses gradients.
 
-The boundary attack (Brendel et al. 2018, arXiv:1712.04248) starts from noise that is misclassified, and walks along
-the boundary of the class towards the image. The figure shows the images on its way, and the distance against the
-queries, next to what the attack of Carlini and Wagner (2017, arXiv:1608.04644) finds by gradients. The last line
-says whether the first is true: the median distance is within 1.3 times that of Carlini and Wagner.
+The boundary attack (Brendel et al. 2018, arXiv:1712.04248) starts from misclassified noise, and walks along the
+decision boundary towards the image. The figure shows points of this walk, and the distance against the number of
+queries, beside the distance that the attack of Carlini and Wagner (2017, arXiv:1608.04644) finds with gradients. The
+last line says whether the claim holds: the median distance is within 1.3 times that of Carlini and Wagner.
 """
 
 import numpy as np

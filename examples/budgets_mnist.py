@@ -1,9 +1,10 @@
 """Past the budget that it was trained for a robust network falls at once; and in l2, PGD makes it look too strong.
 
-Figure 6 of Madry et al. (2018, arXiv:1706.06083): the accuracy of three networks, trained naturally, in linf 0.3 and
-in l2 2.0, against the budget of the attack: PGD in either norm, and in l2 the boundary attack (Brendel et al. 2018,
-arXiv:1712.04248), which sees no gradient. The last line says whether the first is true: the linf network loses more
-between 0.3 and 0.4 than from 0 to 0.3, and at some l2 budget the boundary attack leaves ten points less of it than PGD.
+Figure 6 of Madry et al. (2018, arXiv:1706.06083): accuracy against the budget, for three networks: one trained on clean
+images, one adversarially in linf 0.3, one in l2 2.0. The attack is PGD in both norms, and in l2 also the boundary
+attack (Brendel et al. 2018, arXiv:1712.04248), which uses no gradients. The last line says whether the claim holds: the
+linf network loses more accuracy between 0.3 and 0.4 than between 0 and 0.3, and for some l2 budget the boundary attack
+leaves ten points less of its accuracy than PGD.
 """
 
 from common import arguments, at_least, conclude, mnist_or_digits

@@ -1,10 +1,10 @@
 """To be robust takes a larger network than to be right.
 
-Figure 4 of Madry et al. (2018, arXiv:1706.06083): their smallest network, of 2 and 4 filters and 64 units, and ones 2,
-4, 8 (and, with --widths, 16) times as wide, each trained on the images, on those of FGSM and on those of PGD; then the
-accuracy of each on images as they are, under FGSM and under PGD, and its mean loss on what it was trained on. The last
-line says whether the first is true: the smallest network is within five points of the widest when it is trained
-naturally and measured so, and more than ten points behind it when it is trained on PGD, and measured under it.
+Figure 4 of Madry et al. (2018, arXiv:1706.06083): their smallest network has 2 and 4 filters and 64 units; the others
+are 2, 4, 8 (and, with --widths, 16) times as wide. Each is trained on clean images, on images of FGSM, and on images of
+PGD. The table has the accuracy of each: clean, under FGSM and under PGD, and its mean training loss. The last line says
+whether the claim holds. With training on clean images, the clean accuracy of the smallest network is within five points
+of the widest. With training on PGD, its accuracy under PGD is more than ten points lower.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ EPS = 0.3
 
 
 def network(width, seed):
-    """The network of Madry et al. at width 16, in proportion."""
+    """The network of Madry et al., scaled: at width 16 it is theirs."""
     rng = np.random.default_rng(seed)
     return nn.Sequential(
         nn.Conv2d(1, 2 * width, 5, padding=2, rng=rng), nn.ReLU(), nn.MaxPool2d(2),

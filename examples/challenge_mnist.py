@@ -1,11 +1,12 @@
 """More random starts break more images of a robust network, with either loss; what fools other networks seldom does.
 
-The table of the public MNIST challenge of Madry et al. (2018, arXiv:1706.06083): a network that is adversarially
-trained with eps 0.3, under one step and a hundred, the loss of Carlini and Wagner, many restarts, and what was made for
-another network (transfer). Theirs was transferred from other copies of the same network, and the table does not tell
-the steps; ours from a network trained naturally and from a smaller robust one. The last line says whether the first is
-true: with either loss the last start leaves fewer images than the first, the two losses end within two points, and
-every transferred attack leaves more than the same attack on the network itself.
+The table of the public MNIST challenge of Madry et al. (2018, arXiv:1706.06083). A network that was adversarially
+trained with eps 0.3 is attacked with one step and with a hundred, with the cross entropy and with the loss of Carlini
+and Wagner (the margin), from many random starts, and with images made for other networks (transfer). Their transferred
+images come from other copies of the same network, and the number of steps is not given. Ours come from a network
+trained on clean images and from a smaller robust one. The last line says whether the claim holds: with either loss many
+starts leave fewer images than one, the two losses end within two points of each other, and every transferred attack
+leaves more images than the same attack on the network itself.
 """
 
 import numpy as np
@@ -72,6 +73,6 @@ if __name__ == "__main__":
                        robust="mnist-lenet-linf")
     parser.add_argument("--steps", type=at_least(1, int), default=100, help="of PGD, each of 0.01")
     parser.add_argument("--starts", type=at_least(1, int), default=50, help="random starts on the --few images")
-    parser.add_argument("--few", type=at_least(1, int), default=1000, help="test images for many starts, at most")
+    parser.add_argument("--few", type=at_least(1, int), default=1000, help="test images for the many starts, at most")
     parser.add_argument("--images", type=at_least(1, int), default=10_000, help="test images for the rest, at most")
     main(parser.parse_args())

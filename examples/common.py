@@ -1,4 +1,4 @@
-"""What the examples share: the digits, the network of fgsm_mnist.py, ready trained, and saved tables."""
+"""What the examples share: the data, the trained network of fgsm_mnist.py, and saved tables."""
 
 import json
 import re
@@ -17,7 +17,7 @@ STARTED = time.perf_counter()
 
 
 def mnist_or_digits(limit):
-    """The training and the test set of MNIST or, where it cannot be found, of the built-in digits."""
+    """The training set and the test set of MNIST; if MNIST cannot be found, those of the built-in digits."""
     try:
         train, test = data.mnist()
     except data.DataUnavailable as error:
@@ -28,7 +28,7 @@ def mnist_or_digits(limit):
 
 
 def slide_cnn(train, test, options):
-    """The network of fgsm_mnist.py, trained as it is there."""
+    """The "slide CNN", the network of fgsm_mnist.py (see models.SmallCNN), trained in the same way."""
     model = models.SmallCNN(seed=options.seed).to(options.device)
     history = training.fit(model, train, epochs=options.epochs, optimizer=nn.optim.SGD(model, lr=0.01),
                            batch_size=32, seed=options.seed, progress=True)
@@ -38,7 +38,7 @@ def slide_cnn(train, test, options):
 
 
 def conclude(options, dataset, tables, verdict):
-    """Print tables {title: rows, the first of them the head} and the verdict; keep them in a file beside the figure."""
+    """Print the tables, {title: rows with the head first}, and the verdict; save both beside the figure."""
     for title, rows in tables.items():
         lines = table([[percent(cell) if isinstance(cell, float) else cell for cell in row] for row in rows], "<")
         print(*(f"{dataset.name}  {line}" for line in (title, *lines)), "", sep="\n")

@@ -1,9 +1,9 @@
 """A single step from a random point, for each batch, makes a network robust in a few minutes.
 
-Fast adversarial training (Wong et al. 2020, arXiv:2001.03994), of a small network and from several seeds. It can
-collapse within an epoch (catastrophic overfitting), so its accuracy under PGD is watched on images held out. Wong et
-al. measured 88.77% under PGD of 50 steps from 10 starts. The last line says whether the first is true: from every seed
-training takes less than ten minutes, and leaves at least 85% under that attack.
+Fast adversarial training (Wong et al. 2020, arXiv:2001.03994) of a small network, from several seeds. The robustness
+can collapse within an epoch (catastrophic overfitting), so the accuracy under PGD is measured on held-out images after
+each epoch. Wong et al. report 88.77% under PGD with 50 steps and 10 starts. The last line says whether the claim holds:
+from every seed, training takes less than ten minutes and at least 85% of the images are right under that attack.
 """
 
 import time

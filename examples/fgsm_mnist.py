@@ -1,9 +1,9 @@
 """One step along the sign of the gradient halves the accuracy of a network that reads digits well.
 
-The fast gradient sign method (Goodfellow et al. 2015, arXiv:1412.6572), x_adv = x + eps * sign(gradient of
-the loss at x), against a small CNN trained on MNIST, with one eps after the other; what one breaks counts as
-broken by every larger one. The last line says whether the first is true: over 90% of the clean images right,
-and less than half of that at the largest eps.
+The fast gradient sign method (Goodfellow et al. 2015, arXiv:1412.6572), x_adv = x + eps * sign(gradient of the loss at
+x), attacks a small CNN trained on MNIST, for several eps. An image that is broken at one eps counts as broken at every
+larger one. The last line says whether the claim holds: over 90% of the clean images are right, and less than half of
+that at the largest eps.
 """
 
 from textwrap import indent

@@ -1,9 +1,9 @@
 """Wherever PGD starts, it ends at about the same loss; and on a robust network at a far lower one.
 
-Figures 1 and 2 of Madry et al. (2018, arXiv:1706.06083): the loss on the way of PGD from 20 random starts for one
-image, of a natural and of an adversarially trained network; then, for five images, where it ends from many starts. The
-last line says whether the first is true: for each image and network the standard deviation over the starts is less
-than half of the mean, and in the mean the robust network's losses are less than a tenth of the other's.
+Figures 1 and 2 of Madry et al. (2018, arXiv:1706.06083): the loss at each step of PGD from 20 random starts for one
+image, for a network trained on clean images and for an adversarially trained one; then, for five images, the final loss
+from many starts. The last line says whether the claim holds: for each image and network, the standard deviation over
+the starts is less than half of the mean, and the robust network's mean loss is less than a tenth of the other's.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ def main(options):
         final = np.empty(len(rows))
 
         def watch_end(step, final=final):
-            final[step.examples] = step.losses.tolist()  # those of the last point remain
+            final[step.examples] = step.losses.tolist()  # the last step overwrites the earlier ones
 
         attack.run(model, few.images[rows], few.labels[rows], seed=options.seed, callback=watch_end, progress=True)
         ends[name] = final.reshape(len(few), options.starts)
@@ -63,6 +63,6 @@ def main(options):
 if __name__ == "__main__":
     parser = arguments(__doc__, out="loss_starts_mnist.png", natural="mnist-madry-natural", robust="mnist-madry-linf")
     parser.add_argument("--steps", type=at_least(1, int), default=100, help="of PGD, each of 0.01")
-    parser.add_argument("--ways", type=at_least(1, int), default=20, help="starts that are watched on their way")
+    parser.add_argument("--ways", type=at_least(1, int), default=20, help="starts whose loss is recorded at each step")
     parser.add_argument("--starts", type=at_least(1, int), default=1000, help="starts for each of five images")
     main(parser.parse_args())

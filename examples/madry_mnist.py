@@ -1,9 +1,9 @@
-"""A network that is trained on its own worst case withstands it: the full recipe, from a file of settings.
+"""A network that is adversarially trained withstands PGD: the full recipe, from a file of settings.
 
-Adversarial training (Madry et al. 2018, arXiv:1706.06083): every batch is attacked by PGD, and the network is trained
-on what comes of it. The settings stand in configs/, a file for each network of models.zoo; training goes on from its
-checkpoint if it was stopped. The last line says whether the first is true: under PGD-40 more than half of the images
-are still classified as they should be.
+In adversarial training (Madry et al. 2018, arXiv:1706.06083) every batch is attacked by PGD, and the network is trained
+on the adversarial images. configs/ has a file of settings for each network of models.zoo. If training was interrupted,
+it goes on from its checkpoint. The last line says whether the claim holds: under PGD with 40 steps more than half of
+the images are classified correctly.
 """
 
 import sys
@@ -18,16 +18,16 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def made(module, settings, **more):
-    """What a table of settings describes: its class in a module, with the rest as arguments, tables among them."""
+    """An instance of the class that a table of settings names; the rest of the table are the arguments."""
     values = {name: made(attacks, value) if isinstance(value, dict) else value for name, value in settings.items()}
     kind = getattr(module, str(name := values.pop("class", None)), None)
     if not callable(kind):
-        raise ValueError(f"class must be one of {module.__name__}, and is {name!r}")
+        raise ValueError(f"class must be a class of {module.__name__}, got {name!r}")
     return kind(**values, **more)
 
 
 def recipe(settings, seed, device="cpu"):
-    """What the tables of settings describe: the model, the attack that judges it, and how it is trained."""
+    """From the tables of settings: the model, the attack to evaluate it, and the arguments of training.fit."""
     model = made(models, settings["model"] | {"seed": seed}).to(device)
     return model, attacks.PGD(**settings["evaluation"], steps=40), {
         "optimizer": made(nn.optim, settings["optimizer"], model=model),

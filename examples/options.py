@@ -1,4 +1,4 @@
-"""The command-line options of the examples; what is wrong with one is told before the work begins."""
+"""The command-line options of the examples. They are checked before the work begins."""
 
 import argparse
 import os
@@ -8,7 +8,10 @@ from tinyadv import models, nn
 
 
 def arguments(description, out, **networks):
-    """A parser of the options that all examples have; without a network of the zoo for an option, --epochs too."""
+    """A parser with the options of all examples.
+
+    networks: {option: default} for networks of the zoo. Without any, the example trains, and has the option --epochs.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for name, default in networks.items():
@@ -17,13 +20,13 @@ def arguments(description, out, **networks):
         parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
     parser.add_argument("--limit", type=at_least(1, int), default=60_000, help="images of each set, at most")
     parser.add_argument("--device", type=device, default="cpu", help="where to compute: cpu or cuda")
-    parser.add_argument("--seed", type=at_least(0, int), default=42, help="of initial weights and all else drawn")
+    parser.add_argument("--seed", type=at_least(0, int), default=42, help="of weights and all other random numbers")
     parser.add_argument("--out", type=figure, default=out, help="file of the figure")
     return parser
 
 
 def at_least(low, kind):
-    """An argparse type: a finite number of this kind, from `low` up."""
+    """An argparse type: a finite number of this kind, at least `low`."""
     def number(text):
         if low <= (value := kind(text)) < float("inf"):
             return value
@@ -32,7 +35,7 @@ def at_least(low, kind):
 
 
 def device(name):
-    """An argparse type: a device that is there."""
+    """An argparse type: a device that can be used."""
     try:
         nn.Linear(1, 1).to(name)
     except (RuntimeError, ValueError) as error:
@@ -41,7 +44,7 @@ def device(name):
 
 
 def figure(name):
-    """An argparse type: a file for a figure, in a folder that can be written to."""
+    """An argparse type: a file for a figure, in a folder where files can be written."""
     path = Path(name)
     if path.suffix not in (".pdf", ".png", ".svg"):
         raise argparse.ArgumentTypeError(f"must end in .pdf, .png or .svg, got {name}")

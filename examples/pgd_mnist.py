@@ -1,9 +1,9 @@
-"""Wherever it starts, PGD climbs to about the same loss; and with steps enough it leaves no image right.
+"""Wherever it starts, PGD reaches about the same loss; and with enough steps it leaves no image right.
 
-Projected gradient descent (Madry et al. 2018, arXiv:1706.06083), x <- project(x + step_size * sign(gradient of
-the loss at x)), from a random point within eps. As in their first figure, the loss on its way from many starts
-for each of a few images; then the accuracy by the number of steps. The last line says whether the first is
-true: from no start does the loss end below half of the highest, and less than 1% are right in the end.
+Projected gradient descent (Madry et al. 2018, arXiv:1706.06083), x <- project(x + step_size * sign(gradient of the loss
+at x)), starts from a random point within eps. The figure shows the loss at each step from many starts for each of a few
+images, like the first figure of the paper, and the accuracy against the number of steps. The last line says whether the
+claim holds: the loss from every start ends above half of the highest one, and less than 1% of the images are right.
 """
 
 from dataclasses import replace
@@ -64,7 +64,7 @@ if __name__ == "__main__":
     parser.add_argument("--eps", type=at_least(0, float), default=0.3, help="largest change of a pixel")
     parser.add_argument("--step-size", type=at_least(0, float), default=0.01, help="of one step, for each pixel")
     parser.add_argument("--steps", type=at_least(1, int), nargs="+", default=[5, 10, 20, 40, 60, 80, 100],
-                        help="the most of these in the figure, and an accuracy for each")
+                        help="an accuracy for each of these numbers of steps")
     parser.add_argument("--starts", type=at_least(1, int), default=20, help="random starts for each of 3 images")
     parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")
     main(parser.parse_args())

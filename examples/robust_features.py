@@ -1,10 +1,11 @@
-"""The gradient of a robust network is drawn in strokes, that of an ordinary one scattered; and its loss stays low.
+"""The gradient of a robust network follows the strokes of a digit, that of a natural one is scattered.
 
-Two trained networks of models.zoo, one of them adversarially trained. Above, their gradients of the loss with respect
-to the image (as in Tsipras et al. 2019, arXiv:1805.12152, figure 2); below, the loss of one image on the plane through
-it that is spanned by the sign of its gradient and by random signs, up to eps in each (as in Tramer et al. 2018,
-arXiv:1705.07204, figure 4). The last line says whether the first is true: more of the squared gradient of the robust
-network lies within a pixel of a stroke, and its loss on such planes is less than half of the other's in the mean.
+The script compares two networks of models.zoo, one of them adversarially trained. The upper figure shows the gradient
+of the loss with respect to the image (as in Tsipras et al. 2019, arXiv:1805.12152, figure 2). The lower one shows the
+loss of one image on the plane through it that is spanned by the sign of its gradient and by random signs, up to eps in
+each direction (as in Tramer et al. 2018, arXiv:1705.07204, figure 4). The last line says whether the claim holds: a
+larger part of the robust network's squared gradient lies within a pixel of a stroke, and its mean loss on such planes
+is less than half of the other's.
 """
 
 import numpy as np
@@ -16,14 +17,14 @@ SIDE = 41  # points along a side of a plane
 
 
 def near_strokes(images):
-    """(n, 1, H, W) bool: whether a pixel, or one of the eight around it, is brighter than a half."""
+    """(n, 1, H, W) bool: whether a pixel, or one of its eight neighbours, is brighter than 0.5."""
     h, w = images.shape[-2:]
     padded = np.pad(images > 0.5, ((0, 0), (0, 0), (1, 1), (1, 1)))
     return np.any([padded[..., i:i + h, j:j + w] for i in range(3) for j in range(3)], axis=0)
 
 
 def plane(model, image, label, across, along, reach):
-    """(SIDE, SIDE): the loss at image + b * across + a * along, for a and b in reach."""
+    """The loss at image + b * across + a * along, for all b and a in reach: (SIDE, SIDE)."""
     points = image + reach[:, None, None, None, None] * across + reach[:, None, None, None] * along  # (b, a, C, H, W)
     points = points.reshape(-1, *image.shape).clip(0, 1).astype(image.dtype)
     with no_grad():

@@ -1,9 +1,9 @@
-"""Every digit can be turned, for the network, into every other one, by far less than a real one is away.
+"""For the network, every digit can be turned into every other one by a much smaller change than a real one needs.
 
-The l2 attack of Carlini and Wagner (2017, arXiv:1608.04644) with a target: the nearest point that it can find at
-which the network sees the class that it is told to; from one image of each digit to each class. The last line says
-whether the first is true: all pairs succeed, and lie on average at less than half the distance of the nearest
-test image that really shows the target.
+The targeted l2 attack of Carlini and Wagner (2017, arXiv:1608.04644) searches for the nearest point that the network
+assigns to the target class. It starts from one image of each digit, with each class as the target. The last line says
+whether the claim holds: all pairs succeed, and the mean distance is less than half of that to the nearest test image
+that really shows the target.
 """
 
 import numpy as np
