@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyadv import Tensor, gradients, models, nn, ops
+from tinyadv.backend import array_module
 
 NETWORKS = {name: getattr(models, name) for name in (
     "SmallCNN", "LeNet", "MadryCNN", "ThresholdCNN", "MnistResNet", "CifarCNN", "BaseCNN", "ResNet20", "MadryResNet")}
@@ -148,6 +149,31 @@ def test_those_with_dropout_draw_in_training_and_only_then(model, request):
     assert np.array_equal(one, other) == (request.node.callspec.id not in WITH_DROPOUT)
     made.eval()
     np.testing.assert_array_equal(made(x).data, made(x).data)
+
+
+@every_model
+def test_it_runs_where_its_arrays_are(model, xp, monkeypatch):
+    monkeypatch.setattr(nn.module, "to_device", lambda array, device: xp.asarray(array))  # the stand-in is no device
+    made, twin = in_float64(model(seed=1).eval()), in_float64(model(seed=1).eval())
+    results = []
+    for network, library in ((made.to("the device of xp"), xp), (twin, np)):
+        x = Tensor(library.asarray(images(made).astype(np.float64)))
+        logits = network(x)
+        results.append((logits, *map(Tensor, gradients((logits * logits).sum(), [x]))))
+    for here, on_host in zip(*results, strict=True):
+        assert array_module(here.data) is xp
+        np.testing.assert_allclose(here.numpy(), on_host.data, rtol=1e-9, atol=1e-9 * np.abs(on_host.data).max())
+
+
+def in_float64(model):
+    """The model, whose every activation then is in float64: no ReLU is on the other side of zero by rounding."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.astype(np.float64)
+    for _, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean, module.running_var = (
+                each.astype(np.float64) for each in (module.running_mean, module.running_var))
+    return model
 
 
 @every_model
