@@ -41,6 +41,17 @@ def test_what_is_published_loads_rounded_and_in_evaluation_mode(published):
     assert zoo.names() == ["lenet"]
 
 
+@pytest.mark.parametrize("model", [
+    models.LeNet(seed=1, extra=2), models.resnet18(10, small_images=True, width=4, seed=1),
+    models.VisionTransformer((1, 28, 28), patch_size=7, dim=8, depth=1, num_heads=2, mlp_dim=8, seed=1),
+], ids=lambda model: type(model).__name__)
+def test_a_network_is_built_with_the_arguments_that_it_was_trained_with(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    zoo.publish(model, "other", tmp_path, **FACTS)
+    assert {name: array.shape for name, array in zoo.load("other").state_dict().items()} == {
+        name: array.shape for name, array in model.state_dict().items()}
+
+
 @given(arrays(np.float32, 5, elements=st.floats(-60000, 60000, width=32)))
 def test_rounding_keeps_nine_bits_and_leaves_what_has_no_more(weights):
     rounded = zoo.rounded(weights)

@@ -118,7 +118,8 @@ def load(name: str) -> nn.Module:
     ours = [made for full, made in classes if full.startswith(f"{__package__}.")]
     if not ours:
         raise StateError(f"{FOLDER / name}.json cannot be used: its model, {card(name).model}, is not in {__package__}")
-    return nn.load(path, into=ours[0]()).eval()
+    header, _ = archive.read(path, "a model file", "class", oldest=1)
+    return nn.load(path, into=ours[0](*header["args"], **header["kwargs"])).eval()
 
 
 def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) -> Card:
