@@ -1,4 +1,4 @@
-"""What a training run is given: checked before it begins, with errors that say what to give instead."""
+"""Checks of the arguments of `fit`, before training begins; each error says what to pass instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tinyadv.training.methods import Method
 def check_fit(*, model: Any, train: Any, epochs: Any, optimizer: Any, method: Any, functions: tuple, clip_norm: Any,
               average: Any, validation: Dataset | None, validation_attack: Any, path: Path | None, resume: bool,
               extend: Collection[str]) -> None:
-    """TypeError or ValueError for the first argument of `fit` that does not fit; functions: schedules and augment."""
+    """Raise TypeError or ValueError for the first wrong argument of `fit`. functions: the schedules and augment."""
     if not (isinstance(epochs, int | np.integer) and not isinstance(epochs, bool) and epochs >= 0):
         raise ValueError(f"epochs must be an integer >= 0, got {epochs!r}")
     for name, value, kind, example in (
@@ -29,7 +29,7 @@ def check_fit(*, model: Any, train: Any, epochs: Any, optimizer: Any, method: An
         if not isinstance(value, kind):
             raise TypeError(f"{name} must be of the class {kind.__name__}, such as {example}; got {value!r:.80}")
     if wrong := [each for each in functions if each is not None and not callable(each)]:
-        raise TypeError(f"schedules and augment are functions, such as nn.optim.cosine(); got {wrong[0]!r}")
+        raise TypeError(f"schedules and augment must be functions, such as nn.optim.cosine(); got {wrong[0]!r}")
     if not {id(p) for p in optimizer.parameters} & {id(p) for p in model.parameters()}:
         raise ValueError(f"optimizer must hold the parameters of this model, but {optimizer} holds none of them")
     for name, images in (("training", train), ("validation", validation)):

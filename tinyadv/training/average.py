@@ -1,8 +1,8 @@
-"""An exponential average of the weights, which is often better than the last ones.
+"""An exponential moving average of the weights, which often generalises better than the last weights.
 
-Every step counts, and the older ones less and less: Polyak and Juditsky 1992; for adversarial training Gowal et al.
-2020, arXiv:2010.03593. The activations of averaged weights have a mean and a variance of their own, so the running
-statistics of batch normalisation are estimated again: Izmailov et al. 2018, arXiv:1803.05407, section 3.2.
+Averaging goes back to Polyak and Juditsky 1992; for adversarial training see Gowal et al. 2020, arXiv:2010.03593. With
+the averaged weights, activations have another mean and variance. So the running statistics of batch normalisation are
+estimated again: Izmailov et al. 2018, arXiv:1803.05407, section 3.2.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tinyadv.nn import BatchNorm2d, Module
 from tinyadv.ops.movement import batch_last
 from tinyadv.tensor import Tensor, no_grad
 
-SHOWN = 2000  # so many training images suffice for the statistics of each channel
+SHOWN = 2000  # number of training images for the statistics; each channel has many pixels in an image
 
 
 def follow(average: dict[str, Array], model: Module, decay: float) -> None:
-    """Move the averages of the parameters, by name, a share 1 - decay towards the model's present ones."""
+    """Set each average, by the name of its parameter, to decay * average + (1 - decay) * parameter."""
     for name, parameter in model.named_parameters():
         mean = move(average[name], like=parameter.data)
         mean += (1 - decay) * (parameter.data - mean)
@@ -30,10 +30,10 @@ def follow(average: dict[str, Array], model: Module, decay: float) -> None:
 
 def averaged_state(model: Module, average: dict[str, Array],
                    shown: Iterable[tuple[Array, ...]]) -> dict[str, np.ndarray]:
-    """The state_dict of the model with these parameters in place of its own; without any, as it is.
+    """The state_dict of the model with the averaged parameters; if `average` is empty, with its own.
 
-    shown: batches for the statistics of batch normalisation. Each is asked for when the model has the averaged weights.
-    The model itself is as before in the end.
+    shown: batches of inputs for the statistics of batch normalisation. It is read while the model has the averaged
+    weights, so that they can be attacked with these. In the end the model is as before.
     """
     if not average:
         return model.state_dict()
@@ -55,7 +55,7 @@ def averaged_state(model: Module, average: dict[str, Array],
 
 
 def _estimate(model: Module, norms: list[BatchNorm2d], shown: Iterable[tuple[Array, ...]]) -> None:
-    """Set the running statistics to the mean of those of the batches. Only batch normalisation is in training mode."""
+    """Set the running statistics to the means over the batches. Only batch normalisation is in training mode."""
     count, tracked = 0, [norm.num_batches_tracked for norm in norms]
     for norm in norms:
         norm.running_mean, norm.running_var = norm.running_mean.copy(), norm.running_var.copy()
@@ -65,10 +65,10 @@ def _estimate(model: Module, norms: list[BatchNorm2d], shown: Iterable[tuple[Arr
             for x in inputs:
                 count += 1
                 for norm in norms:
-                    norm.training, norm.momentum = True, 1 / count  # so the running mean is that of all so far
+                    norm.training, norm.momentum = True, 1 / count  # so the running statistics are the means so far
                 with no_grad():
                     model(Tensor(batch_last(move(x, driver.memory_of(model, x)))))
                 for norm in norms:
                     norm.training = False
     for norm, number in zip(norms, tracked, strict=True):
-        norm.num_batches_tracked = number  # of the batches of training alone
+        norm.num_batches_tracked = number  # counts the batches of training only

@@ -27,7 +27,8 @@ class Fast(Adversarial):
     norm: str = "linf"
     bounds: tuple[float, float] = (0.0, 1.0)
 
-    _noise, _step, _within = 1.0, 1.25, 1.0  # all in eps: the radius of the start, the step, and of where it ends
+    # In units of eps: the radius of the random start, the length of the step, the radius of the final projection.
+    _noise, _step, _within = 1.0, 1.25, 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attack", _OneStep(
@@ -48,8 +49,8 @@ class Fast(Adversarial):
 class NFGSM(Fast):
     """Adversarial training with one step of eps from a point of strong noise: de Jorge et al. 2022, arXiv:2202.01181.
 
-    N-FGSM: the noise is uniform within 2 eps, and the result is clipped to the bounds, but not to the ball. So the
-    images lie up to 3 eps away. The paper reports no catastrophic overfitting where that of `Fast` sets in.
+    In N-FGSM the noise is uniform within 2 eps. The result is clipped to the bounds, but not to the ball, so the images
+    lie up to 3 eps away. The paper reports no catastrophic overfitting for budgets at which `Fast` has it.
     """
 
     _noise, _step, _within = 2.0, 1.0, 3.0

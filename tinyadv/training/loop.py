@@ -57,7 +57,7 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
     augment: a function (images, streams) -> images, as in data.augment. clip_norm: the largest l2 norm of a gradient.
     average: the decay of an exponential moving average of the weights, such as 0.999. The averaged weights are those
         that are measured after each epoch, and those that the model has in the end. The statistics of batch
-        normalisation are then those of the averaged weights, on 2,000 training images, attacked if the method does.
+        normalisation are estimated again for them, on 2,000 training images, which are attacked if the method attacks.
     validation: held-out images; the accuracy on them is measured after each epoch. With validation_attack, so is the
         robust accuracy, and the model ends with the weights of the epoch where it was highest. `Fast` has a validation
         attack of its own, and measures it on training images if there is no validation set.
@@ -180,7 +180,7 @@ class _Run:
             for number, (images, labels) in enumerate(islice(todo, -(-SHOWN // self.batch_size))):
                 key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, number, 1)).generate_state(1, np.uint64)
                 streams = Streams(int(key[0]), range(len(images)))
-                scene = Scene(self.model, Update, streams, state.strength, state.memory)  # of no update
+                scene = Scene(self.model, Update, streams, state.strength, state.memory)  # inputs need no update
                 yield self.method.inputs(scene, images, labels)
 
         return averaged_state(self.model, self.state.average, shown())
