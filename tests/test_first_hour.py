@@ -110,6 +110,11 @@ MISTAKES = [
     ("Adam(learning_rate=)", lambda: nn.optim.Adam(MODEL, learning_rate=0.1), "write lr="),
     ("nn.Sequential([...])", lambda: nn.Sequential([nn.ReLU()]), r"Sequential\(\*layers\)"),
     ("model.zero_grad()", lambda: MODEL.zero_grad(), r"write optimizer.zero_grad\(\)"),
+    ('f"{loss:.3f}"', lambda: f"{MODEL(X).sum():.3f}", None),
+    ("tensor.reshape(-1, 4)", lambda: Tensor(X).reshape(-1, 4), None),
+    ("tensor.transpose(0, 2, 3, 1)", lambda: Tensor(X).transpose(0, 2, 3, 1), None),
+    ("abs(tensor)", lambda: abs(Tensor(X)), None),
+    ("tensor.detach().numpy()", lambda: Tensor(X).detach().numpy(), None),
     ("tensor.view(-1)", lambda: Tensor(X).view(-1), r"write x.reshape"),
     ("gradients(loss, [array])", lambda: gradients(MODEL(X).sum(), [X]), "wrt must be a list of Tensors"),
     ("nn.save(path, model)", lambda: nn.save("model.npz", MODEL), r"save\(model, path\)"),
@@ -156,3 +161,10 @@ def test_no_word_of_the_tables_is_one_of_ours():
     for key in spellings.ATTRIBUTES:
         owner, name = key.split(".")
         assert name not in dir(known[owner]), f"{key} has come to be: take it out of spellings.py"
+
+
+@pytest.mark.parametrize("call", [lambda attack: attack(MODEL, X, Y), lambda attack: attack.run(MODEL, X, Y)])
+def test_a_warning_shows_the_line_of_the_user(call):
+    with pytest.warns(UserWarning, match="give eps=8/255") as caught:
+        call(FGSM(8))
+    assert caught[0].filename == __file__

@@ -75,7 +75,8 @@ def test_methods_and_other_operators():
     for result, expected in [
         (-t, -x), (t.T, x.T), (t[0, ::2], x[0, ::2]), (t @ t.T, x @ x.T), (x @ t.T, x @ x.T), (t @ x.T, x @ x.T),
         (t.sum(axis=0), x.sum(axis=0)), (t.mean(), x.mean()), (t.max(axis=1), x.max(axis=1)), (t.min(), x.min()),
-        (t.reshape((3, 2)), x.reshape(3, 2)), (t.flatten(), x), (t.transpose((1, 0)), x.T),
+        (t.reshape((3, 2)), x.reshape(3, 2)), (t.reshape(3, -1), x.reshape(3, 2)), (t.flatten(), x),
+        (t.transpose((1, 0)), x.T), (t.transpose(1, 0), x.T), (t.transpose(), x.T), (abs(-t), x),
     ]:
         np.testing.assert_array_equal(result.data, expected)
 

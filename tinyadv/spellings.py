@@ -55,7 +55,7 @@ ATTRIBUTES = {
     "Module.zero_grad": "optimizer.zero_grad()", "Module.modules": "model.named_modules()",
     "Module.children": "model.named_modules()",
     "Module.requires_grad_": "nothing: an attack asks for no weight's gradient",
-    "Tensor.view": "x.reshape((N, -1))", "Tensor.permute": "x.transpose((0, 2, 3, 1))", "Tensor.numel": "x.size",
+    "Tensor.view": "x.reshape(N, -1)", "Tensor.permute": "x.transpose(0, 2, 3, 1)", "Tensor.numel": "x.size",
     "Tensor.clamp": "ops.clip(x, low, high)", "Tensor.cpu": "x.numpy()", "Tensor.unsqueeze": "x[None]",
     "Tensor.requires_grad_": "nothing: gradients(loss, [x]) takes any Tensor",
 }

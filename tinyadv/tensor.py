@@ -89,6 +89,9 @@ class Tensor:
     def __float__(self) -> float:
         return float(self.item())
 
+    def __format__(self, form: str) -> str:
+        return format(self.item(), form) if form else repr(self)
+
     def __bool__(self) -> bool:
         return bool(self.data)  # an error for more than one element, as in NumPy
 

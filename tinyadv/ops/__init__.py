@@ -41,8 +41,9 @@ __all__ = [
 _OPERATORS = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "pow": power, "matmul": matmul}
 _METHODS = {
     "__neg__": negative, "__getitem__": getitem, "sum": sum, "mean": mean, "max": max, "min": min,
-    "reshape": reshape, "flatten": flatten, "transpose": transpose, "T": property(transpose),
-    "__getattr__": no_attribute,
+    "reshape": lambda x, *shape: reshape(x, *shape if len(shape) == 1 else [shape]),  # (2, 3) or 2, 3, as in NumPy
+    "transpose": lambda x, *axes: transpose(x, *axes if len(axes) < 2 else [axes]),
+    "flatten": flatten, "T": property(transpose), "__abs__": abs, "__getattr__": no_attribute,
 }
 
 for _name, _operation in _OPERATORS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -71,8 +72,15 @@ def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
     """Warn of a budget for each pixel that is in other units than the bounds: 8 or 8/255 for the other."""
     span, levels = bounds[1] - bounds[0], eps * 255
     if norm == "linf" and eps >= 2 * span:
-        warnings.warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 "
-                      f"grey levels, give eps={eps:g}/255", stacklevel=5)
+        _warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 grey "
+              f"levels, give eps={eps:g}/255")
     if norm == "linf" and span == 255 and 0 < eps < 1 and abs(levels - round(levels)) < 1e-6:
-        warnings.warn(f"eps={eps:g} is less than a grey level, as the bounds are {bounds}: give eps={levels:g}",
-                      stacklevel=5)
+        _warn(f"eps={eps:g} is less than a grey level, as the bounds are {bounds}: give eps={levels:g}")
+
+
+def _warn(text: str) -> None:
+    """A warning that shows the line outside the library that has called it."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_globals["__name__"].startswith("tinyadv."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
