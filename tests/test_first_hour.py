@@ -115,6 +115,8 @@ MISTAKES = [
     ("tensor.transpose(0, 2, 3, 1)", lambda: Tensor(X).transpose(0, 2, 3, 1), None),
     ("abs(tensor)", lambda: abs(Tensor(X)), None),
     ("tensor.detach().numpy()", lambda: Tensor(X).detach().numpy(), None),
+    ("tensor.sum(dim=1)", lambda: Tensor(X).sum(dim=1), "sum takes no dim: write axis="),
+    ("tensor.mean(keepdim=True)", lambda: Tensor(X).mean(axis=1, keepdim=True), "write keepdims="),
     ("tensor.view(-1)", lambda: Tensor(X).view(-1), r"write x.reshape"),
     ("gradients(loss, [array])", lambda: gradients(MODEL(X).sum(), [X]), "wrt must be a list of Tensors"),
     ("nn.save(path, model)", lambda: nn.save("model.npz", MODEL), r"save\(model, path\)"),
@@ -147,7 +149,7 @@ def test_every_remedy_is_there():
     takes = {"path", "model", "x", "y", "target", "workers", "progress", "lr"}  # of functions
     for kind in vars(attacks).values():
         takes |= set(getattr(kind, "__dataclass_fields__", ()))
-    takes |= set(inspect.signature(training.fit).parameters)
+    takes |= set(inspect.signature(training.fit).parameters) | set(inspect.signature(ops.sum).parameters)
     assert {name for name in spellings.ARGUMENTS.values() if " " not in name} <= takes
     for remedy in spellings.ATTRIBUTES.values():
         for name in re.findall(r"\b(?:attacks|backend|data|models|nn|ops|tinyadv)(?:\.\w+)+", remedy):

@@ -25,6 +25,7 @@ import numpy as np
 from tinyadv.backend import Array, array_module, to_host
 from tinyadv.graph import Node, Vertex, walk_back
 from tinyadv.shapes import Shape
+from tinyadv.spellings import check_keywords
 
 
 class Tensor:
@@ -169,7 +170,11 @@ def op(function: Callable) -> Callable[..., Tensor]:
         if any(isinstance(value, Tensor) for value in kwargs.values()):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
-        value, *vjps = function(*map(_raw, args), **{name: _raw(value) for name, value in kwargs.items()})
+        try:
+            value, *vjps = function(*map(_raw, args), **{name: _raw(value) for name, value in kwargs.items()})
+        except TypeError:
+            check_keywords(function.__name__, kwargs, signature.parameters)  # tells of `axis` where there was `dim`
+            raise
         if any(isinstance(x, Tensor) for x in args[len(vjps):]):
             raise TypeError(f"{function.__name__} is differentiated in its first {len(vjps)} arguments only: use .data")
         result = Tensor(value)
