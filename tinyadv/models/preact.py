@@ -1,4 +1,4 @@
-"""Residual networks whose blocks normalise and activate first (He et al. 2016, arXiv:1603.05027)."""
+"""Pre-activation ResNets: each block starts with batch normalisation and ReLU (He et al. 2016, arXiv:1603.05027)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PreActResNet18(Sequential):
 
 
 class SameConv2d(Conv2d):
-    """A convolution padded as TensorFlow's "same": an image that is halved gets one row and column, after it."""
+    """A convolution padded as TensorFlow's "same": with stride 2, by one row below and one column to the right."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride == 1:

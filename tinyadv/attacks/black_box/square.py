@@ -1,4 +1,4 @@
-"""The Square attack: a random search, which sees nothing of the model but its logits."""
+"""The Square attack: a random search that uses only the model's logits."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ BLOCK = 100  # queries for which an example draws its random numbers at once: a 
 
 @dataclass(frozen=True)
 class Square(Attack):
-    """Random squares of the image are changed by all that the budget allows, and kept if they raise the loss.
+    """A random search: change a random square as much as the budget allows, and keep the change if the loss rises.
 
     Andriushchenko et al. 2020, arXiv:1912.00049: algorithm 1, with the squares of algorithm 2 for "linf" and of
-    algorithm 3 for "l2". Each example has squares of its own, up to the last row and column; in an image too short for
-    them they are rectangles. A vector is an image of one row, and of more than three axes (N, ..., H, W) all but the
-    last two are channels. No query is lost on a square that is there already.
+    algorithm 3 for "l2". Each example has its own squares, which may reach the last row and column. If the image is too
+    small for a square, it is a rectangle. A vector is an image of one row. In (N, ..., H, W), all axes between N and H
+    are channels. A square that would change nothing gets the opposite sign.
 
-    eps: the budget; queries: of each example at most so many, with the start, and one to look at the result;
-    norm: "linf" or "l2"; p_init: the fraction of the pixels in the first squares, in (0, 1]; loss: "margin" or, the
-    authors' choice with a target, "cross_entropy"; rescale_schedule: whether the squares shrink in proportion to
-    `queries`, as in the paper, so that few get to small squares too, or as for 10,000 (AutoAttack).
+    eps: the budget; queries: the largest number of queries for each example, including the start, plus one for the
+    result; norm: "linf" or "l2"; p_init: the fraction of the pixels in the first squares, in (0, 1]; loss: "margin" or
+    "cross_entropy", the authors' choice with a target; rescale_schedule: True if the squares shrink in proportion to
+    `queries`, as in the paper, so that also a short search ends with small squares; False for the schedule of 10,000
+    queries, as in AutoAttack.
     """
 
     eps: float
@@ -75,7 +76,7 @@ class Square(Attack):
         return batch.best
 
     def _sides(self, query: int, height: int, width: int) -> tuple[int, int]:
-        """Those of the squares: p of all pixels, where p is halved on schedule, and odd for l2."""
+        """The sides of the squares, which have a part p of all pixels; p is halved on schedule. For l2 they are odd."""
         turn = query * 10_000 / self.queries if self.rescale_schedule else query
         side = round(math.sqrt(self.p_init / 2 ** sum(turn > halving for halving in HALVINGS) * height * width))
         side = max(1, side) if self.norm == "linf" else max(3, side) | 1
@@ -89,7 +90,7 @@ def _stripes(batch: Batch, shape: tuple[int, int, int]) -> Array:
 
 
 def _square(batch: Batch, best: Array, numbers: Array, sides: tuple[int, int]) -> Array:
-    """Algorithm 2: a square at +eps or at -eps in each channel; at the opposite if that is what is there."""
+    """Algorithm 2: a square at +eps or -eps in each channel; if it is so already, with the opposite sign."""
     xp, square = array_module(best), _window(numbers[:, :2], sides, best.shape)
     low, high = (end.reshape(best.shape)[square] for end in (batch.ball.low, batch.ball.high))
     up, points = numbers[:, 5:, None, None] < 0.5, batch_last(best)
@@ -99,7 +100,7 @@ def _square(batch: Batch, best: Array, numbers: Array, sides: tuple[int, int]) -
 
 
 def _window(corner: Array, sides: tuple[int, int], shape: tuple[int, ...]) -> tuple[Array, ...]:
-    """The index of a window (n, C, *sides) for each example, at the place that numbers (n, 2) in [0, 1) stand for."""
+    """The index of a window (n, C, *sides) for each example; numbers (n, 2) in [0, 1) give its place."""
     xp = array_module(corner)
     places = [length - side + 1 for length, side in zip(shape[2:], sides, strict=True)]  # up to the border
     rows, columns = (xp.floor(corner[:, k, None] * places[k]).astype(np.int64) + xp.arange(sides[k]) for k in (0, 1))
@@ -108,7 +109,7 @@ def _window(corner: Array, sides: tuple[int, int], shape: tuple[int, ...]) -> tu
 
 
 def _tiles(batch: Batch, shape: tuple[int, int, int]) -> Array:
-    """The start for l2: a grid of bumps, of five by five where the sides allow."""
+    """The start for l2: a grid of bumps, five by five if the image is large enough."""
     (channels, height, width), a, b = shape, max(1, shape[1] // 5), max(1, shape[2] // 5)
     nu = array_module(batch.x).zeros((len(batch.x), *shape))
     for top in range(height % a // 2, height - a + 1, a):
@@ -118,7 +119,7 @@ def _tiles(batch: Batch, shape: tuple[int, int, int]) -> Array:
 
 
 def _two_squares(batch: Batch, best: Array, numbers: Array, sides: tuple[int, int]) -> Array:
-    """Algorithm 3: the budget of two squares, and what is unused, goes to the first, as a bump on what is there."""
+    """Algorithm 3: add a bump to the first square, with the budget of two squares and the unused budget."""
 
     def norm(window: Array) -> Array:
         return (window * window).sum(axis=(2, 3), keepdims=True) ** 0.5  # (n, C, 1, 1)
@@ -136,14 +137,14 @@ def _two_squares(batch: Batch, best: Array, numbers: Array, sides: tuple[int, in
 
 
 def _bumps(numbers: Array, sides: tuple[int, int]) -> Array:
-    """eta of eq. 2, (n, C, *sides): upright or lying, and of either sign in each channel, by numbers (n, 1 + C)."""
+    """eta of eq. 2, (n, C, *sides); numbers (n, 1 + C) choose its orientation, and the sign in each channel."""
     upright, lying = (move(eta, like=numbers) for eta in (_eta(*sides), _eta(*sides[::-1]).T))
     where, first = array_module(numbers).where, numbers[:, :, None, None] < 0.5
     return where(first[:, :1], upright, lying) * where(first[:, 1:], 1, -1)
 
 
 def _eta(height: int, width: int) -> np.ndarray:
-    """A hill above a dale; each falls off by 1/k² with the distance from its centre, in the maximum norm."""
+    """A positive bump above a negative one; each decays from its centre, as sums of 1/k² in the maximum norm."""
     halves = []
     for sign, rows in (1, height // 2), (-1, height - height // 2):
         distance = np.maximum(abs(np.arange(rows) - rows // 2)[:, None], abs(np.arange(width) - width // 2))

@@ -1,4 +1,4 @@
-"""Where matters stand between several attacks, in memory and in a file to go on from."""
+"""The state of a run of several attacks, in memory and in a file from which the run can be resumed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from tinyadv.random import Streams
 
 
 class Standing:
-    """The worst case of each of N examples so far, and what every attack has done.
+    """The worst case of each of N examples so far, and the work of each attack.
 
-    result: that worst case; at first the clean image, a success where that is one: reached (N,).
-    by (N,): which attack has found it, counted from 1; 0 before the first. tried (N,): how many are through with it.
-    worth (N,): what is compared: the margin or, of attacks of minimum norm, minus the distance.
-    rows (attacks, 5): how many right examples were left after each; what it broke; seconds, forwards, backwards.
+    result: the worst case so far, at first the clean image. reached (N,): whether the clean image is a success already.
+    by (N,): the number of the attack that found it, counted from 1; 0 if none has run. tried (N,): the number of the
+    last attack that has finished with the example.
+    worth (N,): the value by which results are compared: the margin or, for minimum-norm attacks, minus the distance.
+    rows (attacks, 5): after each attack, the number of right examples that are left; how many it broke; its seconds,
+    forward passes and backward passes.
     """
 
     def __init__(self, result: AttackResult, logits: Array, attacks: int):
@@ -39,11 +41,11 @@ class Standing:
         self._run: dict[str, Any] = {}
 
     def unbroken(self, number: int) -> np.ndarray:
-        """(N,) bool: what no attack before that of the number has broken."""
+        """(N,) bool: whether no attack before attack `number` has broken the example."""
         return ~self.result.success | (self.by == 0) | (self.by >= number)
 
     def take(self, number: int, some: np.ndarray, found: AttackResult, worth: np.ndarray, seconds: float) -> None:
-        """Take over what the attack of that number has found for some examples (n,), where it is worse."""
+        """Take over the results of attack `number` for some examples (n,), where they are worse for the model."""
         result, before = self.result, self.result.success[some]
         better = (found.success & ~before) | ((found.success == before) & (worth > self.worth[some]))
         better |= self.by[some] == 0
@@ -60,7 +62,7 @@ class Standing:
         self._save()
 
     def table(self, names: tuple[str, ...]) -> tuple[tuple[str, int, int, float, int, int], ...]:
-        """The rows under the attacks' names, and one for all; see AttackResult."""
+        """The rows with the names of the attacks, and one row for all; see AttackResult."""
         rows = np.vstack([self.rows, [self._left(), *self.rows[:, 1:].sum(axis=0)]]).tolist()
         return tuple((name, int(left), int(broken), seconds, int(forwards), int(backwards))
                      for name, (left, broken, seconds, forwards, backwards) in zip((*names, "all"), rows, strict=True))
@@ -69,14 +71,15 @@ class Standing:
         return int(((self.result.predictions_clean == self.result.y) & ~self.result.success).sum())
 
     def keep(self, path: Path, run: dict[str, Any], again: Array) -> None:
-        """Take over what the file holds, if there is one, and write it whenever there is more to tell.
+        """Load the state from the file, if it exists, and from now on write the file after every change.
 
-        run: what tells it from others. again (N, K): the logits once more. StateError if the file is that of another
-        run, or holds what this one cannot have written, and then nothing is taken over.
+        run: the description of this run, as from `identify`. again (N, K): logits of the same images, computed a second
+        time to see how much they vary. Raises StateError, and loads nothing, if the file belongs to another run or has
+        values that this run cannot have written.
         """
         self._path, self._run = path, run
         if not path.exists():
-            self._save()  # a place that cannot be written to is an error now, and not in an hour
+            self._save()  # raises an error now, and not in an hour, if the file cannot be written
             return
         header, arrays = archive.read(path, "the state of a run", "run")
         then, own = header["run"], self._arrays()
@@ -96,16 +99,16 @@ class Standing:
             array[...] = move(arrays[name], like=array)
 
     def _alike(self, before: np.ndarray, again: np.ndarray) -> bool:
-        """Whether logits are this model's, up to how they vary and what rounding comes to elsewhere."""
+        """Whether logits from a file are those of this model, up to their variation and rounding on other machines."""
         if before.shape != self.logits.shape or before.dtype.kind != "f":
             return False
         before, now, again = map(np.nan_to_num, (before, self.logits, again))
         return not (abs(before - now) > 1e-3 * abs(now).max(initial=0) + 5 * abs(again - now).max(initial=0)).any()
 
     def _checks(self, arrays: dict[str, np.ndarray]) -> dict[str, bool]:
-        """{name: whether it can be} of the arrays of a file, which have the right shapes and dtypes."""
+        """{name: whether its values are possible}, for the arrays of a file, which have the right shapes and dtypes."""
         result, attack, x_adv, found = self.result, self.result.attack, arrays["x_adv"], arrays["distances"]
-        low, high = attack.bounds  # type: ignore[union-attr]  # one that is here, and so known
+        low, high = attack.bounds  # type: ignore[union-attr]  # an attack of this run, so its class is known
         distances = ball_class(result.norm).distance(x_adv.astype(np.float64) - to_host(result.x_adv))
         eps = getattr(attack, "eps", np.inf)
         return {
@@ -131,7 +134,7 @@ class Standing:
 
 def identify(attacks: tuple, x: Array, y: Array, target: Array | None, streams: Streams,
              options: dict[str, Any]) -> dict[str, Any]:
-    """What tells a run from others, in the terms of JSON: all but the model that a result depends on."""
+    """All that a result depends on, apart from the model, as JSON values: it identifies a run."""
 
     def digest(array: Array) -> str:
         host = to_host(array)
