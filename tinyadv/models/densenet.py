@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv import ops
+from tinyadv.models.pretrained import loaded
 from tinyadv.nn import (
     AvgPool2d,
     BatchNorm2d,
@@ -66,10 +67,11 @@ class DenseNet(Sequential):
                          classifier=Linear(channels, num_classes, rng=rng))
 
 
-def densenet121(num_classes: int = 1000, *, small_images: bool = False, growth: int = 32, seed: int = 0) -> DenseNet:
+def densenet121(num_classes: int = 1000, *, small_images: bool = False, growth: int = 32, seed: int = 0,
+                weights: str | None = None) -> DenseNet:
     """DenseNet-121; 7,978,856 parameters, or 6,956,298 with 10 classes and small_images.
 
-    torchvision's weights (see `resnet18` for the images and the digits): 74.434% right,
-    https://download.pytorch.org/models/densenet121-a639ec97.pth (30.8 MB).
+    weights="IMAGENET1K_V1" (see `resnet18`): 74.434% correct,
+    https://download.pytorch.org/models/densenet121-a639ec97.pth (30.8 MiB).
     """
-    return DenseNet((6, 12, 24, 16), num_classes, small_images, growth, seed)
+    return loaded(DenseNet((6, 12, 24, 16), num_classes, small_images, growth, seed), "densenet121", weights)

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from tinyadv.models.blocks import BasicBlock, Bottleneck, projection, stages
+from tinyadv.models.pretrained import loaded
 from tinyadv.nn import BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, MaxPool2d, Module, ReLU, Sequential
 
 BLOCKS: dict[str, type[Module]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
@@ -81,23 +82,25 @@ class ResNet(Sequential):
         )
 
 
-def resnet18(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0) -> ResNet:
+def resnet18(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0,
+             weights: str | None = None) -> ResNet:
     """ResNet-18: basic blocks; 11,689,512 parameters, or 11,173,962 with 10 classes and small_images.
 
-    torchvision's weights, which `nn.load_pytorch` reads, classify 69.758% of the ImageNet validation images right:
-    https://download.pytorch.org/models/resnet18-f37072fd.pth (44.7 MB; the name ends in the first 8 digits of its
-    SHA-256). Images: resize the shorter side to 256, cut the central 224x224, divide by 255, and put
-    nn.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) in front of the network, so that eps is in pixels.
+    weights="IMAGENET1K_V1": those of torchvision, which classify 69.758% of the ImageNet validation images correctly.
+    They are downloaded once: https://download.pytorch.org/models/resnet18-f37072fd.pth (44.7 MiB; the name ends in the
+    first 8 digits of its SHA-256). Images: resize the shorter side to 256, cut out the central 224x224, divide by 255,
+    and put nn.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) in front of the network, so that eps is in
+    pixels. Errors are those of `data.mnist`, and StateError for weights that do not fit.
     """
-    return ResNet("basic", (2, 2, 2, 2), num_classes, small_images, width, seed)
+    return loaded(ResNet("basic", (2, 2, 2, 2), num_classes, small_images, width, seed), "resnet18", weights)
 
 
-def resnet50(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0) -> ResNet:
+def resnet50(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0,
+             weights: str | None = None) -> ResNet:
     """ResNet-50: bottlenecks; 25,557,032 parameters, or 23,520,842 with 10 classes and small_images.
 
-    torchvision's weights (see `resnet18` for the images and the digits):
-    https://download.pytorch.org/models/resnet50-0676ba61.pth (97.8 MB; version 1, 76.130% right), and
-    https://download.pytorch.org/models/resnet50-11ad3fa6.pth (97.8 MB; version 2, 80.858% right, of images whose
-    shorter side is resized to 232).
+    weights (see `resnet18`): "IMAGENET1K_V1", 76.130% correct,
+    https://download.pytorch.org/models/resnet50-0676ba61.pth (97.8 MiB); "IMAGENET1K_V2", 80.858% correct, of images
+    whose shorter side is resized to 232, https://download.pytorch.org/models/resnet50-11ad3fa6.pth (97.8 MiB).
     """
-    return ResNet("bottleneck", (3, 4, 6, 3), num_classes, small_images, width, seed)
+    return loaded(ResNet("bottleneck", (3, 4, 6, 3), num_classes, small_images, width, seed), "resnet50", weights)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyadv.models.pretrained import loaded
 from tinyadv.nn import (
     AdaptiveAvgPool2d,
     BatchNorm2d,
@@ -53,19 +54,21 @@ class VGG(Sequential):
         super().__init__(features=Sequential(*features), **last)
 
 
-def vgg16(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0) -> VGG:
+def vgg16(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0,
+          weights: str | None = None) -> VGG:
     """VGG-16; 138,357,544 parameters, or 14,719,818 with 10 classes and small_images.
 
-    torchvision's weights (see `resnet18` for the images and the digits): 71.592% right,
-    https://download.pytorch.org/models/vgg16-397923af.pth (527.8 MB).
+    weights="IMAGENET1K_V1" (see `resnet18`): 71.592% correct,
+    https://download.pytorch.org/models/vgg16-397923af.pth (527.8 MiB).
     """
-    return VGG(False, num_classes, small_images, width, seed)
+    return loaded(VGG(False, num_classes, small_images, width, seed), "vgg16", weights)
 
 
-def vgg16_bn(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0) -> VGG:
+def vgg16_bn(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0,
+             weights: str | None = None) -> VGG:
     """VGG-16 with batch normalisation; 138,365,992 parameters, or 14,728,266 with 10 classes and small_images.
 
-    torchvision's weights (see `resnet18` for the images and the digits): 73.360% right,
-    https://download.pytorch.org/models/vgg16_bn-6c64b313.pth (527.9 MB).
+    weights="IMAGENET1K_V1" (see `resnet18`): 73.360% correct,
+    https://download.pytorch.org/models/vgg16_bn-6c64b313.pth (527.9 MiB).
     """
-    return VGG(True, num_classes, small_images, width, seed)
+    return loaded(VGG(True, num_classes, small_images, width, seed), "vgg16_bn", weights)

@@ -39,17 +39,24 @@ def load_pytorch(path: str | Path) -> dict[str, np.ndarray]:
     """
     try:
         with Path(path).open("rb") as file:
-            size, start = os.fstat(file.fileno()).st_size, file.read(4)
-            file.seek(0)
-            if start[:2] == b"PK":
-                return _named(_from_zip(file, size))
-            if start == b"\x80\x02\x8a\x0a":  # an instruction for a number of ten bytes: MAGIC
-                return _named(_from_legacy(file, size))
-            return _named(read_safetensors(file, size))
+            return read_weights(file)
     except FileNotFoundError:
         raise
     except Exception as error:  # the parsers of zip, JSON and pickles each have their own, and more than one
         raise StateError(f"{path}: not a readable checkpoint, in .pth or .safetensors: {error}") from error
+
+
+def read_weights(file: BinaryIO) -> dict[str, np.ndarray]:
+    """The same of an open file; its errors are those of the parsers."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    start = file.read(4)
+    file.seek(0)
+    if start[:2] == b"PK":
+        return _named(_from_zip(file, size))
+    if start == b"\x80\x02\x8a\x0a":  # an instruction for a number of ten bytes: MAGIC
+        return _named(_from_legacy(file, size))
+    return _named(read_safetensors(file, size))
 
 
 def _from_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
@@ -101,7 +108,8 @@ def _from_legacy(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
 
     def numbers(storage: Storage) -> np.ndarray:
         file.seek(places[storage.key])
-        return np.fromfile(file, DTYPES[storage.kind], storage.size)
+        dtype = np.dtype(DTYPES[storage.kind])
+        return np.frombuffer(file.read(storage.size * dtype.itemsize), dtype)
 
     return _arrays(_state(value), numbers)
 

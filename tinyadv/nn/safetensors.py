@@ -74,7 +74,7 @@ def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     ends = [0, *(end for _, end, *_ in found)]
     if [begin for begin, *_ in found] != ends[:-1] or ends[-1] != size - 8 - length:
         raise ValueError("its tensors leave a hole, lie on one another, or do not fill the file")
-    buffer = np.fromfile(file, np.uint8)
+    buffer = np.frombuffer(file.read(ends[-1]), np.uint8)
     arrays = {name: buffer[begin:end].view(dtype).reshape(shape) for begin, end, name, dtype, shape in found}
     return {name: from_bfloat16(arrays[name]) if table[name]["dtype"] == "BF16" else arrays[name] for name in table}
 
