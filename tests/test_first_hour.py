@@ -79,6 +79,7 @@ MISTAKES = [
     ("eps=8 on [0, 1]", lambda: FGSM(8)(MODEL, X, Y), "give eps=8/255"),
     ("images of NaN", lambda: FGSM(0.1)(MODEL, X * np.nan, Y), "12 of its 12 images contain NaN"),
     ("images (N, H, W, C)", lambda: FGSM(0.1)(conv(), RGB, Y[:4]), r"x.transpose\(0, 3, 1, 2\)"),
+    ("images (N, H, W, C), normalised", lambda: nn.Normalize([0.5] * 3, [0.2] * 3)(RGB), r"x.transpose\(0, 3, 1, 2\)"),
     ("images of another shape", lambda: FGSM(0.1)(conv(), X, Y), r"x has shape \(12, 1, 28, 28\)"),
     ("x, y = dataset", lambda: next(iter(TEST)), "take dataset.images and dataset.labels"),
     ("data.Dataset(x, y)", lambda: data.Dataset(X, Y)[:3], None),

@@ -228,6 +228,8 @@ class Normalize(Module):
             raise ValueError(f"mean and std must be equally many, and std positive; got {mean!r} and {std!r}")
 
     def forward(self, x: Any) -> Tensor:
+        if len(self.mean) > 1:
+            check_channels(x.shape, len(self.mean), "Normalize", "the number of means")
         return ops.divide(ops.subtract(x, self.mean), self.std)
 
     def __repr__(self) -> str:
