@@ -1,10 +1,10 @@
 """What all attacks share: a frozen dataclass of hyper-parameters, and the guarantees that hold for every attack.
 
     x_adv  = FGSM(eps=0.3)(model, x, y, seed=42)         # an array like x
-    result = FGSM(eps=0.3).run(model, x, y, seed=42)     # and what became of each example
+    result = FGSM(eps=0.3).run(model, x, y, seed=42)     # the images and a report on each example
 
-A subclass writes `perturb`, which turns one Batch into its last candidate. It may show the batch further
-candidates on the way; the best one is kept.
+A subclass defines `perturb`, which takes a Batch and returns the last candidate points. It may pass more candidates to
+the batch on the way; the best one of each example is kept.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from tinyadv.random import Streams
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 
-SHOWN_EVERY = 0.5  # seconds, in which a progress bar tells of the steps within a shard
+SHOWN_EVERY = 0.5  # seconds between two updates of the progress bar within a shard
 
 
 @dataclass(frozen=True)
 class Attack(Parameters):
-    """The base of all attacks. A call splits x into shards, perturbs each on a thread, and returns them in order.
+    """The base class of all attacks. A call splits x into shards, attacks them on threads, and keeps their order.
 
     bounds: the range of the data, in its own units.
     """
@@ -44,12 +44,12 @@ class Attack(Parameters):
     _: KW_ONLY
     bounds: tuple[float, float] = (0.0, 1.0)
 
-    # Fields of the attacks that have them: the norm of the budget (its radius is `eps`), what is maximised, and how
-    # many runs there are, of which the second and later ones take on only what is not broken yet.
+    # Defaults for attacks without these fields: the norm of the budget (`eps` is its radius), the loss to maximise, and
+    # the number of runs; the second and later runs attack only the examples that are not broken yet.
     norm = "linf"
     loss = "cross_entropy"
     restarts = 1
-    minimum_norm = False  # whether the attack has no budget, and looks for the nearest point that is misclassified
+    minimum_norm = False  # True if the attack has no budget and searches for the nearest misclassified point
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -67,24 +67,24 @@ class Attack(Parameters):
             raise ValueError(f"eps must be a number >= 0, in the units of the data, got {eps!r}")
 
     def perturb(self, batch: Batch) -> Array:
-        """The last candidates for the batch, (n, ...) like batch.x: the one method that an attack defines."""
+        """The last candidates for the batch, an array like batch.x: the one method that an attack must define."""
         raise TypeError(f"{type(self).__name__} defines no perturb(batch)")
 
     def with_eps(self, eps: float) -> Attack:
-        """The same attack with another budget; ValueError if it has none."""
+        """The same attack with another budget; ValueError if it has no budget."""
         if not hasattr(self, "eps"):
             raise ValueError(f"attack must have an eps to vary, got {self}")
         return replace(cast(Any, self), eps=eps)
 
     def scaled(self, factor: float) -> Attack:
-        """The same attack, its budget and the length of its steps times a factor; ValueError if it has no budget."""
+        """The same attack with budget and step size times a factor; ValueError if it has no budget."""
         scaled: Any = self.with_eps(factor * getattr(self, "eps", math.nan))
         step_size = getattr(scaled, "step_size", None)
         return replace(scaled, step_size=factor * step_size or None) if step_size else scaled
 
     @spelled
     def __call__(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, **options: Any) -> Array:
-        """The adversarial images alone, an array like x; arguments and options are those of `run`."""
+        """Only the adversarial images, an array like x; the arguments are those of `run`."""
         return self.run(model, x, y, _report=False, **options).x_adv
 
     @spelled
@@ -92,20 +92,21 @@ class Attack(Parameters):
             seed: int | Streams = 0, workers: int | None = None, batch_size: int | None = None,
             skip_misclassified: bool = False, quantize: bool = False, callback: Callable[[Step], None] | None = None,
             progress: bool = False, _report: bool = True) -> AttackResult:
-        """Attack every image of x and report what became of each.
+        """Attack every image of x, and return the adversarial images with a report on each.
 
-        model: any callable from a Tensor (N, C, H, W) to logits (N, K): a Tensor or, for an attack that needs no
-            gradient, an array. A Module runs in evaluation mode and, if it lies on a GPU, gets its data there.
-        x: (N, C, H, W) floats inside the bounds; y: (N,) the true classes; target: (N,) the classes to reach, or
-            one for all. Nothing of model, x, y and target is changed.
-        seed: of the random streams, one for each example; or these Streams themselves.
-        workers: threads (default: all usable cores); batch_size: examples in a shard. The first changes no bit of
-            the result, the second none beyond the rounding of matrix products.
-        skip_misclassified: return the images that the model gets wrong as they are, without spending a step.
-        quantize: return images of 8 bits, that can be saved as such: on 256 levels from low to high, inside the budget.
-            Levels are rounded, too, so give a budget of 8 of them as eps=8.01/255: with 8/255 half are a hair too far.
-        callback: is called with a Step after every iteration of a shard, by one thread at a time. progress: show a bar.
-        Raises ValueError for arguments that do not fit; an attack that fails on an example is no exception.
+        model: any callable from a Tensor (N, C, H, W) to logits (N, K). They are a Tensor or, if the attack uses no
+            gradients, may be an array. A Module runs in evaluation mode; if it is on a GPU, the data is moved there.
+        x: (N, C, H, W) floats within the bounds; y: (N,) the true classes; target: (N,) the target classes, or one for
+            all images. The model, x, y and target are not changed.
+        seed: of the random streams, one for each example; or a Streams object.
+        workers: the number of threads (default: all usable cores); it changes no bit of the result.
+        batch_size: the number of examples in a shard; it changes only the rounding of matrix products.
+        skip_misclassified: return images that the model gets wrong unchanged, without attacking them.
+        quantize: return images on 256 levels from low to high, within the budget, which can be saved with 8 bits.
+            Levels are rounded to floats, so write a budget of 8 levels as eps=8.01/255: with 8/255 half of them would
+            be slightly too far.
+        callback: called with a Step after every iteration of a shard, by one thread at a time. progress: show a bar.
+        Raises ValueError for arguments that do not fit. An example that is not broken is no error.
         """
         started = time.perf_counter()
         y, target, streams = check_arguments(x, y, target, seed, self.bounds)
@@ -129,10 +130,10 @@ class Attack(Parameters):
     def shard(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, target: Array | None, streams: Streams, *,
               skip_misclassified: bool, quantize: bool, scored: bool, report: Callable[[Step], None] | None,
               ) -> dict[str, Array]:
-        """Attack the examples of one shard; returns what an AttackResult says of them, by the names of its fields.
+        """Attack the examples of one shard, and return {field of AttackResult: values} for them.
 
-        A function of values: it may run in another process. The arguments are those of `run`, checked.
-        scored: whether all fields are asked for, or x_adv alone, which may be cheaper. report: hears of every step.
+        It depends on its arguments only, so it could run in another process. They are those of `run`, already checked.
+        scored: whether all fields are needed, or only x_adv, which may be cheaper. report: called after every step.
         """
         like = driver.memory_of(model, x)
         images, labels = batch_last(move(x, like)), move(y, like)
@@ -147,7 +148,7 @@ class Attack(Parameters):
         return {"x_adv": move(batch.best, x), **found}
 
     def _search(self, batch: Batch, skip_misclassified: bool, quantize: bool, score: bool) -> None:
-        """Leave the best points in the batch, and its predictions there unless nobody needs them to be scored."""
+        """Put the best points into the batch and, if `score` is true, their predictions."""
         if not (skip_misclassified or self.minimum_norm):
             self._attack(batch, quantize, score)
             return
@@ -155,7 +156,7 @@ class Attack(Parameters):
         batch.keep_clean()
         left = batch.clean == batch.y if skip_misclassified else ~batch.succeeded
         if self.minimum_norm:
-            left = left & ~batch.succeeded  # an image that is misclassified as it is needs no perturbation
+            left = left & ~batch.succeeded  # a misclassified image needs no perturbation
         if left.any():
             rest = batch[left]
             if not self.minimum_norm:
@@ -164,7 +165,7 @@ class Attack(Parameters):
             batch[left] = rest
 
     def _attack(self, batch: Batch, quantize: bool, score: bool) -> None:
-        """All runs on a batch, the second and later ones on what is not broken yet; then its best points rounded."""
+        """All runs on a batch, the later ones on the examples that are not broken yet; then round the best points."""
         last = self.perturb(batch)
         if batch.best is None and self.restarts == 1 and not score:
             batch.best = batch.ball.project(last)  # the only candidate
@@ -186,7 +187,7 @@ class Attack(Parameters):
 
 
 def _reports(callback: Callable[[Step], None] | None, bar: Any, name: str) -> Callable[[Step], None] | None:
-    """What hears of every step: the callback, and the bar every so often; None if there is neither."""
+    """A function that passes each Step to the callback and, twice a second, to the bar; None if there is neither."""
     if callback is None and bar.disable:
         return None
     lock, shown = threading.Lock(), time.monotonic()

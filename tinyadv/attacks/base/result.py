@@ -1,4 +1,4 @@
-"""What became of every example of an attack: in print, in a file, in numbers for a table."""
+"""The result of an attack: for each example, in print, in a file, and as numbers for a table."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from tinyadv.spellings import no_attribute
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
-    """The images of an attack, and what became of each of the N examples.
+    """The adversarial images, and a report on each of the N examples.
 
-    attack: with its parameters; norm: that of the distances; seed: of the random streams; seconds: what it took;
-    version: of the library.
-    x_adv: (N, ...), an array like x. The others are NumPy arrays (N,):
-    y, target: int64, the true classes, and those to reach, or None.
+    attack: the attack with its parameters; norm: that of the distances; seed: of the random streams; seconds: the time
+    that it took; version: of the library.
+    x_adv: (N, ...), an array like x. The following are NumPy arrays (N,):
+    y, target: int64, the true classes and the target classes; target is None without a target.
     success: bool, misclassified or, for a targeted attack, classified as the target.
     predictions_clean, predictions: int64, the model's classes at x and at x_adv; -1, no class, where a logit is NaN.
     distances: float64, |x_adv - x|.
-    forwards, backwards: int64, how often the attack has shown the example to the model, and had a gradient for it;
-    to know predictions_clean is no part of that, unless the attack has to.
-    broken_by: str, of several attacks, the one that has broken the example; "" where there was none, or no need.
-    table: of several attacks, a row for each, and one for all: its name; how many examples that were right were left
-    after it; how many it has broken; and what it took: seconds, forwards, backwards.
-    warnings: what makes the robust accuracy meaningless, by AutoAttack.
+    forwards, backwards: int64, the number of forward and backward passes of the example. The pass for
+    predictions_clean counts only if the attack itself needs it.
+    broken_by: str, for combined attacks, the name of the attack that broke the example; "" if none did, or if the clean
+    image is a success already.
+    table: for combined attacks, a row for each attack and one for all: the name; the number of right examples left
+    after it; the number that it broke; seconds, forwards, backwards.
+    warnings: from AutoAttack, the reasons not to trust the robust accuracy.
     """
 
     attack: Parameters | UnknownAttack
@@ -63,14 +64,14 @@ class AttackResult:
     @classmethod
     def blank(cls, attack: Parameters, x_adv: Array, y: Array, target: Array | None, norm: str,
               seed: int) -> AttackResult:
-        """A result to be filled in: no success, no costs, and predictions of -1."""
+        """An empty result, to be filled by `put`: no successes, no costs, and predictions of -1."""
         success, distances, (before, after) = np.zeros(len(y), bool), np.zeros(len(y)), np.full((2, len(y)), -1)
         forwards, backwards = np.zeros((2, len(y)), np.int64)
         y, target = (None if classes is None else to_host(classes).astype(np.int64) for classes in (y, target))
         return cls(attack, x_adv, y, target, success, before, after, distances, forwards, backwards, norm, seed)
 
     def put(self, part: slice, found: dict[str, Array]) -> None:
-        """Fill in what became of some of the examples: rows of these fields."""
+        """Write the values for some of the examples into these fields."""
         for name, rows in found.items():
             getattr(self, name)[part] = rows
 
@@ -83,18 +84,18 @@ class AttackResult:
     __hash__ = None  # type: ignore[assignment]  # arrays can change
 
     def reached(self, predictions: np.ndarray) -> np.ndarray:
-        """(N,) bool: whether predictions (N,) are what the attack is after: wrong or, with a target, that."""
+        """(N,) bool: whether predictions (N,) are successes: wrong or, with a target, equal to it."""
         return reached(predictions, self.y, self.target)
 
     @property
     def robust(self) -> np.ndarray:
-        """(N,) bool: whether the model is right at x, and not wrong at x_adv; NaN is neither right nor wrong."""
+        """(N,) bool: whether the model is right at x and not wrong at x_adv; NaN logits are neither right nor wrong."""
         return (self.predictions_clean == self.y) & ~reached(self.predictions, self.y, None)
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers of one row of a table, as json.dumps takes them; None where there is nothing to take a mean of.
+        """The numbers for one row of a table, for json.dumps; None for a mean over no examples.
 
-        robust_accuracy counts what is right before and after; the distances are those of the successes.
+        robust_accuracy counts the images that are right before and after; distances are those of the successes.
         """
         before, found = self.predictions_clean == self.y, self.distances[self.success]
         return {

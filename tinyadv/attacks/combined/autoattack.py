@@ -1,4 +1,4 @@
-"""AutoAttack: a fixed ensemble of attacks with nothing to tune, and what speaks against its verdict."""
+"""AutoAttack: a fixed ensemble of attacks with nothing to tune, and warnings if its result cannot be trusted."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from tinyadv.attacks.minimum_norm.fab import FAB
 from tinyadv.backend import Array, to_host
 
 VERSIONS = ("standard", "plus", "rand")
-WITHOUT_GRADIENT = 0.05  # the fraction of images, from which on there is a warning
-BY_SQUARE = 0.002  # likewise; the authors' number
+WITHOUT_GRADIENT = 0.05  # above this fraction of images there is a warning
+BY_SQUARE = 0.002  # likewise; the number is the authors'
 
 
 @dataclass(frozen=True)
 class AutoAttack(MultiAttack):
-    """The robust accuracy that is compared across papers: several strong attacks, their parameters fixed for good.
+    """Several strong attacks with fixed parameters: it gives the robust accuracy that papers compare.
 
-    Croce and Hein 2020, arXiv:2003.01690. Each attack starts anew, on the images that are left. The parameters are the
-    authors': 100 steps; 5,000 queries, with squares that shrink as for 10,000; 9 target classes, or all that there are.
-    "standard" is APGD on the cross entropy, APGD-T on the targeted DLR loss, FAB-T, and Square; "plus" is APGD on the
-    cross entropy and on the DLR loss and FAB, 5 runs each, Square, APGD-T and FAB-T; "rand", for models whose outputs
-    are random, is APGD on both losses, each gradient a mean over 20 passes. For "l1" (arXiv:2103.01208) "standard" has
-    5 runs of APGD, and 5 target classes for APGD-T; there is no Square, which here has no l1 form. With fewer than four
-    classes the margin stands in for the DLR losses that need more.
+    Croce and Hein 2020, arXiv:2003.01690. Each attack runs on the images that are left. The parameters are those of the
+    authors: 100 steps; 5,000 queries, with the square sizes for 10,000; 9 target classes, or all if there are fewer.
 
-    The robust accuracy is that of `run(..., skip_misclassified=True)`. The result's `table` has a row for each attack,
-    and its `warnings` are what makes the number meaningless. With `target=` every attack aims at that class alone.
+    "standard": APGD on the cross entropy, APGD-T on the targeted DLR loss, FAB-T, and Square.
+    "plus": APGD on the cross entropy and on the DLR loss, and FAB, 5 runs each; Square; APGD-T and FAB-T.
+    "rand", for models with random outputs: APGD on both losses, each gradient a mean over 20 passes.
+    For "l1" (arXiv:2103.01208) "standard" has 5 runs of APGD, 5 target classes for APGD-T, and no Square, which has no
+    l1 form here. With fewer than four classes, the margin takes the place of the DLR losses that need more.
+
+    For the robust accuracy, use `run(..., skip_misclassified=True)`. The result's `table` has a row for each attack,
+    and `warnings` are the reasons not to trust the number. With `target=` every attack aims at that class.
 
     eps: the budget, in the units of the data; norm: "linf", "l2" or "l1"; version: "standard", "plus" or "rand".
     """
@@ -78,7 +79,7 @@ class AutoAttack(MultiAttack):
     with_eps, scaled = Attack.with_eps, Attack.scaled
 
     def run(self, model: Callable, x: Array, y: Array, **options: Any) -> AttackResult:
-        """As of MultiAttack: `state=` names a file to go on from after a kill."""
+        """As in MultiAttack; `state=` names a file from which a killed run can be resumed."""
         result = super().run(model, x, y, **options)
         return replace(result, warnings=(*result.warnings, *self._doubts(result)))
 
@@ -111,7 +112,7 @@ class AutoAttack(MultiAttack):
         return tuple(found)
 
     def _doubts(self, result: AttackResult) -> list[str]:
-        """What the outcome itself says against the attacks."""
+        """The warnings that follow from the outcome of the attacks."""
         found, broken = [], {row[0]: row[2] for row in result.table}
         for when, predictions in ("as they are", result.predictions_clean), ("once attacked", result.predictions):
             if lost := int((predictions < 0).sum()):

@@ -1,4 +1,4 @@
-"""What attacks that are made of other attacks share."""
+"""What attacks made of other attacks share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tinyadv.backend import Array
 
 @dataclass(frozen=True)
 class Composite(Attack):
-    """The base of attacks that run other attacks, of one threat model, which is theirs as well."""
+    """The base class of attacks that run other attacks; all have the same threat model."""
 
     bounds: tuple[float, float] = field(init=False, repr=False, compare=False)
 
     def _adopt(self, *attacks: Attack) -> None:
-        """Take over norm, bounds and eps (and its absence) of attacks; ValueError where they differ."""
+        """Take norm, bounds and eps (or none) from the attacks; ValueError if they differ."""
         if not attacks or not all(isinstance(attack, Attack) for attack in attacks):
             raise ValueError(f"{type(self).__name__} is made of attacks, got {attacks!r}")
         for name in ("norm", "bounds", "minimum_norm", "eps"):
@@ -31,7 +31,7 @@ class Composite(Attack):
                 object.__setattr__(self, name, value)
 
     def _logits(self, model: Callable, x: Array, y: Array, target: Array | None, options: dict[str, Any]) -> Array:
-        """The logits (N, K) of the images x (N, ...), in the shards of the attacks; y and target are checked by K."""
+        """The logits (N, K) of the images x (N, ...), in the same shards as the attacks; y and target are checked."""
         logits = driver.logits(model, x, workers=options.get("workers"), batch_size=options.get("batch_size"))
         check_range(logits, y, target)
         return logits

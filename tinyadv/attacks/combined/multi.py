@@ -26,19 +26,20 @@ from tinyadv.random import Streams
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 
-SHARDS = 2  # that each thread takes on between two writes of the state
+SHARDS = 2  # for each thread, between two writes of the state
 
 
 @dataclass(frozen=True)
 class MultiAttack(Composite):
-    """Attacks one after the other, each on the examples that none before has broken; and the worst case of each.
+    """Run attacks one after the other, each on the examples that are not broken yet, and keep the worst case.
 
-    The point that is returned is a misclassified one if any attack has found one, and otherwise that of the largest
-    margin. Attacks of minimum norm all run on all examples, and the nearest misclassified point is returned.
-    The result's `broken_by` names the attack, and its `table` has a row for each. They draw from streams of their own:
-    two equal attacks are two different runs, and the first is the run that it would be alone.
+    The result for an example is a misclassified point if any attack found one, and otherwise the point with the largest
+    margin. Minimum-norm attacks all run on all examples, and the nearest misclassified point is returned.
 
-    attacks: of one threat model: the same norm and bounds, and the same eps or all of minimum norm.
+    The result's `broken_by` names the attack, and its `table` has a row for each. Each attack has its own random
+    streams, so two equal attacks are two different runs. The first attack runs as it would alone.
+
+    attacks: with the same norm and bounds, and either the same eps or all of minimum norm.
     """
 
     attacks: tuple[Attack, ...]
@@ -50,7 +51,7 @@ class MultiAttack(Composite):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the report calls the attacks."""
+        """The names of the attacks in the report."""
         return tuple(map(str, self.attacks))
 
     def with_eps(self, eps: float) -> Attack:
@@ -63,13 +64,13 @@ class MultiAttack(Composite):
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, skip_misclassified: bool = False, state: str | Path | None = None,
             progress: bool = False, **options: Any) -> AttackResult:
-        """As of any attack; `forwards` and `backwards` are those of all attacks.
+        """As `run` of any attack; `forwards` and `backwards` are sums over all attacks.
 
-        state: a file for what is known so far, written whenever some shards are through with an attack. If it is there
-            from a run that was killed, this one goes on from it, and comes to the same result, byte for byte.
-            StateError if that was another run: of other images, labels or parameters, or of another model; and if
-            that run is still at work.
-        progress: tell on standard error of the attacks, with all their parameters, and what each has broken.
+        state: a file for the state of the run, written each time an attack has finished some shards. If the file of a
+            killed run exists, this run goes on from it, and its result has the same bytes as that of an unbroken run.
+            Raises StateError if the file belongs to a run with other images, labels, parameters or another model, and
+            if its run is still running.
+        progress: print the attacks with all their parameters, and how many examples each has broken, to standard error.
         """
         with nullcontext() if state is None else owned(state):
             return self._run(model, x, y, target, seed, skip_misclassified, state, progress, options)
@@ -116,7 +117,7 @@ class MultiAttack(Composite):
 
     def _blocks(self, model: Callable, x: Array, index: np.ndarray, left: np.ndarray, whole: bool,
                 options: dict[str, Any]) -> list[tuple[np.ndarray, int]]:
-        """The parts (n,) of the index that are left, and the size of their shards: as if all of it were one part."""
+        """The remaining indices in blocks (n,), and the size of their shards, which is the same as without blocks."""
         on_host = isinstance(driver.memory_of(model, x), np.ndarray)
         shards = driver.shards(len(index), options.get("batch_size"), math.prod(x.shape[1:]), on_host)
         size = shards[0].stop if shards else 1
@@ -124,5 +125,5 @@ class MultiAttack(Composite):
         return [(index[left][start:start + block], size) for start in range(0, left.sum(), block)]
 
     def _warnings(self, model: Callable, x: Array, y: Array, logits: Array, options: dict[str, Any]) -> tuple[str, ...]:
-        """What is to be said of the model before it is attacked; logits (N, K): those of x."""
+        """Warnings about the model, before it is attacked. logits (N, K): those of x."""
         return ()

@@ -1,4 +1,4 @@
-"""Attacks on a model through another one."""
+"""Transfer attacks: adversarial images of one model, used on another."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tinyadv.tensor import Tensor
 
 @dataclass(frozen=True)
 class Transfer(Composite):
-    """Examples that are crafted on a surrogate, and tried on the model: a black-box attack without queries.
+    """Make adversarial images for a surrogate, and test them on the model: a black-box attack without queries.
 
-    Papernot et al. 2016, arXiv:1605.07277. The model sees each example once, when it is scored, and that alone is
-    counted in `forwards`. A file of a result knows the surrogate by the name of its class: what is loaded from it tells
-    of the attack, but cannot run it.
+    Papernot et al. 2016, arXiv:1605.07277. The model sees each example once, to evaluate it, and `forwards` counts only
+    this pass. The file of a result has only the name of the surrogate's class. So a loaded result describes the attack,
+    but cannot run it.
 
-    surrogate: a model for the same images and classes; attack: any.
+    surrogate: a model for the same images and classes; attack: any attack.
     """
 
     surrogate: Callable[[Tensor], Tensor]
@@ -50,7 +50,7 @@ class Transfer(Composite):
     @spelled
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, skip_misclassified: bool = False, **options: Any) -> AttackResult:
-        """As of any attack; what is skipped is what the model, and not the surrogate, gets wrong."""
+        """As `run` of any attack; skip_misclassified skips the images that the model, not the surrogate, gets wrong."""
         started = time.perf_counter()
         y, target, streams = check_arguments(x, y, target, seed, self.bounds)
 

@@ -1,1 +1,1 @@
-"""Attacks that climb the loss within a budget."""
+"""Attacks that maximise the loss by gradients, within a budget."""

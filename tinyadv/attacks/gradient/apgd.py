@@ -1,4 +1,4 @@
-"""Auto-PGD, which finds its own step sizes."""
+"""Auto-PGD, which adapts its step size."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from tinyadv.backend import Array, array_module
 
 @dataclass(frozen=True)
 class APGD(Attack):
-    """PGD that sets its step size by the losses on its way, and goes back to the best point where it lowers it.
+    """PGD that halves its step size when the loss stops rising, and then goes back to the best point.
 
-    "linf", "l2": Croce and Hein 2020, arXiv:2003.01690, algorithm 1. Steps with momentum, of 2 * eps at first, halved
-    where too few of them raised the loss. "l1": Croce and Hein 2021, arXiv:2103.01208. Steps of eps at first along the
-    signs of the largest |gradients|, the fewer of them, the sparser the best perturbation is; in balls of 3, 2 and
-    1 times eps, for 30, 30 and 40% of the steps, each from the best point of the one before. Runs start at random.
+    "linf", "l2": Croce and Hein 2020, arXiv:2003.01690, algorithm 1. The steps have momentum and start at 2 * eps.
+
+    "l1": Croce and Hein 2021, arXiv:2103.01208. The steps start at eps and follow the signs of the largest |gradients|.
+    The sparser the best perturbation is, the fewer pixels they move. The ball has 3 times eps for 30% of the steps,
+    twice eps for 30%, and eps for 40%; each part starts from the best point of the one before.
+
+    Each run starts at a random point.
 
     eps: the budget, in the units of the data; norm: "linf", "l2" or "l1"; steps: their N_iter.
-    rho: the step stays as it is while at least this share of the steps raise the loss; without effect for "l1".
-    restarts: runs from new random points, each on the examples that no earlier one has broken.
+    rho: the step size is kept if at least this fraction of the steps raised the loss; no effect for "l1".
+    restarts: the number of runs, each from a new random point, on the examples that are not broken yet.
     loss: "cross_entropy", "margin" or "dlr", which with `target=` is the loss of their targeted attack.
-    eot: forward passes over which a gradient is averaged, for models whose outputs are random.
-    target_classes: None, or how many classes are aimed at: in turn, for each of the classes other than y of the highest
-    logits at x, a run on what is not broken yet (with "dlr" their APGD-T). Any misclassification is a success.
+    eot: the number of passes over which a gradient is averaged, for models with random outputs.
+    target_classes: None, or a number of runs, each towards another class, in falling order of the logits at x, on the
+    examples that are not broken yet (with "dlr" this is their APGD-T). Any misclassification is a success.
     """
 
     eps: float
@@ -60,7 +63,7 @@ class APGD(Attack):
         return batch.best
 
     def _climb(self, batch: Batch, target: Array | None) -> Array:
-        """One run; target (n,): the classes aimed at, or None."""
+        """One run; target (n,): the target classes, or None."""
         start, wide = None, 3 * self.steps // 10 if self.norm == "l1" else 0
         for times, steps in (3, wide), (2, wide), (1, self.steps - 2 * wide):
             if steps:
@@ -72,7 +75,7 @@ class APGD(Attack):
         return way.x
 
     def _with_momentum(self, way: _Way, steps: int) -> None:
-        """Algorithm 1 of 2020. A checkpoint resets x^(w_j), as the authors' code does; in print, the point after."""
+        """Algorithm 1 of 2020. A checkpoint resets x^(w_j), as in the authors' code, not the point after it."""
         xp, ball, w = array_module(way.x), way.ball, checkpoints(steps)
         eta = xp.full(len(way.x), 2 * ball.eps)
         rises, halved = xp.zeros(len(eta), int), xp.zeros(len(eta), bool)
@@ -92,7 +95,7 @@ class APGD(Attack):
 
     @staticmethod
     def _sparsely(way: _Way, steps: int) -> None:
-        """The l1-APGD of 2021: k pixels move at a time, and the step starts anew when k has fallen."""
+        """The l1-APGD of 2021: k pixels move at a time, and the step size is reset when k falls."""
         xp, ball = array_module(way.x), way.ball
         eta, changed = xp.full(len(way.x), 1.5 * ball.eps), xp.zeros(len(way.x))
         for i in range(steps):
@@ -107,7 +110,7 @@ class APGD(Attack):
 
 
 class _Way:
-    """Where every example is, and the point of the highest objective on its way: x_max, f_max and g_max, as x, f, g."""
+    """The present point x of each example, its objective f and gradient g, and the best so far: x_max, f_max, g_max."""
 
     def __init__(self, batch: Batch, ball: Ball, x: Array, objective: Objective, target: Array | None, eot: int):
         xp, self.batch, self.ball, self.eot = array_module(x), batch, ball, eot
@@ -116,7 +119,7 @@ class _Way:
         self.f, self.f_max = xp.full(len(x), math.inf), xp.full(len(x), -math.inf)  # (n,)
 
     def look(self) -> None:
-        """The objective and its gradient at x: their means over some passes, the last of which is judged."""
+        """Compute the objective and its gradient at x, as means over `eot` passes; the last pass decides on success."""
         where, last = array_module(self.x).where, self.eot - 1 if self.ball is self.batch.ball else None
         passes = [self.batch.evaluate(self.x, self.objective, candidate=k == last) for k in range(self.eot)]
         _, f, self.g = passes[0] if self.eot == 1 else (sum(each) / self.eot for each in zip(*passes, strict=True))
@@ -127,7 +130,7 @@ class _Way:
         self.g_max = where(column(better, self.g), self.g, self.g_max)
 
     def go_back(self, these: Array) -> None:
-        """To the best point, where (n,) these."""
+        """Go back to the best point, for the examples marked in (n,) bool."""
         where = array_module(self.x).where
         self.f = where(these, self.f_max, self.f)
         self.x = where(column(these, self.x), self.x_max, self.x)
@@ -143,7 +146,7 @@ def checkpoints(steps: int) -> set[int]:
 
 
 def sparse_steepest(g: Array, k: Array) -> Array:
-    """Of l1 norm 1, the signs of the k (n,) largest |g| (n, ...) of each example, and of those that equal the k-th."""
+    """A direction of l1 norm 1: the signs of g at the k (n,) largest |g| of each example, ties included."""
     xp, rows = array_module(g), g.reshape(len(g), -1)
     kth = xp.sort(abs(rows), axis=1)[xp.arange(len(g)), rows.shape[1] - k]
     signs = xp.sign(rows) * (abs(rows) >= kth[:, None])

@@ -13,12 +13,12 @@ from tinyadv.backend import Array
 
 @dataclass(frozen=True)
 class FGSM(Attack):
-    """One step of length eps in the direction that raises the loss the fastest, for an image and a norm.
+    """One step of length eps in the direction of steepest ascent of the loss.
 
     x_adv = x + eps * steepest(grad of the loss at x), clipped to the bounds: the sign of the gradient for "linf"
     (Goodfellow et al. 2015, arXiv:1412.6572, section 4), the gradient over its norm for "l2" (the fast gradient
-    method). For "l1" the pixel of the largest slope moves to its bound, then the next, until eps is spent. With
-    `target=` the loss of the target class is lowered instead: the one-step target class method (Kurakin et al. 2017,
+    method). For "l1" the pixel with the largest |gradient| moves to its bound, then the next, until eps is spent. With
+    `target=` the step lowers the loss of the target class: the one-step target class method (Kurakin et al. 2017,
     arXiv:1611.01236, eq. 3).
 
     eps: the budget, in the units of the data, >= 0; norm: "linf", "l2" or "l1".

@@ -13,11 +13,11 @@ from tinyadv.backend import Array
 
 @dataclass(frozen=True)
 class MIFGSM(Attack):
-    """Steps along a running sum of gradients, in which each has the same weight: Dong et al. 2018, arXiv:1710.06081.
+    """Steps along a running sum of normalised gradients, the momentum: Dong et al. 2018, arXiv:1710.06081.
 
-    From the image itself, g_0 = 0 (algorithm 1): g_{t+1} = decay * g_t + grad / |grad|_1 (eq. 6), and
-    x_{t+1} = project(x_t + step_size * steepest(g_{t+1})), for "linf" the sign (eq. 7). The sum steadies the direction,
-    so that what is found transfers better to other models.
+    It starts at the image itself, with g_0 = 0 (algorithm 1): g_{t+1} = decay * g_t + grad / |grad|_1 (eq. 6), and
+    x_{t+1} = project(x_t + step_size * steepest(g_{t+1})), which is the sign for "linf" (eq. 7). The sum makes the
+    direction steadier, so that the images transfer better to other models.
 
     eps: the budget, in the units of the data; norm: "linf", "l2" or "l1".
     step_size: eps / steps unless given, as in the paper; decay: its mu, 0 for no momentum.

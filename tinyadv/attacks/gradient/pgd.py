@@ -1,4 +1,4 @@
-"""Projected gradient descent, and its forerunner, the basic iterative method."""
+"""Projected gradient descent, and the basic iterative method that came before it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tinyadv.backend import Array
 
 @dataclass(frozen=True)
 class PGD(Attack):
-    """Steps of steepest ascent on the loss, each projected back into the ball; from a random point in it.
+    """Steps of steepest ascent on the loss, each projected onto the ball, from a random point of the ball.
 
     x_0 uniform in the ball, x_{t+1} = project(x_t + step_size * steepest(grad of the loss at x_t)): Madry et al. 2018,
     arXiv:1706.06083, section 2.1. The best of x_0, ..., x_steps is returned.
 
     eps: the budget, in the units of the data; norm: "linf", "l2" or "l1".
-    step_size: 2.5 * eps / steps unless given, which can cross the ball and leaves time to settle (their section 5).
-    restarts: runs from new random points, each on the examples that no earlier one has broken.
+    step_size: 2.5 * eps / steps unless given, so that the steps can cross the ball and still converge (their section
+    5). restarts: the number of runs, each from a new random point, on the examples that are not broken yet.
     loss: "cross_entropy", "margin" (that of Carlini and Wagner) or "dlr" (that of Croce and Hein).
     """
 
@@ -52,7 +52,7 @@ class PGD(Attack):
 
 @dataclass(frozen=True)
 class BIM(PGD):
-    """The basic iterative method: PGD from the image itself, and so with one run.
+    """The basic iterative method: PGD that starts at the image itself, so there is only one run.
 
     x_0 = x, x_{t+1} = clip(x_t + step_size * sign(grad of the loss at x_t)): Kurakin et al. 2017, arXiv:1607.02533,
     section 2.2; with target=least_likely_class(model, x) their iterative least-likely class method, section 2.3.
