@@ -59,9 +59,9 @@ def _torch_layer(layer: nn.Module) -> torch_nn.Module:
         case nn.ReLU():
             return torch_nn.ReLU()
         case nn.AvgPool2d():
-            return torch_nn.AvgPool2d(layer.size)
+            return torch_nn.AvgPool2d(layer.kernel_size)
         case nn.MaxPool2d():
-            return torch_nn.MaxPool2d(layer.size)
+            return torch_nn.MaxPool2d(layer.kernel_size)
         case nn.GlobalAvgPool2d():
             return torch_nn.Sequential(torch_nn.AdaptiveAvgPool2d(1), torch_nn.Flatten())
         case nn.Flatten():

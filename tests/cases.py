@@ -84,6 +84,7 @@ CASES = [
     Case("matmul", ops.matmul, np.matmul, some.matrix_products()),
     Case("linear", ops.linear, ref.linear, some.linear_layers()),
     Case("conv2d", ops.conv2d, ref.conv2d, some.conv_cases()),
+    Case("conv2d: dilated, in groups", ops.conv2d, ref.conv2d_in_groups, some.grouped_conv_cases()),
     Case("max_pool2d", ops.max_pool2d, ref.max_pool2d, some.pool_cases(some.spaced)),
     Case("avg_pool2d", ops.avg_pool2d, ref.avg_pool2d, some.pool_cases(some.images)),
     Case("global_avg_pool2d", ops.global_avg_pool2d, lambda x: x.mean(axis=(2, 3)),

@@ -110,6 +110,18 @@ def conv2d_gradients(g, x, weight, stride=1, padding=0):
     return unframe(x_gradient, padding), weight_gradient, g.sum(axis=(0, 2, 3))
 
 
+def conv2d_in_groups(x, weight, bias, stride, padding, dilation, groups):
+    """Each filter by itself, pixel by pixel of its kernel."""
+    (sh, sw), (dh, dw), (f, c, kh, kw) = stride, dilation, weight.shape
+    x = frame(x, padding)
+    oh, ow = (x.shape[2] - (kh - 1) * dh - 1) // sh + 1, (x.shape[3] - (kw - 1) * dw - 1) // sw + 1
+    y = np.zeros((len(x), f, oh, ow)) + bias[:, None, None]
+    for k, channel, i, j in np.ndindex(weight.shape):
+        image = x[:, k // (f // groups) * c + channel, i * dh:, j * dw:]
+        y[:, k] += weight[k, channel, i, j] * image[:, ::sh, ::sw][:, :oh, :ow]
+    return y
+
+
 def max_pool2d_gradient(g, x, size, stride=None, padding=0):
     """The gradient of <max_pool2d(x), g>: all of it to the first maximum of a window, row by row."""
     x = frame(x, padding, -np.inf)

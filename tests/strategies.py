@@ -230,6 +230,17 @@ def conv_cases(draw):
 
 
 @st.composite
+def grouped_conv_cases(draw):
+    """((x, weight, bias), {stride, padding, dilation, groups}): kernels with gaps, and channels in groups."""
+    kernel, stride, padding, dilation = draw(sizes(1, 3)), draw(sizes(1, 2)), draw(sizes(0, 2)), draw(sizes(1, 3))
+    groups, channels, filters = (draw(st.integers(1, 3)) for _ in range(3))
+    size = draw(_fitting(tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)), padding))
+    x = draw(images((draw(st.integers(1, 3)), groups * channels, *size)))
+    weight, bias = draw(images((groups * filters, channels, *kernel))), draw(images((groups * filters,)))
+    return (x, weight, bias), {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+
+@st.composite
 def pool_cases(draw, values=images):
     """((x,), {size, stride, padding}) that the pooling operations accept."""
     size = draw(sizes(1, 3))

@@ -20,9 +20,9 @@ FUNCTIONS = {  # of the names that NumPy and CuPy share, those that tinyadv may 
     "equal", "exp", "expand_dims", "eye", "flip", "floor", "frexp", "full", "full_like", "isfinite", "isinf", "isnan",
     "ldexp", "log", "log1p", "logaddexp", "logical_and", "logical_not", "logical_or", "logical_xor", "matmul", "max",
     "maximum", "mean", "min", "minimum", "moveaxis", "multiply", "negative", "nextafter", "nonzero", "ones",
-    "ones_like", "pad", "power", "prod", "repeat", "result_type", "rint", "roll", "sign", "sin", "sort", "sqrt",
-    "square", "squeeze", "stack", "std", "subtract", "sum", "take", "take_along_axis", "tanh", "tensordot", "tile",
-    "transpose", "tril", "triu", "trunc", "var", "where", "zeros", "zeros_like",
+    "ones_like", "pad", "power", "prod", "repeat", "result_type", "rint", "roll", "sign", "sin", "sort", "split",
+    "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take", "take_along_axis", "tanh", "tensordot",
+    "tile", "transpose", "tril", "triu", "trunc", "var", "where", "zeros", "zeros_like",
 }
 METHODS = {
     "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumsum", "dot", "fill", "flatten", "item",
@@ -119,8 +119,8 @@ def asarray(a, dtype=None):
 def _device(value):
     if isinstance(value, np.ndarray | np.generic):
         return ndarray(np.asarray(value))
-    if type(value) is tuple and any(isinstance(part, np.ndarray) for part in value):
-        return tuple(map(_device, value))
+    if type(value) in (tuple, list) and any(isinstance(part, np.ndarray) for part in value):
+        return type(value)(map(_device, value))
     return value
 
 

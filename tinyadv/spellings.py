@@ -22,6 +22,8 @@ ARGUMENTS = {
     **dict.fromkeys(("images", "inputs"), "x"),
     **dict.fromkeys(("model", "estimator", "classifier", "fmodel"),
                     "the model comes with the call, as in FGSM(eps=0.3)(model, x, y)"),
+    **dict.fromkeys(("affine", "ceil_mode", "dtype", "inplace", "padding_mode", "start_dim", "track_running_stats"),
+                    "leave it out: the layers here have PyTorch's default, in float32"),
     "confidence": "kappa", "dim": "axis", "eot_iter": "eot", "epsilon": "eps", "keepdim": "keepdims", "labels": "y",
     "learning_rate": "lr", "mu": "decay", "n_epochs": "epochs", "n_jobs": "workers", "num_epochs": "epochs",
     "num_workers": "workers", "params": "model", "root": "path", "validation_data": "validation", "verbose": "progress",
@@ -66,7 +68,7 @@ def check_keywords(name: str, given: Collection[str], known: Collection[str]) ->
     for other in given:
         if other not in known:
             meant = ARGUMENTS.get(other, "")
-            names = ", ".join(each for each in known if each != "self" and not each.startswith("_"))
+            names = ", ".join(each for each in known if each != "self" and not each.startswith("_")) or "nothing"
             remedy = meant if " " in meant else f"write {meant}=" if meant in known else f"it takes {names}"
             raise TypeError(f"{name} takes no {other}: {remedy}")
 

@@ -87,8 +87,7 @@ class Tensor:
         """The one element as a Python number."""
         return self.data.item()
 
-    def __float__(self) -> float:
-        return float(self.item())
+    __float__ = item
 
     def __format__(self, form: str) -> str:
         return format(self.item(), form) if form else repr(self)
@@ -111,15 +110,11 @@ class Tensor:
         """The index of the (first) largest element along an axis, or of all: an array of integers."""
         return self.data.argmax(axis=axis)
 
-    @property
-    def requires_grad(self) -> bool:
-        """Always True: `gradients` takes any Tensor, and an array is a constant."""
-        return True
-
-    @requires_grad.setter
-    def requires_grad(self, value: bool) -> None:
+    def _require_grad(self, value: bool) -> None:
         if not value:
             raise ValueError("a Tensor always has gradients: use its array, x.data, as a constant")
+
+    requires_grad = property(lambda self: True, _require_grad, doc="Always True; for a constant, take x.data.")
 
     def backward(self) -> None:
         """Add d(self)/d(leaf) into `.grad` of every leaf that this scalar was computed from; frees the graph."""

@@ -49,7 +49,7 @@ def test_linear_is_a_matrix_product_and_a_shift(n, inputs, outputs, bias):
 @given(window_layers(), st.integers(1, 3), st.booleans())
 def test_conv2d_is_an_inner_product_with_every_window(case, filters, bias):
     x, size, stride, padding = case
-    layer = nn.Conv2d(x.shape[1], filters, size, stride, padding, bias, rng=0)
+    layer = nn.Conv2d(x.shape[1], filters, size, stride, padding, bias=bias, rng=0)
     assert [p.shape for p in layer.parameters()] == [(filters, x.shape[1], *size), (filters,)][: 1 + bias]
     expected = np.einsum("nchwij,fcij->nfhw", windows(x, size, stride, padding, 0), layer.weight.data)
     expected += layer.bias.data[:, None, None] if bias else 0
@@ -168,6 +168,73 @@ def test_batch_norm_evaluates_by_its_running_statistics_and_leaves_them():
     expected = np.stack([x[:, 0] - 1, (x[:, 1] + 1) / 2], axis=1)
     np.testing.assert_allclose(layer(Tensor(x)).data, expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_equal(layer.state_dict(), state)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 4)])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_of_features_is_that_of_images_of_one_column(shape, training):
+    x, layers = images(shape) * 2 + 1, (nn.BatchNorm1d(3), nn.BatchNorm2d(3))
+    for layer in layers:
+        layer.load_state_dict(layer.state_dict() | {"weight": np.array([1, 2, -3]), "bias": np.array([0, 4, 5])})
+    with layers[0].mode(training), layers[1].mode(training):
+        y, expected = layers[0](Tensor(x)).data, layers[1](Tensor(x.reshape(5, 3, -1, 1))).data
+    np.testing.assert_array_equal(y, expected.reshape(shape))
+    np.testing.assert_equal(layers[0].state_dict(), layers[1].state_dict())
+    with layers[0].mode(training):
+        check_vjp(layers[0], [x])
+
+
+def test_batch_norm_names_itself_and_what_it_takes():
+    with pytest.raises(ValueError, match=r"BatchNorm1d: expected features of shape \(N, C\) or \(N, C, L\), got"):
+        nn.BatchNorm1d(3)(Tensor(images((2, 3, 4, 4))))
+    with pytest.raises(ValueError, match="BatchNorm1d: the images' number of channels is 4, but num_features is 3"):
+        nn.BatchNorm1d(3)(Tensor(images((2, 4))))
+
+
+@given(kernel=st.integers(0, 2).map(lambda n: 2 * n + 1), dilation=st.integers(1, 3), size=st.integers(1, 6))
+def test_same_padding_keeps_the_size_of_images_and_valid_adds_none(kernel, dilation, size):
+    x = Tensor(images((2, 3, size, size + 1)))
+    same = nn.Conv2d(3, 4, (kernel, 1), padding="same", dilation=dilation)
+    assert same(x).shape == (2, 4, size, size + 1)
+    assert nn.Conv2d(3, 4, kernel, padding="valid").padding == (0, 0)
+
+
+@pytest.mark.parametrize("options", [{"stride": 2}, {"kernel_size": 2}, {"kernel_size": (3, 4)}, {"padding": "full"}])
+def test_padding_that_is_no_word_or_cannot_be_the_same_is_refused(options):
+    with pytest.raises(ValueError, match=r'padding must be .* pair, "valid" or, with stride 1 and an odd'):
+        nn.Conv2d(**{"in_channels": 3, "out_channels": 4, "kernel_size": 3, "padding": "same"} | options)
+
+
+def test_a_convolution_in_groups_has_weights_of_its_groups_alone():
+    layer = nn.Conv2d(in_channels=4, out_channels=6, kernel_size=3, dilation=2, groups=2)
+    assert layer.weight.shape == (6, 2, 3, 3)
+    assert layer(Tensor(images((2, 4, 7, 7)))).shape == (2, 6, 3, 3)
+    with pytest.raises(ValueError, match="groups must divide in_channels, 4, and out_channels, 6; got 4"):
+        nn.Conv2d(4, 6, 3, groups=4)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: nn.ReLU(inplace=True), "ReLU takes no inplace: leave it out"),
+    (lambda: nn.ReLU(True), "ReLU takes no arguments, got True"),
+    (lambda: nn.Tanh(scale=2), "Tanh takes no scale: it takes nothing"),
+    (lambda: nn.BatchNorm2d(3, affine=True), "BatchNorm2d takes no affine: leave it out"),
+    (lambda: nn.Linear(3, outputs=2), "Linear takes no outputs: it takes in_features, out_features, bias"),
+    (lambda: nn.Conv2d(1, 2, 3, device="cuda"), r"Conv2d takes no device: the model says where: model.to\("),
+    (lambda: Tensor([1.0]).sum(dim=0), "sum takes no dim: write axis="),
+    (lambda: ops.mean(Tensor([1.0]), keepdim=True), "mean takes no keepdim: write keepdims="),
+])
+def test_what_others_call_an_argument_is_named(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_layers_take_the_keywords_of_pytorch():
+    nn.Linear(in_features=3, out_features=2, bias=False)
+    nn.Conv2d(in_channels=1, out_channels=2, kernel_size=3, stride=1, padding=1, dilation=1, groups=1, bias=True)
+    nn.MaxPool2d(kernel_size=2, stride=2, padding=0)
+    nn.AvgPool2d(kernel_size=(2, 2))
+    nn.LeakyReLU(negative_slope=0.1)
+    nn.BatchNorm1d(num_features=3, eps=1e-5, momentum=0.1)
 
 
 def test_batch_norm_of_no_images_leaves_its_statistics():

@@ -52,10 +52,11 @@ def test_repr_shows_settings_and_parts():
     inner = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     assert repr(nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), inner, nn.Dropout(0.25, seed=0))) == (
         "Sequential(\n"
-        "  (0): Conv2d(in_channels=1, out_channels=2, kernel_size=(3, 3), stride=1, padding=0, bias=None)\n"
+        "  (0): Conv2d(in_channels=1, out_channels=2, kernel_size=(3, 3), stride=1, dilation=1, groups=1, "
+        "padding=0, bias=None)\n"
         "  (1): Sequential(\n"
         "    (0): ReLU()\n"
-        "    (1): MaxPool2d(size=2, stride=2, padding=0)\n"
+        "    (1): MaxPool2d(kernel_size=2, stride=2, padding=0)\n"
         "  )\n"
         "  (2): Dropout(p=0.25, seed=0, calls=0)\n"
         ")"

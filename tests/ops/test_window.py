@@ -8,7 +8,7 @@ import references as ref
 from gradcheck import inner
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import conv_cases, images, pool_cases, seeds, sizes
+from strategies import conv_cases, grouped_conv_cases, images, pool_cases, seeds, sizes
 
 from tinyadv import ops
 from tinyadv.ops import conv, window
@@ -165,12 +165,12 @@ def test_equal_windows_of_few_terms_give_equal_bits(channels, filters, kernel, n
 
 
 @given(kernel=sizes(1, 3), stride=st.just((1, 1)) | sizes(1, 3), padding=sizes(0, 2), channels=st.integers(1, 20),
-       filters=st.integers(1, 20), seed=seeds)
-def test_equal_neighbours_in_a_row_give_equal_bits(kernel, stride, padding, channels, filters, seed):
+       filters=st.integers(1, 20), width=st.integers(3, 8), seed=seeds)
+def test_equal_neighbours_in_a_row_give_equal_bits(kernel, stride, padding, channels, filters, width, seed):
     """Also where the matrix product rounds each column differently, as BLAS kernels may."""
     rng = np.random.default_rng(seed)
-    x = rng.integers(0, 2, (3, channels, 5, 8)) * rng.random((3, channels, 1, 1), np.float32)
-    for w in range(1, 8):  # most columns repeat the one to their left
+    x = rng.integers(0, 2, (3, channels, 5, width)) * rng.random((3, channels, 1, 1), np.float32)
+    for w in range(1, width):  # most columns repeat the one to their left
         x[..., w] = np.where(rng.random((3, 1, 5)) < 0.8, x[..., w - 1], x[..., w])
     x, weight = x.astype(np.float32), rng.standard_normal((filters, channels, *kernel), np.float32)
 
@@ -201,6 +201,10 @@ def test_flat_images_give_flat_results(n):
     assert (y[..., 2:12] == y[..., 2:3]).all()
 
 
+def test_one_window_has_no_neighbour():
+    assert ops.conv2d(np.ones((1, 8, 7, 7)), np.ones((2, 8, 7, 7)), stride=2).data.tolist() == [[[[392]], [[392]]]]
+
+
 @pytest.mark.parametrize(("operation", "arguments"), [
     (ops.conv2d, {"padding": 1}), (ops.conv2d, {"stride": 2}), (ops.max_pool2d, {"size": 2}),
     (ops.max_pool2d, {"size": 3, "padding": 1}), (ops.avg_pool2d, {"size": 2, "padding": 1}),
@@ -215,7 +219,7 @@ def test_no_images_give_no_images(xp, operation, arguments):
         assert not g.any()
 
 
-@given(conv_cases())
+@given(conv_cases() | grouped_conv_cases())
 def test_images_keep_their_order_in_memory(case):
     """(H, C, W, N), so that a result feeds the next operation without a copy."""
     (x, weight, bias), options = case
@@ -260,6 +264,12 @@ def test_infinite_values_are_pooled_like_others():
     (lambda x, w: ops.conv2d(x, w, stride=0), "stride must be an integer >= 1, or a .* pair of them, got 0"),
     (lambda x, w: ops.conv2d(x, w, padding=-1), "padding must be an integer >= 0, .* got -1"),
     (lambda x, w: ops.conv2d(x, w, np.zeros(5)), "conv2d: the size of the bias is 5, but .* filters is 4"),
+    (lambda x, w: ops.conv2d(x, w, dilation=0), "dilation must be an integer >= 1, .* got 0"),
+    (lambda x, w: ops.conv2d(x, w, dilation=4), "conv2d: the 9x9 window does not fit in the 8x8 image"),
+    (lambda x, w: ops.conv2d(x, w, groups=3), "conv2d: groups must be a divisor of the weight's 4 filters, got 3"),
+    (lambda x, w: ops.conv2d(x, w, groups=0), "groups must be .* got 0"),
+    (lambda x, w: ops.conv2d(x, w, groups=2), "channels is 3, but that of the weight times groups is 6"),
+    (lambda x, w: ops.conv2d(x, w[:, :1], np.zeros(5), groups=2), "the size of the bias is 5, but"),
     (lambda x, w: ops.max_pool2d(x[0], 2), r"max_pool2d: expected images .* got shape \(3, 8, 8\)"),
     (lambda x, w: ops.max_pool2d(x, 9), "max_pool2d: the 9x9 window does not fit in the 8x8 image"),
     (lambda x, w: ops.max_pool2d(x, 0), "size must be an integer >= 1, .* got 0"),

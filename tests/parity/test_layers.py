@@ -44,6 +44,28 @@ def test_conv2d(kernel, stride, padding, bias):
     )
 
 
+@pytest.mark.parametrize(("channels", "filters", "groups"), [(2, 4, 1), (4, 6, 2), (4, 4, 4), (3, 6, 3)])
+@pytest.mark.parametrize("options", [{}, {"padding": 2, "dilation": 2},
+                                     {"stride": 2, "padding": 1, "dilation": (1, 3)}])
+def test_conv2d_dilated_and_in_groups(channels, filters, groups, options):
+    compare(
+        lambda *arrays: ops.conv2d(*arrays, groups=groups, **options),
+        lambda *arrays: torch_nn.functional.conv2d(*arrays, groups=groups, **options),
+        (3, channels, 8, 9), (filters, channels // groups, 3, 3), (filters,),
+    )
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 5)])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_of_features(shape, training):
+    ours, theirs = nn.BatchNorm1d(3), torch_nn.BatchNorm1d(3, dtype=torch.float64).train(training)
+    vars(ours).update(running_mean=np.zeros(3), running_var=np.ones(3))  # in float64
+    with ours.mode(training):
+        compare(ours, theirs, shape)
+    for name, array in ours.state_dict().items():
+        np.testing.assert_allclose(array, theirs.state_dict()[name].numpy(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, (2, 3), (4, 1)])
 @pytest.mark.parametrize("stride", [None, 1, 2, (3, 2)])
 @pytest.mark.parametrize("half", [False, True])

@@ -5,7 +5,6 @@ from tinyadv.nn.archive import StateError
 from tinyadv.nn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
-    BatchNorm2d,
     Conv2d,
     Dropout,
     Flatten,
@@ -13,14 +12,13 @@ from tinyadv.nn.layers import (
     LeakyReLU,
     Linear,
     MaxPool2d,
-    Normalize,
     ReLU,
     Sequential,
     Sigmoid,
-    Standardize,
     Tanh,
 )
 from tinyadv.nn.module import Module
+from tinyadv.nn.normalization import BatchNorm1d, BatchNorm2d, Normalize, Standardize
 from tinyadv.nn.pytorch import load_pytorch
 from tinyadv.nn.safetensors import save_safetensors
 from tinyadv.nn.state import load, save
@@ -28,9 +26,10 @@ from tinyadv.nn.transformer import GELU, Attention, LayerNorm
 from tinyadv.spellings import missing
 
 __all__ = [
-    "GELU", "AdaptiveAvgPool2d", "Attention", "AvgPool2d", "BatchNorm2d", "Conv2d", "Dropout", "Flatten",
-    "GlobalAvgPool2d", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Module", "Normalize", "ReLU", "Sequential",
-    "Sigmoid", "Standardize", "StateError", "Tanh", "init", "load", "load_pytorch", "optim", "save", "save_safetensors",
+    "GELU", "AdaptiveAvgPool2d", "Attention", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout",
+    "Flatten", "GlobalAvgPool2d", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Module", "Normalize", "ReLU",
+    "Sequential", "Sigmoid", "Standardize", "StateError", "Tanh", "init", "load", "load_pytorch", "optim", "save",
+    "save_safetensors",
 ]
 
 

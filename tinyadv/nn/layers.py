@@ -5,19 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from tinyadv import ops
 from tinyadv.backend import move
-from tinyadv.nn.init import initializer, reserve
+from tinyadv.nn.init import initializer
 from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.movement import batch_last
-from tinyadv.ops.normalize import batch_statistics
 from tinyadv.parallel import all_reduce, part_index
-from tinyadv.shapes import check_channels, check_ndim, pair
+from tinyadv.shapes import check_ndim, pair
 from tinyadv.tensor import Tensor
 
 Rng = np.random.Generator | int | None
@@ -57,52 +55,40 @@ class Linear(Module):
 
 
 class Conv2d(Module):
-    """Cross-correlation with learned kernels: (N, in_channels, H, W) -> (N, out_channels, OH, OW)."""
+    """Cross-correlation with learned kernels: (N, in_channels, H, W) -> (N, out_channels, OH, OW).
+
+    stride, padding, dilation, groups: as in ops.conv2d; padding may also be "same" (for stride 1) or "valid".
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int],
-                 stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] = 0, bias: bool = True, *,
-                 init: str = "pytorch", rng: Rng = None):
+                 stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | str = 0,
+                 dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, *, init: str = "pytorch",
+                 rng: Rng = None):
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(f"groups must divide in_channels, {in_channels}, and out_channels, {out_channels}; "
+                             f"got {groups!r}")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = pair(kernel_size, "kernel_size", least=1)
-        self.stride, self.padding = stride, padding
-        shape = (out_channels, in_channels, *self.kernel_size)
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.padding = self._padding(padding) if isinstance(padding, str) else padding
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
         weight, offset = initializer(init)(shape, np.random.default_rng(rng))
         self.weight = Tensor(weight)
         self.bias = Tensor(offset) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-
-class BatchNorm2d(Module):
-    """Each channel normalised, then scaled and shifted by learned weight and bias (Ioffe and Szegedy 2015).
-
-    In training mode by the mean and biased variance of the batch, which also move the running statistics:
-    running = (1 - momentum) * running + momentum * batch, with the unbiased variance, as PyTorch does.
-    In evaluation mode by the running statistics.
-    """
-
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
-        reserve((num_features,))
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
-        self.weight = Tensor(np.ones(num_features, np.float32))
-        self.bias = Tensor(np.zeros(num_features, np.float32))
-        self.running_mean = np.zeros(num_features, np.float32)
-        self.running_var = np.ones(num_features, np.float32)
-        self.num_batches_tracked = np.zeros((), np.int64)
-
-    def forward(self, x: Tensor) -> Tensor:
-        check_channels(x.shape, self.num_features, "BatchNorm2d", "num_features")
-        if not self.training:
-            return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
-        mean, variance, count = batch_statistics(array_of(x))
-        if part_index() == 0 and count:  # once for the whole batch
-            unbiased = variance * (count / max(count - 1, 1))
-            for name, of_batch in ("running_mean", mean), ("running_var", unbiased):
-                old = getattr(self, name)  # is not written into: a graph may need it
-                setattr(self, name, (old + self.momentum * (of_batch - old)).astype(old.dtype, copy=False))
-            self.num_batches_tracked += 1
-        return ops.batch_norm(x, self.weight, self.bias, mean, variance, self.eps, of_batch=True)
+    def _padding(self, name: str) -> tuple[int, int]:
+        """The padding that PyTorch calls "valid", none, or "same", with which an image keeps its size."""
+        (kh, kw), (dh, dw) = self.kernel_size, pair(self.dilation, "dilation", least=1)
+        total = ((kh - 1) * dh, (kw - 1) * dw)
+        if name == "valid":
+            return (0, 0)
+        if name != "same" or pair(self.stride, "stride", least=1) != (1, 1) or total[0] % 2 or total[1] % 2:
+            raise ValueError('padding must be an integer, a (height, width) pair, "valid" or, with stride 1 and an odd '
+                             f'kernel, "same"; got {name!r} for {self.kernel_size} and stride {self.stride}')
+        return (total[0] // 2, total[1] // 2)
 
 
 class Dropout(Module):
@@ -129,23 +115,23 @@ class Dropout(Module):
 
 
 class _Pool2d(Module):
-    def __init__(self, size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
+    def __init__(self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
                  padding: int | tuple[int, int] = 0):
-        self.size, self.stride, self.padding = size, size if stride is None else stride, padding
+        self.kernel_size, self.stride, self.padding = kernel_size, kernel_size if stride is None else stride, padding
 
 
 class MaxPool2d(_Pool2d):
-    """The maximum of each window; the stride is the size unless given."""
+    """The maximum of each window; the stride is the kernel's size unless given."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.max_pool2d(x, self.size, self.stride, self.padding)
+        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
 
 
 class AvgPool2d(_Pool2d):
-    """The mean of each window, padding included; the stride is the size unless given."""
+    """The mean of each window, padding included; the stride is the kernel's size unless given."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.avg_pool2d(x, self.size, self.stride, self.padding)
+        return ops.avg_pool2d(x, self.kernel_size, self.stride, self.padding)
 
 
 class AdaptiveAvgPool2d(Module):
@@ -195,13 +181,13 @@ class ReLU(Module):
 
 
 class LeakyReLU(Module):
-    """x where it is positive, slope * x elsewhere."""
+    """x where it is positive, negative_slope * x elsewhere."""
 
-    def __init__(self, slope: float = 0.01):
-        self.slope = slope
+    def __init__(self, negative_slope: float = 0.01):
+        self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.leaky_relu(x, self.slope)
+        return ops.leaky_relu(x, self.negative_slope)
 
 
 class Tanh(Module):
@@ -216,35 +202,3 @@ class Sigmoid(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.sigmoid(x)
-
-
-class Normalize(Module):
-    """(x - mean) / std for every channel: the first layer of a model, so that attacks see the data's own units."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]):
-        self.mean = np.asarray(mean, np.float32).reshape(-1, 1, 1)
-        self.std = np.asarray(std, np.float32).reshape(-1, 1, 1)
-        if self.mean.shape != self.std.shape or not (self.std > 0).all():
-            raise ValueError(f"mean and std must be equally many, and std positive; got {mean!r} and {std!r}")
-
-    def forward(self, x: Any) -> Tensor:
-        if len(self.mean) > 1:
-            check_channels(x.shape, len(self.mean), "Normalize", "the number of means")
-        return ops.divide(ops.subtract(x, self.mean), self.std)
-
-    def __repr__(self) -> str:
-        mean, std = (", ".join(f"{value:g}" for value in each.ravel().tolist()) for each in (self.mean, self.std))
-        return f"Normalize(mean=({mean}), std=({std}))"
-
-
-class Standardize(Module):
-    """(x - mean) / max(std, floor) for every image, its mean and std over all its pixels and channels.
-
-    In the CIFAR-10 networks of Madry et al. (2018, arXiv:1706.06083) this is the first layer. For an image of D numbers
-    the floor is 1 / (255 sqrt(D)), so that a flat image gives zeros: TensorFlow's `per_image_standardization`, for
-    pixels in [0, 1] instead of 0 to 255.
-    """
-
-    def forward(self, x: Any) -> Tensor:
-        check_ndim(x.shape, 4, "Standardize", "images of shape (N, C, H, W)")
-        return ops.standardize(x, 1 / (255**2 * max(1, x.shape[1] * x.shape[2] * x.shape[3])))

@@ -7,6 +7,7 @@ dicts. The name of each is the path to it, as in PyTorch: "conv1.weight", "0.bia
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 from tinyadv.backend import Array, array_module, is_array, move, to_device, to_host
 from tinyadv.nn.table import table
 from tinyadv.shapes import Shape
-from tinyadv.spellings import no_attribute
+from tinyadv.spellings import check_keywords, no_attribute
 from tinyadv.tensor import Tensor, no_grad
 
 
@@ -31,6 +32,11 @@ class Module:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
         """Keeps the arguments, so that a saved model can be built again."""
+        known = {} if cls.__init__ is object.__init__ else inspect.signature(cls.__init__).parameters
+        if args and not known:
+            raise TypeError(f"{cls.__name__} takes no arguments, got {', '.join(map(repr, args))}")
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in known.values()):
+            check_keywords(cls.__name__, kwargs, known)
         self = super().__new__(cls)
         self._arguments = (args, kwargs)
         return self

@@ -7,6 +7,7 @@ output is one product with the kh rows that its windows cover. docs/convolution.
 """
 
 from functools import reduce
+from inspect import unwrap
 
 import numpy as np
 
@@ -27,17 +28,27 @@ FEW_CHANNELS = 32
 
 
 @op
-def conv2d(x, weight, bias=None, stride=1, padding=0):
+def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """The cross-correlation of the images with F kernels: (N, C, H, W), (F, C, kh, kw), (F,) -> (N, F, OH, OW).
 
     stride, padding: an integer or a (height, width) pair; padding is with zeros, on both sides.
+    dilation: the step between the pixels that a kernel meets; as slow as a kernel that meets those between them, too.
+    groups: how many parts the channels and the filters are split into, for convolutions side by side; the weight is
+    then (F, C / groups, kh, kw).
     Raises ValueError if shapes do not match or the kernel does not fit.
     """
     stride, padding = pair(stride, "stride", least=1), pair(padding, "padding", least=0)
     check_ndim(weight.shape, 4, "conv2d", "a weight of shape (F, C, kh, kw)")
-    check_channels(x.shape, weight.shape[1], "conv2d", "the weight's")
     if bias is not None:
         check_equal(bias.size, weight.shape[0], "conv2d", "the size of the bias", "the weight's number of filters")
+    if groups != 1:
+        return _in_groups(x, weight, bias, groups, stride, padding, dilation)
+    check_channels(x.shape, weight.shape[1], "conv2d", "the weight's")
+    rows, columns = pair(dilation, "dilation", least=1)
+    if (rows, columns) != (1, 1):  # zeros between the rows and columns of the kernels
+        dense, (f, c, kh, kw) = weight, weight.shape
+        weight = array_module(x).zeros((f, c, (kh - 1) * rows + 1, (kw - 1) * columns + 1), dense.dtype)
+        weight[:, :, ::rows, ::columns] = dense
     size, kernel = x.shape[2:], weight.shape[2:]
     counts = window_counts(size, kernel, stride, padding, "conv2d")
     # With stride 1 a correlation is the adjoint of another, of the flipped kernel, in a frame of kernel - 1 - padding.
@@ -55,11 +66,34 @@ def conv2d(x, weight, bias=None, stride=1, padding=0):
         y = _correlate_adjoint(inside(x), flipped, counts, stride, frame)
     else:
         y = _correlate(inside(x), weight, counts, stride, padding)
-    if isinstance(y, np.ndarray) and weight[0].size > FEW_TERMS:
+    if isinstance(y, np.ndarray) and weight[0].size > FEW_TERMS and counts[1] > 1:
         _level(y, inside(x), kernel, stride, padding)
     if bias is not None:
         y += bias.repeat(y[0, 0].size).reshape(y.shape[1:])  # written out: NumPy adds long runs twice as fast
-    return outside(y), x_vjp, lambda g: _weight_gradient(inside(x), inside(g), kernel, stride, padding), channel_sums
+
+    def weight_vjp(g):
+        return _weight_gradient(inside(x), inside(g), kernel, stride, padding)[:, :, ::rows, ::columns]
+
+    return outside(y), x_vjp, weight_vjp, channel_sums
+
+
+def _in_groups(x, weight, bias, groups, *options):
+    """conv2d of each group by itself, and the results side by side."""
+    xp, filters = array_module(x), len(weight)
+    if not (isinstance(groups, int) and groups > 0) or filters % groups:
+        raise ValueError(f"conv2d: groups must be a divisor of the weight's {filters} filters, got {groups!r}")
+    check_channels(x.shape, weight.shape[1] * groups, "conv2d", "that of the weight times groups")
+    biases = [None] * groups if bias is None else xp.split(bias, groups)
+    parts = zip(xp.split(x, groups, 1), xp.split(weight, groups), biases, strict=True)
+    ys, x_vjps, w_vjps, _ = zip(*(unwrap(conv2d)(*part, *options) for part in parts), strict=True)
+
+    def each(vjps, g):
+        return [vjp(part) for vjp, part in zip(vjps, xp.split(g, groups, 1), strict=True)]
+
+    def joined(parts):
+        return outside(xp.concatenate([inside(part) for part in parts], 1))
+
+    return joined(ys), lambda g: joined(each(x_vjps, g)), lambda g: xp.concatenate(each(w_vjps, g)), channel_sums
 
 
 def _level(y, x, kernel, stride, padding):

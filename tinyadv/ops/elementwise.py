@@ -49,11 +49,8 @@ def power(x, y):
     """x ** y. The gradient of 0 ** 0 is 0 in both arguments."""
     xp = array_module(x, y)
     z = x**y
-    return (
-        z,
-        lambda g: g * y * x ** xp.where(xp.equal(y, 0), 1, xp.subtract(y, 1)).astype(z.dtype),
-        lambda g: g * z * xp.log(xp.where(xp.equal(x, 0), 1, x)).astype(z.dtype),
-    )
+    return (z, lambda g: g * y * x ** xp.where(xp.equal(y, 0), 1, xp.subtract(y, 1)).astype(z.dtype),
+            lambda g: g * z * xp.log(xp.where(xp.equal(x, 0), 1, x)).astype(z.dtype))
 
 
 @op

@@ -20,10 +20,8 @@ def log_softmax(x, axis=-1):
     """log(softmax(x)) along an axis, accurate where the softmax is tiny."""
     xp = array_module(x)
     y = _log_softmax(x, axis)
-    return (
-        y.astype(x.dtype, copy=False),
-        lambda g: g - xp.exp(y) * g.sum(axis=axis, keepdims=True, dtype=wide(x)),
-    )
+    value = y.astype(x.dtype, copy=False)
+    return value, lambda g: g - xp.exp(y) * g.sum(axis=axis, keepdims=True, dtype=wide(x))
 
 
 @op

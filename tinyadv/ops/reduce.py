@@ -10,10 +10,8 @@ from tinyadv.tensor import op
 def sum(x, axis=None, keepdims=False):
     """The sum over the axes."""
     xp = array_module(x)
-    return (
-        x.sum(axis=axis, keepdims=keepdims, dtype=wide(x)).astype(x.dtype, copy=False),
-        lambda g: xp.broadcast_to(_keep(g, x, axis), x.shape),
-    )
+    y = x.sum(axis=axis, keepdims=keepdims, dtype=wide(x)).astype(x.dtype, copy=False)
+    return y, lambda g: xp.broadcast_to(_keep(g, x, axis), x.shape)
 
 
 @op
@@ -52,10 +50,8 @@ def logsumexp(x, axis=None, keepdims=False):
     xp = array_module(x)
     top, rest = logsumexp_parts(x, axis)
     y = (top + rest).astype(x.dtype, copy=False)
-    return (
-        y if keepdims else _drop(y, axis),
-        lambda g: _keep(g, x, axis) * xp.exp(x - xp.where(xp.isfinite(y), y, 0).astype(x.dtype)),
-    )
+    value = y if keepdims else _drop(y, axis)
+    return value, lambda g: _keep(g, x, axis) * xp.exp(x - xp.where(xp.isfinite(y), y, 0).astype(x.dtype))
 
 
 def logsumexp_parts(x, axis):
