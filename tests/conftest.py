@@ -41,8 +41,7 @@ def _sealed():
     """No test leaves the recording switch off or draws from NumPy's global generator."""
     before = _global_random_state()
     yield
-    recording, tensor._switch.recording = tensor._switch.recording, True
-    assert recording, "the test left no_grad() switched on"
+    assert tensor._recording.get(), "the test left no_grad() switched on"
     assert _global_random_state() == before, "the test drew from NumPy's global generator"
 
 

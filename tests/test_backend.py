@@ -196,6 +196,7 @@ def test_the_users_own_kernels_are_kept(setting):
 
 @pytest.mark.parametrize(("setting", "library", "asked"), [
     ({}, "glibc", True), ({"OPENBLAS_CORETYPE": "Zen"}, "glibc", True), ({}, "", False),
+    ({"TINYADV_MALLOC": "0"}, "glibc", False), ({"TINYADV_MALLOC": "1"}, "glibc", True),
     ({"MALLOC_ARENA_MAX": "4"}, "glibc", False), ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}, "glibc", False),
 ])
 @pytest.mark.parametrize("refused", [None, -8])

@@ -140,3 +140,13 @@ def test_a_wrong_file_or_index_is_told_before_the_training(script, options, mess
     assert message in done.stderr
     assert "epoch" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("error", "line"), [
+    ("KeyboardInterrupt", "stopped by Ctrl-C"), ("training.Interrupted('after 2 steps')", "after 2 steps"),
+])
+def test_ctrl_c_ends_an_example_with_one_line(error, line):
+    done = subprocess.run([sys.executable, "-c", f"from common import *; raise {error}"], cwd=EXAMPLES, text=True,
+                          capture_output=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    assert done.stderr.strip().splitlines() == [line]
+    assert done.returncode == 130

@@ -1,5 +1,6 @@
 """Properties of the threads: parts of a batch meet, all or none, and BLAS gets its threads back."""
 
+import contextlib
 import functools
 import operator
 import threading
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupts import interrupted_everywhere
 from strategies import seeds
 from threadpoolctl import threadpool_info
 
-from tinyadv.parallel import all_reduce, part_index, single_threaded_blas, submit, together
+from tinyadv import no_grad, parallel, tensor
+from tinyadv.nn import BatchNorm2d, Sequential
+from tinyadv.parallel import Setting, all_reduce, part_index, single_threaded_blas, submit, together
 
 PATIENCE = 10  # seconds
 parts_counts = st.integers(1, 4)
@@ -154,11 +158,11 @@ def blas_threads():
 
 def test_blas_has_one_thread_until_the_outermost_block_is_left_also_by_an_exception():
     def inner():
-        with single_threaded_blas:
+        with single_threaded_blas():
             raise ZeroDivisionError
 
     before = blas_threads()
-    with single_threaded_blas:
+    with single_threaded_blas():
         with pytest.raises(ZeroDivisionError):
             inner()
         assert blas_threads() == {1}
@@ -169,12 +173,12 @@ def test_blas_gets_its_threads_back_when_blocks_of_two_threads_overlap():
     before, entered, first_left = blas_threads(), threading.Event(), threading.Event()
 
     def second():
-        with single_threaded_blas:
+        with single_threaded_blas():
             entered.set()
             first_left.wait(10)
 
     thread = threading.Thread(target=second)
-    with single_threaded_blas:
+    with single_threaded_blas():
         thread.start()
         entered.wait(10)
         assert blas_threads() == {1}
@@ -194,3 +198,64 @@ def test_parts_that_have_started_end_where_no_thread_is_to_be_had_for_the_others
 
     with Exhausted(2) as pool, pytest.raises(RuntimeError, match="new thread"):
         together(pool, lambda part: all_reduce(part), [1, 2])
+
+
+@pytest.mark.parametrize("first_leaves_first", [True, False])
+def test_blas_keeps_its_limit_until_the_last_of_two_threads_is_done(first_leaves_first):
+    """Whoever came first: before, the limit ended with the first, and the other went on with all threads."""
+    before, entered, leave = blas_threads(), threading.Event(), threading.Event()
+
+    def other():
+        with single_threaded_blas():
+            entered.set()
+            leave.wait(10)
+            return blas_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        with single_threaded_blas() if first_leaves_first else contextlib.nullcontext():
+            second = pool.submit(other)
+            entered.wait(10)
+        if first_leaves_first:
+            assert blas_threads() == {1}
+        else:
+            with single_threaded_blas():
+                leave.set()
+                second.result()
+                assert blas_threads() == {1}
+        leave.set()
+        assert second.result() == {1}
+    assert blas_threads() == before
+
+
+def test_a_setting_holds_in_its_block_and_in_the_threads_started_there():
+    setting, seen = Setting("setting", 0), []
+    with ThreadPoolExecutor(1) as pool, setting.within(1):
+        with setting.within(2):
+            seen += [each.result() for each in submit(pool, lambda _: setting.get(), range(2))]
+        seen += [setting.get(), pool.submit(setting.get).result()]
+    assert [*seen, setting.get()] == [2, 2, 1, 0, 0]
+
+
+model = Sequential(BatchNorm2d(1), Sequential(BatchNorm2d(1)))
+
+
+@pytest.mark.parametrize("enter", [no_grad, lambda: tensor.recording(True), single_threaded_blas,
+                                   lambda: model.mode(training=False)])
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_interrupt_at_any_bytecode_of_a_block_leaves_nothing_behind(enter, nested):
+    """Also at one of contextlib's, where the block is left as late as the garbage collector finds it."""
+    def block():
+        with enter():
+            if nested:
+                with no_grad(), enter(), model.layers[1].mode(training=True), single_threaded_blas():
+                    pass
+
+    def state():
+        flags = [(each.training, vars(each).get("_training")) for _, each in model.named_modules()]
+        users = len(parallel._users), len(parallel._leaving), parallel._before
+        return [each.num_threads for each in parallel._blas_libraries()], users, tensor._recording.get(), flags
+
+    before, runs = state(), 0
+    for runs in interrupted_everywhere(block, ("tinyadv/parallel.py", "nn/module.py", "contextlib.py")):
+        assert state() == before, f"interrupt number {runs}"
+    assert runs > 150

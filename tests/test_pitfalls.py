@@ -1,7 +1,11 @@
 """Slips that are easily made, and must not pass silently."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+from attack_cases import cnn, images, labels
 
 from tinyadv import Tensor, attacks, data, gradients, models, nn, no_grad, ops, training
 
@@ -73,3 +77,51 @@ def test_layers_of_dropout_drop_each_their_own():
     x = Tensor(np.ones((50, 40)))
     one, other = nn.Dropout(0.5)(x).data, nn.Dropout(0.5)(x).data
     assert 0.15 < np.mean((one > 0) & (other > 0)) < 0.35
+
+
+def state(model):
+    """All that a run may leave behind in a model."""
+    return {name: array.tolist() for name, array in model.state_dict().items()}, [
+        (module.training, vars(module).get("calls")) for _, module in model.named_modules()]
+
+
+@pytest.mark.parametrize("trial", range(10))
+@pytest.mark.parametrize("others", [1, 2])
+def test_attacks_on_one_model_in_several_threads_are_as_one_after_the_other(others, trial):
+    """Each finds the same images as alone, and the model in training mode is as it was."""
+    model, x, y = cnn(trial), images(12), labels(12)
+    attack = attacks.PGD(0.1, steps=3)
+    before, alone = state(model), [attack(model, x, y, seed=k, batch_size=4) for k in range(1 + others)]
+    start = threading.Barrier(1 + others)
+
+    def run(seed):
+        start.wait(10)
+        return attack(model, x, y, seed=seed, workers=1 + seed % 2, batch_size=4)
+
+    with ThreadPoolExecutor(1 + others) as pool:
+        for expected, found in zip(alone, pool.map(run, range(1 + others)), strict=True):
+            np.testing.assert_array_equal(found, expected)
+    assert state(model) == before
+
+
+@pytest.mark.parametrize("trial", range(5))
+def test_training_beside_an_attack_trains_as_it_does_alone(trial):
+    train, _ = data.digits(train=64, test=1)
+
+    def trained(beside):
+        model = nn.Sequential(nn.Conv2d(1, 2, 3, rng=trial), nn.BatchNorm2d(2), nn.MaxPool2d(4), nn.Flatten(),
+                              nn.Dropout(0.5, seed=trial), nn.Linear(72, 10, rng=trial)).eval()
+        done = threading.Event()
+
+        def attack_all_along():
+            while not done.is_set():
+                attacks.FGSM(0.1)(model, train.images[:20], train.labels[:20], workers=1)
+
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(attack_all_along) if beside else None
+            training.fit(model, train, epochs=2, optimizer=nn.optim.SGD(model, lr=0.01))
+            done.set()
+            assert other is None or other.result() is None
+        return state(model)
+
+    assert trained(beside=True) == trained(beside=False)

@@ -52,11 +52,11 @@ def keep_freed_memory(environment: dict[str, str]) -> bool:
 
     By default, glibc returns the memory of a freed array to the system, and the system has to zero new pages for the
     next array. A network with a few megabytes of activations can spend half its time on that. All threads share one
-    arena, because only the first arena keeps freed memory. Nothing is changed if the user has set MALLOC_... or
-    GLIBC_TUNABLES, or if the allocator is not glibc's.
+    arena, because only the first arena keeps freed memory. That may not suit a program of many threads: nothing is
+    changed if TINYADV_MALLOC is 0, if the user has set MALLOC_... or GLIBC_TUNABLES, or for another allocator.
     """
     set_by_user = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in environment)
-    if set_by_user or platform.libc_ver()[0] != "glibc":
+    if set_by_user or environment.get("TINYADV_MALLOC") == "0" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h

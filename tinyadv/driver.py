@@ -11,8 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar, copy_context
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,8 +21,8 @@ from tinyadv.backend import Array, array_module, is_array, move, usable_cores
 from tinyadv.nn import Module
 from tinyadv.ops.loss import cross_entropy
 from tinyadv.ops.movement import batch_last
-from tinyadv.parallel import single_threaded_blas, submit
-from tinyadv.tensor import Tensor, gradients, no_grad, recording
+from tinyadv.parallel import Setting, single_threaded_blas, submit
+from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers: 100 MNIST or 25 CIFAR-10 images. Fewer would be too many
 # turns of the interpreter, more would not fit in the caches. A GPU is busy only with a lot at once.
@@ -72,15 +71,13 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
             error.add_note(f"x has shape {x.shape}; the model was given x[{part.start}:{part.stop}]")
             raise
 
-    def serial() -> None:
-        with evaluation_mode(model), single_threaded_blas:
+    with evaluation_mode(model), single_threaded_blas():
+        if threads <= 1:
             for part in parts:
                 put(part, result(part))
-
-    def threaded() -> None:
+            return
         stop = threading.Event()
-        _stops.set((*_stops.get(), stop))
-        with evaluation_mode(model), single_threaded_blas, ThreadPoolExecutor(threads) as pool:
+        with _stops.within((*_stops.get(), stop)), ThreadPoolExecutor(threads) as pool:
             futures = dict(zip(submit(pool, result, parts), parts, strict=True))
             try:
                 for future in as_completed(futures):
@@ -90,26 +87,17 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
                 for future in futures:
                     future.cancel()
 
-    copy_context().run(threaded if threads > 1 else serial)  # what is set in a copy ends with it, whatever happens
-
 
 class Stopped(KeyboardInterrupt):
     """A model was not called, because an event of `stopping` is set."""
 
 
-# The events that end the work of this context: each is looked at before every forward pass.
-_stops: ContextVar[tuple[threading.Event, ...]] = ContextVar("stops", default=())
+_stops: Setting[tuple[threading.Event, ...]] = Setting("stops", ())  # each is looked at before every forward pass
 
 
-@contextmanager
-def stopping(*events: threading.Event) -> Iterator[None]:
+def stopping(*events: threading.Event) -> AbstractContextManager[None]:
     """Within the block, attacks and evaluations raise Stopped before the next forward pass once an event is set."""
-    before = _stops.get()
-    try:
-        _stops.set(events)
-        yield
-    finally:
-        _stops.set(before)
+    return _stops.within(events)
 
 
 def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> Any:
@@ -153,11 +141,16 @@ def _input_gradients(model: Callable, x: Array, y: Array) -> Array:
 def call(model: Callable, x: Tensor, gradient: bool = False) -> Tensor:
     """The model's logits at x (N, ...), checked: everything that attacks or evaluates a model calls it here.
 
-    gradient: whether one is to follow. Raises Stopped if the work is to end, and what check_logits raises.
+    gradient: whether one is to follow. Raises Stopped if the work is to end, ValueError where there is none, and
+    what check_logits raises.
     """
     if any(event.is_set() for event in _stops.get()):
         raise Stopped("stopped before a forward pass")
-    return check_logits(model(x), x.data, gradient)
+    output = check_logits(model(x), x.data, gradient)
+    if gradient and not depends(output, x):
+        raise ValueError("the operations that lead to the logits do not begin at x, as where a model works on x.data: "
+                         "there is no gradient, so take Square, BoundaryAttack or HopSkipJump")
+    return output
 
 
 def forward(model: Callable, x: Array) -> Tensor:

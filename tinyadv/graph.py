@@ -28,7 +28,7 @@ class Node:
 
 def walk_back(root: Vertex, g: Array, wanted: set | None = None, keep_graph: bool = False) -> dict:
     """{vertex: gradient} of the wanted vertices (None: of all leaves) below the root, whose own gradient is g."""
-    order = _topological_order(root)
+    order = topological_order(root)
     if wanted is None:
         wanted = {vertex for vertex in order if not isinstance(vertex, Node)}
     needed = set()  # the vertices through which the output depends on a wanted one
@@ -63,7 +63,7 @@ def _edges(vertex: Vertex) -> list:
     return vertex.edges
 
 
-def _topological_order(root: Vertex) -> list:
+def topological_order(root: Vertex) -> list:
     """Every vertex below the root, arguments before results; iterative, so depth is no limit."""
     order, seen, stack = [], set(), [(root, False)]
     while stack:

@@ -1,4 +1,4 @@
-"""Threads: BLAS limited to one thread, work spread over a pool, and sums over the parts of one batch.
+"""Threads: settings of each, BLAS limited to one thread, work spread over a pool, sums over the parts of a batch.
 
 Training cuts a batch into parts and runs them with `together`. A layer that needs the whole batch, such as batch
 normalisation, calls `all_reduce`:
@@ -14,16 +14,54 @@ from __future__ import annotations
 import functools
 import operator
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 Part = TypeVar("Part")
+
+
+class Setting(Generic[T]):
+    """A value that holds within a block, in the thread that entered the block and in those that `submit` starts there.
+
+    Wherever a KeyboardInterrupt strikes while a block is entered or left, the value afterwards is the one before.
+    """
+
+    def __init__(self, name: str, default: T):
+        self._layer: ContextVar[tuple[T, Any]] = ContextVar(name, default=(default, None))  # (value, the layer around)
+
+    def get(self) -> T:
+        """The value here and now."""
+        return self._layer.get()[0]
+
+    @contextmanager
+    def within(self, value: T) -> Iterator[None]:
+        """The value in this block."""
+        layer = value, self._layer.get()
+        try:
+            try:
+                self._layer.set(layer)
+                yield
+            finally:
+                self._leave(layer)
+        finally:
+            self._leave(layer)  # again, in case that the first was interrupted
+
+    def _leave(self, layer: tuple[T, Any]) -> None:
+        """Go to the layer around this one; do nothing where a block around has been left already."""
+        each = self._layer.get()
+        while each is not None and each is not layer:
+            each = each[1]
+        if each is layer:
+            self._layer.set(layer[1])
 
 
 def submit(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequence[Part]) -> list[Future[T]]:
@@ -95,31 +133,52 @@ def all_reduce(*values: Any) -> tuple[Any, ...]:
     return totals
 
 
-class _SingleThreadedBlas:
-    """Limits BLAS to one thread. The limit holds for the whole process, so the thread that sets it also lifts it."""
-
-    def __init__(self) -> None:
-        self._lock, self._owner, self._depth = threading.Lock(), 0, 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._depth == 0:
-                self._owner, self._limit = threading.get_ident(), _blas().limit(limits=1, user_api="blas")
-            if self._owner == threading.get_ident():
-                self._depth += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            if self._depth and self._owner == threading.get_ident():
-                self._depth -= 1
-                if self._depth == 0:
-                    self._limit.restore_original_limits()
+class _User:
+    """A block of `single_threaded_blas`."""
 
 
-# Within the block BLAS uses one thread: threads of its own beside ours would mostly wait for each other.
-single_threaded_blas = _SingleThreadedBlas()
+# No lock: a KeyboardInterrupt at the wrong bytecode would leave it locked. What is done to a set or dict is atomic.
+_users: WeakSet[_User] = WeakSet()
+_leaving: WeakSet[_User] = WeakSet()  # users that are about to see whether they are the last
+_before: dict[str, list[int]] = {}  # "threads": of each library, before the first user came
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """BLAS on one thread within the block: threads of its own beside ours would mostly wait for each other.
+
+    The limit is the whole process's: of the blocks in all threads the first sets it, and the last lifts it.
+    """
+    user = _User()
+    try:
+        try:
+            _users.add(user)
+            while _leaving:  # they may have seen no user, and lift the limit first
+                time.sleep(0)
+            _before.setdefault("threads", [library.num_threads for library in _blas_libraries()])
+            _limit_blas([1] * len(_blas_libraries()))
+            yield
+        finally:
+            _leave_blas(user)
+    finally:
+        _leave_blas(user)  # again, in case that the first was interrupted
+
+
+def _leave_blas(user: _User) -> None:
+    _leaving.add(user)
+    _users.discard(user)
+    if not _users and (threads := _before.get("threads")):
+        _limit_blas(threads)
+        _before.pop("threads", None)
+    _leaving.discard(user)
+
+
+def _limit_blas(threads: list[int]) -> None:
+    for library, number in zip(_blas_libraries(), threads, strict=True):
+        library.set_num_threads(number)
+        getattr(library, "clear_controlling_thread", int)()  # from 3.8 on, this thread alone could set it otherwise
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
+def _blas_libraries() -> list[Any]:
+    return ThreadpoolController().select(user_api="blas").lib_controllers

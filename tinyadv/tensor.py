@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyadv.backend import Array, array_module, to_host
-from tinyadv.graph import Node, Vertex, walk_back
+from tinyadv.graph import Node, Vertex, topological_order, walk_back
+from tinyadv.parallel import Setting
 from tinyadv.shapes import Shape
 from tinyadv.spellings import check_keywords
 
@@ -130,11 +130,7 @@ class Tensor:
 _UNRECORDED = Node("an operation under no_grad()", [])
 
 
-class _Switch(threading.local):
-    recording = True
-
-
-_switch = _Switch()
+_recording = Setting("recording", True)
 
 
 def no_grad() -> AbstractContextManager[None]:
@@ -142,14 +138,9 @@ def no_grad() -> AbstractContextManager[None]:
     return recording(False)
 
 
-@contextmanager
-def recording(on: bool) -> Iterator[None]:
+def recording(on: bool) -> AbstractContextManager[None]:
     """Record the operations of this block, in this thread, or do not."""
-    before, _switch.recording = _switch.recording, on
-    try:
-        yield
-    finally:
-        _switch.recording = before
+    return _recording.within(on)
 
 
 def op(function: Callable) -> Callable[..., Tensor]:
@@ -176,7 +167,7 @@ def op(function: Callable) -> Callable[..., Tensor]:
         inputs = [(x, vjp) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
         edges = [(_vertex(x), vjp, x.shape, x.dtype) for x, vjp in inputs]
         if edges:
-            result._node = Node(function.__name__, edges) if _switch.recording else _UNRECORDED
+            result._node = Node(function.__name__, edges) if _recording.get() else _UNRECORDED
         return result
 
     return apply
@@ -193,6 +184,12 @@ def gradients(output: Tensor, wrt: Sequence[Tensor], *, keep_graph: bool = False
         raise TypeError("wrt must be a list of Tensors, as in gradients(loss, [x])")
     found = _walk_back_from(output, {_vertex(x) for x in wrt}, keep_graph)
     return [found[_vertex(x)] if _vertex(x) in found else array_module(x.data).zeros_like(x.data) for x in wrt]
+
+
+def depends(output: Tensor, x: Tensor) -> bool:
+    """Whether recorded operations lead from x to the output, if any do: a leaf may stand for constant logits."""
+    root = _vertex(output)
+    return isinstance(root, Tensor) or _vertex(x) in topological_order(root)
 
 
 def _raw(argument: Any) -> Any:

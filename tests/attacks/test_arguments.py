@@ -265,3 +265,26 @@ def test_parameters_of_one_name_come_in_one_order():
 def test_a_norm_in_another_place_is_told_its_name(call, norm):
     with pytest.raises(ValueError, match=rf"^(eps|step_size|steps|queries) must not be a norm, got .*norm='{norm}' in"):
         call(norm)
+
+
+def rounded(x):
+    """A model that leaves the graph: its gradient would be zero, and white-box attacks would find nothing."""
+    return Surrogate()(Tensor((x.data * 7).round() / 7))
+
+
+@every_white_box
+def test_a_model_that_leaves_the_graph_is_an_error_where_a_gradient_is_needed(attack):
+    attack = replace(attack, surrogate=rounded) if isinstance(attack, attacks.Transfer) else attack
+    with pytest.raises(ValueError, match="the operations that lead to the logits do not begin at x"):
+        attack(rounded, images(4), labels(4))
+
+
+@every_black_box
+def test_a_model_that_leaves_the_graph_can_be_attacked_without_gradients(attack):
+    attack.run(rounded, images(4), labels(4))
+
+
+@every_white_box
+def test_constant_logits_of_a_graph_are_legal(attack):
+    attack = replace(attack, surrogate=cnn()) if isinstance(attack, attacks.Transfer) else attack
+    attack.run(lambda x: Surrogate()(x) * 0, images(4), labels(4))

@@ -1,6 +1,8 @@
 import copy
 import itertools
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -228,3 +230,46 @@ def test_a_duplicate_is_equal_and_independent(duplicate):
         parameter.data += 1
     assert same(model.state_dict(), before)
     assert not same(twin.state_dict(), before)
+
+
+def test_the_mode_of_a_block_is_this_threads_own():
+    model, entered, leave = Branches(), threading.Event(), threading.Event()
+
+    def other():
+        with model.mode(training=False):
+            entered.set()
+            return leave.wait(10) and model.stem.training
+
+    with ThreadPoolExecutor(1) as pool:
+        seen = pool.submit(other)
+        assert entered.wait(10)
+        with model.mode(training=True):
+            assert model.stem.training
+            leave.set()
+            assert not seen.result()
+            assert model.stem.training
+
+
+def test_a_flag_set_within_a_block_of_mode_holds_as_long_as_the_block():
+    """As of a layer that is to draw in evaluation too, and says so in `forward`."""
+    model = Branches()
+    with model.mode(training=False):
+        model.stem.train()
+        assert (model.stem.training, model.blocks[1].training) == (True, False)
+        with model.mode(training=False):
+            assert not model.stem.training
+        assert model.stem.training
+        model.stem.training = False
+    assert model.stem.training
+
+
+def test_what_is_frozen_stays_in_evaluation_mode_and_is_trained_again_when_unfrozen():
+    model = Branches()
+    assert model.stem.freeze() is model.stem
+    assert model.frozen_parameters() == set(model.stem.parameters())
+    with model.train().mode(training=True):
+        assert [name for name, module in model.named_modules() if not module.training] == ["stem"]
+    model.unfreeze()
+    assert model.training
+    assert model.stem.training
+    assert model.frozen_parameters() == set()

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
@@ -28,9 +29,9 @@ METHODS = [Standard(label_smoothing=0.1), Adversarial(PGD(0.1, steps=2)), Advers
 STEPS = 3 * 4  # epochs, times batches in an epoch
 
 
-def trained(method, path=None, optimizer=Adam, hook=lambda: None, **options):
+def trained(method, path=None, optimizer=Adam, hook=lambda: None, model=None, **options):
     """(weights, history without the times) of three epochs with all that has a state; hook is called in every step."""
-    model = with_modes()
+    model = model or with_modes()
 
     def augment(images, streams):
         hook()
@@ -41,6 +42,34 @@ def trained(method, path=None, optimizer=Adam, hook=lambda: None, **options):
         schedule=cosine(), eps_schedule=training.ramp(0.5), augment=augment, clip_norm=1.0, average=0.9,
         validation=stripes(20, seed=1), validation_attack=PGD(0.1, steps=2), checkpoint=path, **options)
     return weights(model), [replace(epoch, seconds=0) for epoch in history]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+def test_what_is_frozen_is_what_it_was_and_the_rest_is_trained(method, tmp_path):
+    calls = []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    def frozen():
+        model = with_modes()
+        model.layers[0].freeze()
+        model.layers[1].freeze()
+        return model
+
+    def state(model):
+        return {name: array.tobytes() for name, array in model.state_dict().items()}
+
+    model, before = frozen(), state(with_modes())
+    whole = trained(method, model=model)
+    assert {name for name, array in state(model).items() if array != before[name]} == {"5.weight", "5.bias"}
+    with pytest.raises(Interrupted):
+        trained(method, tmp_path / "run.npz", hook=stop, model=frozen())
+    with pytest.raises(StateError, match=r"frozen: then \['0', '1'\], now \[\]"):
+        trained(method, tmp_path / "run.npz", resume=True)
+    assert trained(method, tmp_path / "run.npz", resume=True, model=frozen()) == whole
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
@@ -84,11 +113,12 @@ def test_ctrl_c_ends_with_a_checkpoint_of_whole_steps(method, left, step, optimi
 class Endless(PGD):
     """PGD, which the first time is interrupted and would go on for ever."""
 
-    first = True
+    first, presses = True, itertools.count()
 
     def perturb(self, batch):
         if Endless.first:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # as the terminal does
+            if not next(Endless.presses):  # a second one would end the program at once
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # as the terminal does
             while True:
                 batch.gradient(batch.x)
         return super().perturb(batch)

@@ -16,15 +16,19 @@ import numpy as np
 
 from tinyadv.backend import Array, array_module, is_array, move, to_device, to_host
 from tinyadv.nn.table import table
+from tinyadv.parallel import Setting
 from tinyadv.shapes import Shape
 from tinyadv.spellings import check_keywords, no_attribute
 from tinyadv.tensor import Tensor, no_grad
+
+_modes: Setting[dict[Module, bool]] = Setting("modes", {})  # the modes of the modules within the blocks of `mode`
 
 
 class Module:
     """The base class of layers and models: a subclass sets its parts in __init__ and computes in `forward`."""
 
-    training = True  # whether dropout drops and batch normalisation uses the batch; each module has its own flag
+    _training = True  # the module's own flag, see `training`
+    _frozen = False  # see `freeze`
     needs_whole_batch = False  # True if it draws random numbers, counts calls or mixes examples in training
     input_shape: Shape | None = None  # of one example, for `summary()`
     forward: Callable[..., Tensor]
@@ -111,28 +115,56 @@ class Module:
         """The same as `to("cpu")`."""
         return self.to("cpu")
 
+    @property
+    def training(self) -> bool:
+        """Whether dropout drops and batch normalisation uses the batch; set within a block of `mode`, it ends there."""
+        return not self._frozen and _modes.get().get(self, self._training)
+
+    @training.setter
+    def training(self, training: bool) -> None:
+        modes = _modes.get()
+        if self in modes:
+            modes[self] = training
+        else:
+            self._training = training
+
     def train(self, mode: bool = True) -> Module:
         """Set this module and all below it to training mode or, with False, to evaluation mode; returns self."""
-        return self._set_training(bool(mode))
+        return self._set("training", bool(mode))
 
     def eval(self) -> Module:
         """Set this module and all below it to evaluation mode; returns self."""
-        return self._set_training(False)
+        return self._set("training", False)
 
     @contextmanager
     def mode(self, training: bool) -> Iterator[Module]:
-        """Set the mode within a block; afterwards each module is in the mode that it was in before."""
-        before = [(module, module.training) for _, module in self.named_modules()]
-        self._set_training(training)
-        try:
-            yield self
-        finally:
-            for module, flag in before:
-                module.training = flag
+        """Set the mode within a block, for this thread and those that the library starts there.
 
-    def _set_training(self, training: bool) -> Module:
+        The modules' own flags stay as they are, so other threads may use the model in another mode meanwhile.
+        """
+        with _modes.within({**_modes.get(), **{module: training for _, module in self.named_modules()}}):
+            yield self
+
+    def freeze(self) -> Module:
+        """Keep this module and all below it as they are while `training.fit` trains the rest; returns self.
+
+        A frozen module stays in evaluation mode, with its batch statistics, and its parameters take no part in the
+        updates: no gradient, no momentum, no weight decay. Attacks go through it as before.
+        """
+        return self._set("_frozen", True)
+
+    def unfreeze(self) -> Module:
+        """Undo `freeze`, for this module and all below it; returns self."""
+        return self._set("_frozen", False)
+
+    def frozen_parameters(self) -> set[Tensor]:
+        """The parameters that a frozen module holds, this one or one below it."""
+        return {value for _, module in self.named_modules() if module._frozen
+                for *_, value in _parts(vars(module)) if isinstance(value, Tensor)}
+
+    def _set(self, name: str, flag: bool) -> Module:
         for _, module in self.named_modules():
-            module.training = training
+            setattr(module, name, flag)
         return self
 
     def summary(self, input_shape: Shape | None = None) -> None:
@@ -172,7 +204,7 @@ class Module:
 
     def __repr__(self) -> str:
         settings = [f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, int | float | str | tuple | None)
-                    and not k.startswith("_") and k != "training"]
+                    and not k.startswith("_")]
         children = [f"  ({name}): {value!r}".replace("\n", "\n  ") for name, _, _, value in _parts(vars(self))
                     if isinstance(value, Module)]
         inside = ", ".join(settings) if not children else "\n" + "\n".join(children) + "\n"

@@ -142,7 +142,8 @@ def described(run: Mapping[str, Any]) -> dict[str, Any]:
                                 and key not in drawn and isinstance(value, int | float | str | tuple)}
               for name, module in model.named_modules()}
     return {
-        "model": built_from(model), **layers, "lr": float(optimizer.lr),
+        "model": built_from(model), **layers, "frozen": [name for name, m in model.named_modules() if m._frozen],
+        "lr": float(optimizer.lr),
         "optimizer": repr(optimizer).replace(f"lr={optimizer.lr!r}, ", ""),
         "data": fingerprint(run["train"]), "validation": run["validation"] and fingerprint(run["validation"]),
         "augment": run["augment"] and _recipe(run["augment"]),

@@ -57,10 +57,12 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
     A batch is split into up to four parts. Their gradients are computed on threads and summed in a fixed order, so the
     result does not depend on the number of cores. Batch normalisation sums its statistics over all parts
     (`parallel.all_reduce`). A batch stays whole on a GPU, and for a model with a module that sets `needs_whole_batch`;
-    then BLAS uses the cores. If the loss is NaN or infinite, the weights do not change.
+    then BLAS uses the cores. If the loss is NaN or infinite, the weights do not change. A
+    frozen module (`Module.freeze`) gets no gradient, and does not change.
     """
-    parameters = optimizer.parameters
-    whole = not all(isinstance(p.data, np.ndarray) for p in parameters)
+    frozen = model.frozen_parameters()
+    parameters = [p for p in optimizer.parameters if p not in frozen]
+    whole = not all(isinstance(p.data, np.ndarray) for p in optimizer.parameters)
     whole = whole or any(module.needs_whole_batch for _, module in model.named_modules())
 
     def update(images: Any, labels: Array, losses: Losses = cross_entropy, slope: bool = False) -> Update:
@@ -89,11 +91,12 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
             norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in totals))
             totals = [g * min(1.0, clip_norm / max(norm, 1e-12)) for g in totals]
         if math.isfinite(loss):  # else the weights stay as they are
+            optimizer.zero_grad()  # so that the step passes over what is frozen
             for parameter, g in zip(parameters, totals, strict=True):
                 parameter.grad = g
             optimizer.step()
         whole_slope = move(array_module(like).concatenate([each[0] for each in slopes]), several[0]) if slope else None
         return Update(loss, sum(hits_of), whole_slope)
 
-    with ThreadPoolExecutor(PARTS) as pool, nullcontext() if whole else single_threaded_blas:
+    with ThreadPoolExecutor(PARTS) as pool, nullcontext() if whole else single_threaded_blas():
         yield update
