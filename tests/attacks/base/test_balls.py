@@ -170,7 +170,7 @@ def test_no_step_of_that_length_inside_the_bounds_gains_more(xp, norm, problem, 
         assert (step * slope >= 0).all()
         assert not step[slope == 0].any()
         if norm == "l1":
-            limits = [t * size + (np.maximum(abs(slope) - t, 0) * room).sum() for t in [0, *abs(slope).ravel()]]
+            limits = [float(t) * size + (np.maximum(abs(slope) - t, 0) * room).sum() for t in [0, *abs(slope).ravel()]]
             assert (slope * step).sum() >= min(limits) - rounding * (abs(slope).max() + min(limits))
         elif norm == "linf":
             np.testing.assert_allclose(abs(step), np.minimum(size, room) * (slope != 0), rtol=0, atol=rounding)
