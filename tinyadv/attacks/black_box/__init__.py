@@ -1,1 +1,1 @@
-"""Attacks that need no gradient."""
+"""Attacks without gradients."""

@@ -1,4 +1,4 @@
-"""The boundary attack: a walk along the boundary, which sees nothing of the model but its decisions."""
+"""The boundary attack: a random walk along the boundary, which uses only the predicted classes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TINY = 1e-300  # for the norm of nothing
 
 @dataclass(frozen=True)
 class BoundaryAttack(DecisionAttack):
-    """From a point far away that is adversarial, nearer and nearer, by random steps that stay adversarial.
+    """Start at a far adversarial point, and come nearer to the image by random steps that stay adversarial.
 
-    Brendel et al. 2018, arXiv:1712.04248, algorithm 1 and section 2. A step leads along the sphere around the image,
-    delta far in a random direction, then by epsilon towards the image, both relative to the distance; it is taken if
-    the model's class there is adversarial. Each example adapts its own delta, so that 35% of the steps along the sphere
-    stay adversarial, and epsilon, so that a quarter of the whole steps do: by a little after each of them, where the
-    authors' code multiplies after many. Distances are l2. Every eleventh query is of a step along the sphere alone, and
-    the noise of every second step is smooth, where theirs never is.
+    Brendel et al. 2018, arXiv:1712.04248, algorithm 1 and section 2. A step has two parts: one of length delta in a
+    random direction along the sphere around the image, and one of length epsilon towards the image. Both lengths are
+    relative to the l2 distance. The step is taken if its end is adversarial. Each example adapts its delta and epsilon
+    slightly after each step, so that 35% of the steps along the sphere and 25% of the whole steps stay adversarial. The
+    authors' code adapts them after many steps. Every eleventh query tests a step along the sphere alone. The noise of
+    every second step is smooth, which theirs never is.
 
     queries, starts: see DecisionAttack.
     """
@@ -58,9 +58,9 @@ class BoundaryAttack(DecisionAttack):
 
 
 def _along_the_sphere(batch: Batch, distance: Array, delta: Array, smooth: bool) -> Array:
-    """From the best points (n, ...) a step of length delta * distance in a random direction orthogonal to that of x.
+    """A step from the best points (n, ...), of length delta * distance, in a random direction orthogonal to that to x.
 
-    smooth: sum the noise over 3 x 3 pixels, for a network answers to what pixels side by side have in common.
+    smooth: sum the noise over 3 x 3 pixels, because networks respond more to smooth changes.
     """
     xp, axes = array_module(batch.x), tuple(range(1, batch.x.ndim))
     away = (batch.best.astype(np.float64) - batch.x) / column(distance, batch.x)

@@ -1,4 +1,4 @@
-"""What the attacks share that see nothing of the model but its decisions: queries, a start, the way to the boundary."""
+"""What attacks that use only the predicted classes share: queries, a start, the bisection to the boundary."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ SHARE = 0.1  # of the queries, until which noise alone is tried where no blend w
 
 @dataclass(frozen=True)
 class DecisionAttack(Attack):
-    """The base of attacks that go from a far point that is adversarial towards the image, by the model's classes alone.
+    """The base class of attacks that start at a far adversarial point and use only the predicted classes.
 
-    All that they see are the classes: the model may return an array, and one-hot decisions for logits. They start from
-    a blend of the image and uniform noise: up to ten are tried, more and more noisy, then ten queries bisect the way
-    back. A network takes all noise of single pixels for one or two classes, so the same is tried with noise of squares
-    of 2, 4, 8, ... pixels, and the nearest of these starts is taken. Where there is none yet, noise alone follows, of
-    each of these grains in turn, until a tenth of the queries is spent. Where there is none then the attack fails, as
-    it may with `target=`: pass `starts`.
+    The model may return an array, and one-hot rows instead of logits.
 
-    queries: of each example at most so many: the first is the image itself, the last the result, so 2 or more;
-    starts: images (M, ...) to begin from instead of noise, such as some of each class. An example tries the nearest
-    first, with a query each, until one is adversarial.
+    The start is a blend of the image and uniform noise. Up to ten blends are tried, with more and more noise. Then ten
+    queries bisect the way back to the image. Networks assign all noise of single pixels to one or two classes, so the
+    same is tried with noise that is constant in squares of 2, 4, 8, ... pixels. The nearest start is used. If none was
+    found, pure noise of all these kinds is tried in turn, until a tenth of the queries is spent. If there is still no
+    start, the attack fails. With `target=` this is likely: then pass `starts`.
+
+    queries: the largest number for each example, at least 2: the first is the image itself, the last is the result.
+    starts: images (M, ...) to start from instead of noise, such as some of each class. An example tries the nearest
+    first, with one query each, until one is adversarial.
     """
 
     queries: int = 10_000
@@ -54,17 +55,17 @@ class DecisionAttack(Attack):
         return batch.best
 
     def approach(self, batch: Batch) -> None:
-        """Ask for points nearer and nearer, where the best of each example is adversarial: what an attack defines."""
+        """Move the best point of each example, which is adversarial, nearer to x: the method that an attack defines."""
         raise TypeError(f"{type(self).__name__} defines no approach(batch)")
 
     def left(self, batch: Batch) -> Array:
-        """(n,): the queries that are left of each example."""
+        """(n,): the number of queries that are left for each example."""
         return move(self.queries - 1 - batch.forwards, like=batch.x)
 
     def ask(self, batch: Batch, points: Array, of: Array | None = None) -> Array:
-        """(n,) bool: whether the points (n, ...) are adversarial. They are candidates, and a query for each example.
+        """(n,) bool: whether the points (n, ...) are adversarial. They become candidates, with one query each.
 
-        False, without a query, for an example that has none left or is not among those asked for: of (n,) bool.
+        An example without queries left, or one that is not marked in (n,) bool, gets False without a query.
         """
         asked = self.left(batch) > 0
         if of is not None:
@@ -79,7 +80,7 @@ class DecisionAttack(Attack):
         return found
 
     def bisect(self, batch: Batch, points: Array, halvings: int, of: Array | None = None) -> Array:
-        """The adversarial points (n, ...) as near to x as they just stay adversarial, by halving the way there."""
+        """Move the adversarial points (n, ...) towards x by bisection, as near as they stay adversarial."""
         xp = array_module(points)
         inside, outside = xp.zeros(len(points)), xp.ones(len(points))
         for _ in range(halvings):
@@ -89,7 +90,7 @@ class DecisionAttack(Attack):
         return nearer(batch.ball, points, outside)
 
     def _start(self, batch: Batch) -> None:
-        """Ask for the starts or else, with noise of every grain, for blends, and on the way back from them."""
+        """Find a start: among `starts` or else among blends with noise of every kind, then bisect towards x."""
         if self.starts is not None:
             starts, order = move(self.starts, like=batch.x), _nearest_first(self.starts, batch)
             self._first(batch, range(len(order)), lambda _, left, k: starts[order[k][left]])
@@ -106,9 +107,9 @@ class DecisionAttack(Attack):
             batch[left] = rest
 
     def _first(self, batch: Batch, tries: Sequence[int], propose: Callable[[Batch, Array, int], Array]) -> None:
-        """Ask for propose(rest, left, k), for each k of tries, until one is adversarial; then on the way back from it.
+        """Test propose(rest, left, k) for each k in tries until one is adversarial, then bisect from it towards x.
 
-        Each example by itself. left (n,) bool: those that are still without; rest: the batch of them.
+        This happens for each example by itself. left (n,) bool: the examples without a start; rest: their batch.
         """
         points, found = batch.x.copy(), array_module(batch.x).zeros(len(batch.x), bool)
         for k in tries:
@@ -122,7 +123,7 @@ class DecisionAttack(Attack):
         self.bisect(batch, points, BISECTIONS, found)
 
     def _blend(self, side: int, batch: Batch, _: Array, k: int) -> Array:
-        """The images with (k + 1) / 10 of uniform noise, which is the same all over a square of `side` pixels."""
+        """The images blended with (k + 1) / 10 of uniform noise, which is constant in squares of `side` pixels."""
         noise = move(batch.streams.uniform(batch.x.shape[1:], *self.bounds), like=batch.x)
         for axis in range(1, noise.ndim)[-2:]:
             noise = noise.take(array_module(noise).arange(noise.shape[axis]) // side, axis=axis)
@@ -130,7 +131,7 @@ class DecisionAttack(Attack):
 
 
 def nearer(ball: Ball, points: Array, fraction: Array) -> Array:
-    """The nearest to the points (n, ...) of those at most a fraction (n,) of their distance from x; in float64."""
+    """The points (n, ...) moved towards x, so that a fraction (n,) of their distance remains; in float64."""
     far = points.astype(np.float64) - ball.x
     if isinstance(ball, LinfBall):
         limit = column(fraction * ball.distance(far), far)
@@ -143,7 +144,7 @@ def _ask(batch: Batch, points: Array) -> Array:
 
 
 def _nearest_first(starts: Array, batch: Batch) -> Array:
-    """(M, n): for each example the indices of the starts (M, ...), in the order of their distances from it."""
+    """(M, n): for each example the indices of the starts (M, ...), the nearest first."""
     shape = batch.x.shape[1:]
     if not is_array(starts) or starts.dtype.kind != "f" or starts.shape[1:] != shape or not len(starts):
         what = f"{starts.dtype} of shape {starts.shape}" if is_array(starts) else type(starts).__name__

@@ -1,4 +1,4 @@
-"""HopSkipJump: gradients at the boundary, estimated from nothing but decisions."""
+"""HopSkipJump: gradients at the boundary, estimated from predicted classes alone."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ HALVINGS = 10  # of a step that is not adversarial; after that it is as short as
 
 @dataclass(frozen=True)
 class HopSkipJump(DecisionAttack):
-    """Steps along a gradient at the boundary that is estimated from decisions, each followed by the way back to it.
+    """Steps along an estimated gradient at the boundary, each followed by a bisection back to the boundary.
 
-    Chen, Jordan and Wainwright 2020, arXiv:1904.02144. From a point x_t on the boundary, at a distance r from x:
+    Chen, Jordan and Wainwright 2020, arXiv:1904.02144. A round starts at a point x_t on the boundary, at a distance r
+    from x. d is the number of pixels.
 
-    1. B_t = B_0 sqrt(t) points at a distance delta_t = r / d from x_t in random directions u_b, where d is the number
-       of pixels, decide by phi_b = 1 if adversarial, else -1, what stands for the gradient: the mean of
+    1. The model classifies B_t = B_0 sqrt(t) points at a distance delta_t = r / d from x_t, in random directions u_b:
+       phi_b is 1 if the point is adversarial, else -1. The estimate of the gradient is the mean of
        (phi_b - mean(phi)) u_b, scaled to length 1 for "l2", and its sign for "linf".
-    2. The step along it is xi = r / sqrt(t), halved until it ends at an adversarial point.
-    3. From there a bisection of the way to x, to a fraction theta of it, finds x_(t+1).
+    2. The step along it has the length xi = r / sqrt(t), which is halved until its end is adversarial.
+    3. From there a bisection towards x, up to a fraction theta, finds x_(t+1).
 
-    Norm "l2" bisects the line to x, up to theta = d**-1.5; "linf" the largest change allowed, up to theta = d**-2. The
-    first delta is a tenth of the range of the data. The last round has as many directions as leave queries for its
-    step. Of all points asked for the nearest adversarial one is returned.
+    For "l2" the bisection is on the line to x, with theta = d**-1.5; for "linf" it is on the largest change allowed,
+    with theta = d**-2. The first delta is a tenth of the range of the data. The last round has fewer directions, so
+    that queries are left for its step. The result is the nearest adversarial point of all that were tested.
 
     norm: "l2" or "linf"; initial_directions: B_0; queries, starts: see DecisionAttack.
     """
@@ -68,7 +69,7 @@ class HopSkipJump(DecisionAttack):
         batch[rows] = rest
 
     def _gradient(self, batch: Batch, points: Array, delta: Array, count: Array) -> Array:
-        """What stands for the gradient (n, ...) at points of the boundary, by count (n,) decisions delta (n,) away."""
+        """The estimated gradient (n, ...) at boundary points, from count (n,) points at a distance of delta (n,)."""
         xp = array_module(points)
         decided, drift, phis = xp.zeros_like(points), xp.zeros_like(points), xp.zeros(len(points))
         for b in range(int(count.max())):
@@ -83,7 +84,7 @@ class HopSkipJump(DecisionAttack):
         return decided - column(xp.where(abs(mean) < 1, mean, 0), points) * drift  # no baseline if all decide alike
 
     def _step(self, batch: Batch, points: Array, xi: Array, direction: Array) -> tuple[Array, Array]:
-        """The points xi (n,) along the direction, or half, ..., where adversarial; and whether any was: (n,)."""
+        """The adversarial ends of steps of length xi (n,), xi / 2, ...; and whether there is one, (n,) bool."""
         xp = array_module(points)
         moved = xp.zeros(len(points), bool)
         for k in range(HALVINGS):

@@ -1,1 +1,1 @@
-"""Attacks that look for the nearest misclassified point."""
+"""Attacks that search for the nearest misclassified point."""

@@ -17,27 +17,28 @@ from tinyadv.backend import Array, array_module
 from tinyadv.nn import Sequential
 from tinyadv.nn.optim import Adam
 
-SMOOTHING = 0.999999  # keeps a pixel at a bound off the ends of tanh, where it could not move
-FARTHEST = math.atanh(SMOOTHING)  # the w of such a pixel, which moves it little until it is nearer 0
+SMOOTHING = 0.999999  # a pixel at a bound gets this value of tanh instead of 1, where it could not move
+FARTHEST = math.atanh(SMOOTHING)  # the w of such a pixel
 
 
 @dataclass(frozen=True)
 class CarliniWagner(Attack):
-    """Gradient descent on the squared distance plus c times how much the margin falls short, for the least c.
+    """Minimise the squared distance plus c times the missing margin, with the smallest c that succeeds.
 
     Carlini and Wagner 2017, arXiv:1608.04644, section VI-A: minimise over w, by Adam,
 
         |x' - x|² + c * f(x'),   x' = (tanh(w) + 1) / 2 scaled to the bounds,   f(x') = max(0, kappa - margin(x'))
 
-    where the margin is the lead of the best other class over y or, with `target=`, of the target over the best other.
-    A binary search for c follows, for each example its own. An example is done with a c once a tenth of the steps
-    lowers the least value of its objective by less than 0.01%, but no sooner than a pixel could have come from one
-    bound, where it hardly moves at first, half the way to the other. Returned is the nearest point found of a margin
-    above kappa, and x where there is none; an image that is misclassified to begin with is returned as it is, whatever
-    its margin.
+    The margin is the logit of the best other class minus that of y or, with `target=`, the logit of the target minus
+    that of the best other class. A binary search finds c, for each example by itself. For each c, the search stops when
+    a tenth of the steps lowers the best objective by less than 0.01%. But it does not stop before the steps are enough
+    to move a pixel from a bound, where it is slow at first, to the middle of the range.
 
-    kappa: the margin, in logits, >= 0; binary_search_steps: values of c; steps: of Adam, for each; lr: its step size,
-    in w; initial_c: the first c, which grows tenfold until one succeeds.
+    The result is the nearest point with a margin above kappa, or x if none was found. An image that is misclassified
+    from the start is returned unchanged, whatever its margin.
+
+    kappa: the margin, in logits, >= 0; binary_search_steps: the number of values of c; steps: of Adam, for each c;
+    lr: the step size of Adam, in w; initial_c: the first c, which is multiplied by ten until one succeeds.
     """
 
     kappa: float = 0.0
@@ -72,7 +73,7 @@ class CarliniWagner(Attack):
         return batch.best
 
     def _minimise(self, batch: Batch, c: Array) -> tuple[Array, Array]:
-        """With c (n,): the nearest points (n, ...) of a margin above kappa, or x; and whether there are any, (n,)."""
+        """For c (n,): the nearest points (n, ...) with a margin above kappa, or x; and whether one was found, (n,)."""
         xp, n, (low, high) = array_module(batch.x), len(batch.x), self.bounds
         half = (high - low) / 2
         start = SMOOTHING * ((batch.x.astype(np.float64) - low) / half - 1)  # tanh(w) where w begins

@@ -1,4 +1,4 @@
-"""DeepFool: to the nearest boundary of the linearised model, again and again."""
+"""DeepFool: repeated steps to the nearest boundary of the linearised model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ DUAL = {"l2": L2Ball.distance, "linf": L1Ball.distance}  # the norm of a slope, 
 
 @dataclass(frozen=True)
 class DeepFool(Attack):
-    """Steps to the nearest boundary of the model, taken to be linear at each point, until it is crossed.
+    """Linearise the model at each point and step to its nearest boundary, until the class changes.
 
-    Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2 and, for "linf", eqs. 10 to 12. As in the authors' code
-    the overshoot scales the sum of all steps, after each of them, and a step goes 1e-4 beyond the boundary, since
-    ever smaller ones might never arrive. With `target=` there is one boundary to cross at each point, that between the
-    target and the best other class.
+    Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2 and, for "linf", eqs. 10 to 12. As in the authors' code,
+    the overshoot scales the sum of all steps so far, and each step goes 1e-4 beyond the boundary, because ever smaller
+    steps might never cross it. With `target=` the only boundary is that between the target and the best other class.
 
     steps: at most; norm: "l2" or "linf"; overshoot: a fraction of the perturbation; candidates: how many classes are
     looked at, that of y included: those of the highest logits at x.
@@ -65,7 +64,7 @@ class DeepFool(Attack):
         return batch.best
 
     def _classes(self, batch: Batch) -> Array:
-        """(n, m): y and, in falling order, the other classes of highest logits at x."""
+        """(n, m): y, and the other classes with the highest logits at x, in falling order."""
         with no_grad():
             logits = batch.logits(Tensor(batch.x)).data.copy()
         xp = array_module(logits)
@@ -73,7 +72,7 @@ class DeepFool(Attack):
         return (-logits).argsort(axis=1)[:, : self.candidates]
 
     def _boundaries(self, batch: Batch, points: Array, classes: Array) -> list[tuple[Array, Array]]:
-        """For each class k other than y its lead f_k - f_y (n,) and the slope of that, w_k (n, ...)."""
+        """For each class k other than y, its lead f_k - f_y (n,) and the gradient of that, w_k (n, ...)."""
         if batch.target is not None:
             _, lead, slope = batch.evaluate(points, partial(margin, y=batch.y, target=batch.target))
             return [(lead, slope)]
@@ -82,7 +81,7 @@ class DeepFool(Attack):
         return [(f[:, k] - f[:, 0], slopes[k] - slopes[0]) for k in range(1, len(slopes))]
 
     def _step(self, points: Array, boundaries: list[tuple[Array, Array]]) -> Array:
-        """r_i (n, ...), to the nearest of the boundaries: lines 8 and 9. 0 where all slopes are 0, or no numbers."""
+        """r_i (n, ...), the step to the nearest boundary: lines 8 and 9. It is 0 if all slopes are 0 or not finite."""
         xp, ball = array_module(points), ball_class(self.norm)
         distance, w = xp.full(len(points), xp.inf), xp.zeros_like(points)
         for lead, slope in boundaries:

@@ -21,22 +21,23 @@ SEARCH_STEPS, BEYOND = 3, 1e-4  # of the final search: how often, and the margin
 
 @dataclass(frozen=True)
 class FAB(Attack):
-    """Along the boundary to where the image is nearest, by projections onto the boundaries of the linearised model.
+    """Walk along the boundary to the point nearest to the image, by projections onto linearised boundaries.
 
-    Croce and Hein 2020, arXiv:1907.02044, algorithm 1. A step leads to the nearest boundary, taken to be linear at the
-    point, by a combination of the shortest ways there from the point and from the image; both respect the bounds. A
-    point that is misclassified is then drawn back towards the image. The end is a search on the line to the image.
+    Croce and Hein 2020, arXiv:1907.02044, algorithm 1. Each step linearises the model and goes to its nearest boundary,
+    by a weighted mean of two steps to that boundary, one from the point and one from the image. Both respect the
+    bounds. A misclassified point is then moved back towards the image. The last search is on the line to the image.
 
-    eps: None, or a budget. Without one this attack is of minimum norm. With one it searches in the same way, but an
-    example is done once it has a point within eps, and only such a point is a success.
+    eps: None, or a budget. Without a budget this is a minimum-norm attack. With one, the search is the same, but it
+    stops for an example when a point within eps is found, and only such a point is a success.
     steps: of each run; norm: "linf", "l2" or "l1".
-    restarts: runs from x first, then from random points, half as far from x as the nearest point found, and eps.
-    alpha_max: the largest weight of the way from x; eta: how far a step goes, 1 is to the boundary; beta: how much of
-    the perturbation remains when a misclassified point is drawn back.
-    target_classes: None, or how many classes are aimed at: in turn, for each of the classes other than y of the highest
-    logits at x, a run that looks at its boundary with y alone (AutoAttack's FAB-T, arXiv:2003.01690), at the cost of
-    one gradient a step, not one for each class of the model. Any misclassification is a success.
-    With `target=` there is one boundary at each point, that between the target and the best other class.
+    restarts: the number of runs, the first from x, the others from random points, at most half as far from x as the
+    nearest point found and as eps.
+    alpha_max: the largest weight of the step from x; eta: the length of a step, 1 leads exactly to the boundary; beta:
+    the fraction of the perturbation that remains when a misclassified point is moved back.
+    target_classes: None, or a number of runs, each with the boundary between y and one other class, in falling order of
+    the logits at x (AutoAttack's FAB-T, arXiv:2003.01690). This costs one gradient a step instead of one for each class
+    of the model. Any misclassification is a success.
+    With `target=` the only boundary is that between the target and the best other class.
     """
 
     eps: float | None = None
@@ -84,7 +85,7 @@ class FAB(Attack):
         return batch.best
 
     def _run(self, batch: Batch, points: Array, classes: Array) -> None:
-        """The loop over i of algorithm 1, from the points (n, ...); classes (n, m): y, and those to be looked at."""
+        """The loop over i of algorithm 1, from the points (n, ...); classes (n, m): y, and those of the boundaries."""
         xp = array_module(points)
         rows, part = xp.arange(len(points)), batch  # the examples that are left
         for _ in range(self.steps):
@@ -102,7 +103,7 @@ class FAB(Attack):
         batch[rows] = part
 
     def _step(self, batch: Batch, points: Array, classes: Array) -> Array:
-        """From x^(i), the points (n, ...), to x^(i+1); where there is no boundary, a little way back to x."""
+        """The step from x^(i), the points (n, ...), to x^(i+1); if there is no boundary, a short step back to x."""
         xp, x, ball = array_module(points), batch.x.astype(np.float64), batch.ball
         _, lead, slope = hyperplane.nearest(self.norm, hyperplane.boundaries(batch, points, classes))
         lead_at_x = lead + (slope * (x - points)).sum(axis=tuple(range(1, x.ndim)))
@@ -114,11 +115,11 @@ class FAB(Attack):
         return ball.project(here + column(xp.minimum(alpha, self.alpha_max), x) * (there - here))
 
     def _done(self, batch: Batch) -> Array:
-        """(n,): whether the nearest points found are within the budget, if there is one."""
+        """(n,) bool: whether the nearest points found are within the budget; False if there is no budget."""
         return batch.succeeded & (_distance(batch) <= (-1 if self.eps is None else self.eps))
 
     def _random_start(self, batch: Batch) -> Array:
-        """Points as far from x as a restart begins, at most; where nothing is known, half of the farthest there is."""
+        """Random points for a restart, within half the distance of the nearest point found, and half of eps."""
         xp, x, ball = array_module(batch.x), batch.x, batch.ball
         farthest = ball.distance(xp.maximum(x - ball.low, ball.high - x))
         radius = xp.where(batch.succeeded, _distance(batch), farthest)

@@ -1,6 +1,6 @@
-"""A model that is taken to be linear at a point: the nearest of its boundaries, and the way there inside the bounds.
+"""The linearised model: its nearest decision boundary, and the shortest step to it within the bounds.
 
-A boundary is a hyperplane, the z at which lead + <slope, z - x> = 0, with the lead and its slope at x.
+A boundary is a hyperplane: all z with lead + <slope, z - x> = 0, where lead and slope are those at x.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ NEGLIGIBLE = 1e-150  # of the largest slope: what is smaller could not be divide
 
 
 def boundaries(batch: Batch, points: Array, classes: Array) -> list[tuple[Array, Array]]:
-    """At the points (n, ...), for each class k after the first, the lead f_k - f_y (n,) and the slope of that (n, ...).
+    """At the points (n, ...), for each class k after the first, the lead f_k - f_y (n,) and its gradient (n, ...).
 
-    classes (n, m): each example's own, y first. With a target there is but one boundary at each point, that between the
-    target and the best other class. The points are candidates.
+    classes (n, m): those of each example, y first. With a target, the only boundary is that between the target and the
+    best other class. The points are candidates.
     """
     rows = array_module(classes).arange(len(classes))
     if batch.target is not None:
@@ -38,9 +38,9 @@ def boundaries(batch: Batch, points: Array, classes: Array) -> list[tuple[Array,
 
 
 def nearest(norm: str, boundaries: list[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
-    """Of the boundaries (lead (n,), slope (n, ...)) the nearest, if there were no bounds: its distance, lead and slope.
+    """The distance, lead and slope of the nearest of the boundaries (lead (n,), slope (n, ...)), ignoring the bounds.
 
-    Of distance inf, and lead and slope 0, where no boundary has a slope, or one made of numbers.
+    The distance is inf, and lead and slope are 0, if no boundary has a finite slope other than 0.
     """
     xp, (lead, slope) = array_module(boundaries[0][0]), boundaries[0]
     distance, f, w = xp.full(len(lead), xp.inf), xp.zeros(len(lead)), xp.zeros_like(slope)
@@ -55,11 +55,11 @@ def nearest(norm: str, boundaries: list[tuple[Array, Array]]) -> tuple[Array, Ar
 
 
 def way(norm: str, x: Array, lead: Array, slope: Array, low: Array, high: Array) -> Array:
-    """The perturbations of x (n, ...) of least norm that reach the hyperplane inside the bounds, in float64.
+    """The perturbations of x (n, ...) of smallest norm that reach the hyperplane within the bounds, in float64.
 
-    Where the bounds do not reach it, the least that comes as near to it as they allow. Croce and Hein 2020,
-    arXiv:1907.02044: a pixel moves by length_i >= 0 in the one direction that helps, as far as the bounds leave room,
-    and sum |slope_i| length_i is to be |lead|.
+    If the bounds do not reach it, the smallest perturbation that comes as near as possible. Croce and Hein 2020,
+    arXiv:1907.02044: each pixel i moves by length_i >= 0 in the one direction that helps, at most up to its bound, and
+    sum |slope_i| length_i must be |lead|.
     """
     xp, shape = array_module(x), x.shape
     toward, wide = -column(xp.sign(lead), x) * slope, x.astype(np.float64)
@@ -74,7 +74,7 @@ def way(norm: str, x: Array, lead: Array, slope: Array, low: Array, high: Array)
 
 
 def _together(w: Array, room: Array, need: Array, pace: Array) -> Array:
-    """(n, D): min(t * pace, room), with the time t at which <w, .> has become the need; if it never does, the room."""
+    """(n, D): min(t * pace, room), with the t for which <w, .> equals the need; the room if there is no such t."""
     xp = array_module(w)
     ends = room / (pace + (pace == 0))  # when a pixel is at its bound
     order = ends.argsort(axis=1)
@@ -88,7 +88,7 @@ def _together(w: Array, room: Array, need: Array, pace: Array) -> Array:
 
 
 def _before(values: Array) -> Array:
-    """(n, D): the sums of all values to the left of each."""
+    """(n, D): for each value, the sum of all values to its left."""
     return array_module(values).pad(values.cumsum(axis=1)[:, :-1], ((0, 0), (1, 0)))
 
 
