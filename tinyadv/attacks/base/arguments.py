@@ -1,4 +1,4 @@
-"""What an attack is given: checked once a run, with errors that say what to give instead."""
+"""Checks of the arguments of an attack, once for each run; each error says what to pass instead."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyadv.random import Streams
 
 def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
                     bounds: tuple[float, float]) -> tuple[Array, Array | None, Streams]:
-    """y and target as arrays where x is, and the streams of an attack; ValueError for what does not fit."""
+    """y and target as arrays on the device of x, and the random streams; ValueError for a wrong argument."""
     check_images(x, bounds)
     y = check_classes(y, "y", x)
     if target is not None:
@@ -27,7 +27,7 @@ def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
 
 
 def check_images(x: Any, bounds: tuple[float, float]) -> None:
-    """ValueError unless x is a floating-point array (N, ...) with all values inside the bounds."""
+    """Raise ValueError unless x is a floating-point array (N, ...) with all values within the bounds."""
     if not is_array(x) or x.dtype.kind != "f" or x.ndim < 2:
         what = f"{x.dtype} of shape {x.shape}" if is_array(x) else type(x).__name__
         remedy = "x.numpy()" if what == "Tensor" else "for 8-bit images, x.astype(np.float32) / 255"
@@ -42,7 +42,7 @@ def check_images(x: Any, bounds: tuple[float, float]) -> None:
 
 
 def check_classes(labels: Any, name: str, x: Array) -> Array:
-    """The labels as an integer array (N,) where x is; ValueError otherwise. Their range shows with the logits."""
+    """The labels as an integer array (N,) on the device of x; ValueError otherwise. See `check_range`, too."""
     array = labels if is_array(labels) else np.asarray(labels)
     if array.dtype.kind not in "iu" or array.shape != (len(x),):
         remedies = {0: f": for one image, give x[:1] and {name}[:1]",
@@ -53,7 +53,7 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
 
 
 def check_range(logits: Array, y: Array, target: Array | None) -> None:
-    """ValueError unless y and target (N,) are classes of which there are logits (N, K), two or more."""
+    """Raise ValueError unless K >= 2 in logits (N, K), and y and target (N,) are in 0 ... K - 1."""
     if logits.shape[1] < 2:
         raise ValueError(f"the model must return a logit for each of two classes or more, got shape {logits.shape}: "
                          "for one logit z of two classes, let it return z * np.array([[0, 1]], z.dtype)")
@@ -63,13 +63,13 @@ def check_range(logits: Array, y: Array, target: Array | None) -> None:
 
 
 def are_probabilities(logits: Array) -> bool:
-    """Whether the rows (N, K) are what a softmax gives: numbers in [0, 1] of sum 1, and not all of them 0 or 1."""
+    """Whether the rows (N, K) look like a softmax: numbers in [0, 1] with sum 1, not all of them 0 or 1."""
     inside = ((logits >= 0) & (logits <= 1)).all() and ((logits > 0) & (logits < 1)).any()
     return bool(inside and (abs(logits.sum(axis=1) - 1) < 1e-3).all())
 
 
 def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
-    """Warn of a budget for each pixel that is in other units than the bounds: 8 or 8/255 for the other."""
+    """Warn if a linf budget seems to be in other units than the bounds, such as 8 instead of 8/255."""
     span, levels = bounds[1] - bounds[0], eps * 255
     if norm == "linf" and eps >= 2 * span:
         _warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 grey "
@@ -79,7 +79,7 @@ def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
 
 
 def _warn(text: str) -> None:
-    """A warning that shows the line outside the library that has called it."""
+    """A warning that shows the line of the user's code that called the library."""
     frame, level = sys._getframe(), 1
     while frame.f_back and frame.f_globals["__name__"].startswith("tinyadv."):
         frame, level = frame.f_back, level + 1

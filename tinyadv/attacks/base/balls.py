@@ -1,8 +1,8 @@
-"""The balls that bound a perturbation. Here, and nowhere else, do the norms differ.
+"""The balls that limit a perturbation. All code that depends on the norm is in this file.
 
-A ball holds the points within eps of x that also respect the bounds of the data. It projects onto itself, draws
-from itself, and knows its norm's distance and direction of steepest ascent. Its budget is exact: a point that it
-returns satisfies |point - x| <= eps, computed in float64, without a tolerance.
+A ball is the set of points within eps of x and within the bounds of the data. It has methods for projection, random
+points, distance and steepest ascent. The budget is exact: each returned point satisfies |point - x| <= eps, computed in
+float64, without a tolerance.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FAR = 0.25  # of the largest number that there is: the longest step, so that no
 
 
 class Ball:
-    """What the balls share. x: (N, ...), inside the bounds; eps: the radius; bounds: (low, high) of the data."""
+    """The base class of all balls. x: (N, ...), within the bounds; eps: the radius; bounds: (low, high) of the data."""
 
     def __init__(self, x: Array, eps: float, bounds: tuple[float, float]):
         farthest = math.prod(x.shape[1:]) * (float(bounds[1]) - float(bounds[0]))  # in any norm, inside the bounds
@@ -28,33 +28,33 @@ class Ball:
         self.high = _inward(bounds[1], x.dtype, -math.inf)
 
     def around(self, x: Array) -> Ball:
-        """The ball of the same kind around other points."""
+        """The same kind of ball around other points."""
         return type(self)(x, self.eps, self.bounds)
 
     @staticmethod
     def distance(perturbation: Array) -> Array:
-        """The norm of every perturbation (N, ...), in float64: (N,)."""
+        """The norms (N,) of the perturbations (N, ...), in float64."""
         raise TypeError("a Ball is linf, l2 or l1")
 
     @staticmethod
     def steepest(g: Array) -> Array:
-        """Among the directions of norm 1 (N, ...) the one along which <g, .> grows the most; 0 where g is 0."""
+        """The directions (N, ...) of norm 1 along which <g, .> grows the most; 0 if g is 0."""
         raise TypeError("a Ball is linf, l2 or l1")
 
     def step(self, points: Array, g: Array, size: float | Array) -> Array:
-        """The points (N, ...) moved by `size`, a number or (N,), in the direction of steepest ascent, and projected."""
+        """Move the points (N, ...) by `size`, a number or (N,), in the direction of steepest ascent, and project."""
         size = array_module(g).asarray(size, np.float64).clip(0, _FAR * float(np.finfo(g.dtype).max)).astype(g.dtype)
         return self.project(points + column(size, points) * self.steepest(g))
 
     def project(self, points: Array) -> Array:
-        """The points (N, ...) inside the ball and the bounds, of x's dtype; unchanged if already there, x where NaN."""
+        """Project the points (N, ...) onto the ball and the bounds, in x's dtype. Inner points stay; NaN becomes x."""
         xp = array_module(points)
         points = xp.clip(points, self.low, self.high).astype(self.x.dtype, copy=False)
         lost = xp.isnan(points)
         return xp.where(lost, self.x, points) if lost.any() else points
 
     def random(self, streams: Streams, radius: Array | None = None) -> Array:
-        """A point for each example, uniform in the ball, or in that of its radius (N,), then clipped to the bounds."""
+        """A random point for each example, uniform in the ball or in one of radius (N,), clipped to the bounds."""
         offset = move(self._sample(streams, self.x.shape[1:]), like=self.x)
         return self.project(self.x + (self.eps if radius is None else column(radius, offset)) * offset)
 
@@ -64,7 +64,7 @@ class Ball:
 
 
 class LinfBall(Ball):
-    """max |point - x| <= eps: with the bounds a box, computed once and rounded inwards, so projecting is one clip."""
+    """max |point - x| <= eps. With the bounds it is a box, rounded inwards once, so a projection is one clip."""
 
     def __init__(self, x: Array, eps: float, bounds: tuple[float, float]):
         super().__init__(x, eps, bounds)
@@ -88,7 +88,7 @@ class LinfBall(Ball):
 
 
 class RoundBall(Ball):
-    """What the l2 and l1 balls share: a projection in float64, then a shrinking until the rounded point fits."""
+    """The base of the l2 and l1 balls: project in float64, then shrink until the rounded point is inside."""
 
     def project(self, points: Array) -> Array:
         clipped = super().project(points)  # towards x, which is inside the bounds: no distance grows
@@ -112,9 +112,9 @@ class RoundBall(Ball):
         return xp.where(outside, rounded, clipped)
 
     def _nearest(self, points: Array, perturbation: Array, distance: Array, limit: float) -> Array:
-        """The perturbation of norm `limit` that is nearest to the points, which clipped to the bounds are beyond it.
+        """The nearest perturbation of norm `limit`, for points that are outside the ball after clipping to the bounds.
 
-        perturbation, distance: that of the clipped points, and its norm.
+        perturbation, distance: those of the clipped points.
         """
         raise TypeError("a RoundBall is l2 or l1")
 
@@ -136,7 +136,7 @@ class L2Ball(RoundBall):
         return g / column(_or_one(xp.sqrt((_rows(g) ** 2).sum(axis=1))), g)
 
     def _nearest(self, points: Array, perturbation: Array, distance: Array, limit: float) -> Array:
-        """Of the clipped points, for those of the ball and the bounds together there is no formula."""
+        """The projection of the clipped points; there is no formula for the ball and the bounds together."""
         return perturbation * column(limit / _or_one(distance), perturbation)
 
     @staticmethod
@@ -154,9 +154,9 @@ class L1Ball(RoundBall):
         return abs(_rows(perturbation.astype(np.float64))).sum(axis=1)
 
     def step(self, points: Array, g: Array, size: float | Array) -> Array:
-        """One pixel would be full long before a large step is used up: then the pixel of the next largest |g| moves.
+        """Move the pixel with the largest |g| up to its bound, then the next one, until the length `size` is used up.
 
-        Of all steps of that length inside the bounds this one gains the most, were the loss linear.
+        For a linear loss, this is the best step of that length within the bounds.
         """
         xp, wide = array_module(points), points.astype(np.float64)
         room = xp.where(g == 0, 0, xp.where(g > 0, self.high - wide, wide - self.low))
@@ -165,17 +165,17 @@ class L1Ball(RoundBall):
 
     @staticmethod
     def steepest(g: Array) -> Array:
-        """All on the (first) pixel of the largest |g|, which is where the l1 norm allows the largest gain."""
+        """The sign of g at the (first) pixel with the largest |g|, and 0 elsewhere."""
         xp, rows = array_module(g), _rows(g)
         largest = abs(rows).argmax(axis=1) if rows.size else xp.zeros(len(rows), np.int64)
         one_hot = largest[:, None] == xp.arange(rows.shape[1])
         return (one_hot * xp.sign(rows)).reshape(g.shape)
 
     def _nearest(self, points: Array, perturbation: Array, distance: Array, limit: float) -> Array:
-        """Every |coordinate| lowered by one threshold, not below 0 (Duchi et al. 2008), nor left beyond the bounds.
+        """Lower each |coordinate| by the same threshold, but not below 0 (Duchi et al. 2008), and keep the bounds.
 
-        This is the nearest point of the ball and the bounds together: Croce and Hein 2021, arXiv:2103.01208,
-        section 2. To project on the one after the other loses budget at pixels that are full.
+        This is the nearest point within the ball and the bounds together: Croce and Hein 2021, arXiv:2103.01208,
+        section 2. Projecting onto one after the other would waste budget at pixels that reach a bound.
         """
         xp, wide = array_module(points), self.x.astype(np.float64)
         signs = xp.sign(_rows(perturbation))
@@ -202,9 +202,9 @@ class L1Ball(RoundBall):
 
 
 def fill(worth: Array, room: Array, price: Array, budget: Array) -> Array:
-    """(N, D): how far each pixel moves, one after the other, that of the largest worth (N, D) first.
+    """The distance (N, D) that each pixel moves, if pixels move one after the other, the largest worth (N, D) first.
 
-    Each moves as far as its room (N, D), until the budget (N, 1) is spent, at a price (N, D) for a move of 1.
+    Each moves as far as its room (N, D) allows, until the budget (N, 1) is spent. A move of 1 costs its price (N, D).
     """
     xp = array_module(room)
     order = xp.argsort(-worth, axis=1, kind="stable")  # of equal ones the first: on any machine
@@ -225,7 +225,7 @@ def ball_class(norm: str) -> type[Ball]:
 
 
 def _inward(bound: float, dtype: np.dtype, inward: float) -> Array:
-    """The bound in the dtype of the data, rounded towards the inside: up for inward = inf, down for -inf."""
+    """The bound in the dtype of the data, rounded inwards: up for inward = inf, down for -inf."""
     rounded = np.asarray(bound, dtype)[()]  # a number: a GPU takes no array of the host
     outside = float(rounded) < bound if inward > 0 else float(rounded) > bound
     return np.nextafter(rounded, np.asarray(inward, dtype)) if outside else rounded

@@ -1,4 +1,4 @@
-"""One shard of examples under attack: the gradients an attack asks for, and the best of the points it shows."""
+"""One shard of examples under attack: it computes gradients for the attack, and keeps the best points."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ BEST = ("best", "losses", "predictions", "succeeded")
 
 @dataclass(frozen=True)
 class Step:
-    """What a callback sees of one iteration of one shard.
+    """The argument of a callback: one iteration of one shard.
 
-    index: of the iteration, from 0; examples: (n,) their indices in x; points: (n, ...); losses: (n,), the
-    attacker's objective at the points.
+    index: the number of the iteration, from 0; examples: (n,), the indices of the examples in x; points: (n, ...);
+    losses: (n,), the attacker's objective at the points.
     """
 
     index: int
@@ -37,15 +37,17 @@ class Step:
 
 
 class Batch:
-    """One shard of examples under attack: what `perturb` sees, and where its best candidates are kept.
+    """One shard of examples under attack: the argument of `perturb`. It keeps the best candidate of each example.
 
-    x (n, ...), y (n,), target (n,) or None, streams: of the examples; ball: the points that may be returned.
-    Of the candidates, the best is misclassified (as the target, if there is one) if any is, and then of highest loss
-    or, if `nearest`, of least distance from x.
-    If `nearest`, a candidate other than x succeeds only if it still does when the logits are rounded otherwise.
-    clean (n,): the model's classes at x, once they are known, before that None.
-    best (n, ...), losses, predictions, succeeded (n,): the best candidates, the objective and the model's classes
-    there, and whether these are what the attack is after; None before the first.
+    x (n, ...), y (n,), target (n,) or None, streams: those of the examples. ball: the allowed points.
+
+    The best candidate is one that succeeds, if there is one: it is misclassified, or classified as the target. Among
+    several, the best has the highest loss or, if `nearest`, the smallest distance from x. If `nearest`, a candidate
+    other than x succeeds only if other rounding of the logits could not change that.
+
+    clean (n,): the predicted classes at x; None until they are known.
+    best (n, ...), losses, predictions, succeeded (n,): the best candidates, the objective there, the predicted classes
+    there, and whether they are successes; None before the first candidate.
     forwards, backwards (n,): how often the model has seen each example, and given a gradient.
     """
 
@@ -75,16 +77,16 @@ class Batch:
         return part
 
     def __setitem__(self, index: Array, part: Batch) -> None:
-        """Take over the best candidates of a part, and what they have cost."""
+        """Copy the best candidates and the costs of a part."""
         for name in BEST:
             getattr(self, name)[index] = getattr(part, name)
         index = to_host(index)
         self.forwards[index], self.backwards[index] = part.forwards, part.backwards
 
     def unbounded(self) -> Batch:
-        """The same examples without a budget: best is the nearest point that succeeds, so far x, and `clean` is known.
+        """The same examples without a budget. The best is the nearest success, at first x; `clean` must be known.
 
-        What they cost and their iterations count here as well.
+        Its costs and iterations count for this batch, too.
         """
         ball = type(self.ball)(self.x, math.inf, self.ball.bounds)
         free = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report, nearest=True)
@@ -94,7 +96,7 @@ class Batch:
         return free
 
     def outcome(self) -> dict[str, np.ndarray]:
-        """What is known of the examples and the best candidates, by the names of AttackResult's fields, on the host."""
+        """{field of AttackResult: values} for the examples, on the host."""
         found = {"forwards": self.forwards, "backwards": self.backwards}
         if self.clean is not None:
             found["predictions_clean"] = to_host(self.clean)
@@ -105,16 +107,16 @@ class Batch:
         return found
 
     def gradient(self, points: Array, candidate: bool = True) -> Array:
-        """The gradient of the attack's objective at the points (n, ...), each example's own; the points are candidates.
+        """The gradient of the attack's objective at the points (n, ...), for each example by itself.
 
-        A point that is not meant to be returned, such as the clean image, is no candidate. One that is gets projected
-        first, which changes nothing inside the budget.
+        The points become candidates and are projected first, which does not change points within the budget. Pass
+        candidate=False for points that must not be returned, such as the clean images.
         """
         return self.evaluate(points, lambda logits: self._objective(logits, self.y, self.target), candidate)[2]
 
     def evaluate(self, points: Array, objective: Callable[[Tensor], Tensor],
                  candidate: bool = True) -> tuple[Array, Array, Array]:
-        """The logits (n, K) at the points, an objective of them (n,), and its gradient (n, ...); as `gradient`."""
+        """The logits (n, K) at the points, an objective of them (n,), and its gradient (n, ...); see `gradient`."""
         if candidate:
             points = self.ball.project(points)
         x = Tensor(points)
@@ -131,9 +133,9 @@ class Batch:
         return logits.data, values.data, g
 
     def jacobian(self, points: Array, classes: Array) -> tuple[Array, list[Array]]:
-        """The logits (n, K) at the points, and the gradients (n, ...) of m of them, from one forward pass.
+        """The logits (n, K) at the points, and the gradients (n, ...) of m logits, from one forward pass.
 
-        classes (n, m): each example's own. The points are candidates, as in `gradient`.
+        classes (n, m): the classes of these logits, for each example. The points become candidates, as in `gradient`.
         """
         x = Tensor(self.ball.project(points))
         with recording(True):
@@ -147,9 +149,9 @@ class Batch:
         return logits.data, slopes
 
     def consider(self, points: Array, iteration: bool = False) -> Array:
-        """Make the points (n, ...), projected into the budget, candidates; the logits (n, K) there.
+        """Project the points (n, ...) and make them candidates; returns the logits (n, K) there.
 
-        iteration: whether this is one, of which a callback hears, as it does of every gradient.
+        iteration: whether this counts as an iteration, for which the callback is called, as for each gradient.
         """
         points = self.ball.project(points)
         with no_grad():
@@ -161,26 +163,26 @@ class Batch:
         return logits.data
 
     def ranking(self) -> Array:
-        """(n, K): y and, in falling order of their logits at x, the other classes; `clean` is known from then on."""
+        """(n, K): y, then the other classes in falling order of their logits at x. It also sets `clean`."""
         logits = self.look_at_clean().copy()
         xp = array_module(logits)
         logits[xp.arange(len(logits)), self.y] = xp.inf
         return (-logits).argsort(axis=1)
 
     def look_at_clean(self) -> Array:
-        """The logits (n, K) at x; `clean` is known from then on."""
+        """The logits (n, K) at x. It also sets `clean`."""
         with no_grad():
             logits = self.logits(Tensor(self.x)).data
         self.clean = driver.classes(logits)
         return logits
 
     def keep_clean(self) -> None:
-        """Take the clean images for the best points so far; their classes are known."""
+        """Make the clean images the best points so far; `clean` must be known."""
         self.best, self.losses, self.predictions = self.x.copy(), self.clean * 0.0, self.clean.copy()
         self.succeeded = reached(self.clean, self.y, self.target)  # as it is: no step has been taken
 
     def logits(self, points: Tensor, gradient: bool = False) -> Tensor:
-        """The model's logits (n, K) at the points; the first time, the classes are checked against them."""
+        """The model's logits (n, K) at the points. The first call checks that y and target are classes of the model."""
         logits = driver.call(self.model, points, gradient)
         if gradient and not self.backwards.any() and are_probabilities(logits.data):
             warnings.warn("the model returns probabilities, whose gradients vanish where it is sure: let it return "
@@ -211,14 +213,14 @@ class Batch:
         self.succeeded = where(better, now, self.succeeded)
 
     def succeeds(self, logits: Array) -> Array:
-        """(n,) bool: whether a point of these logits (n, K) is what the attack is after."""
+        """(n,) bool: whether points with these logits (n, K) are successes."""
         if self._nearest:
             return surely_reached(logits, self.y, self.target)
         return reached(driver.classes(logits), self.y, self.target)
 
 
 def _usable(g: Array) -> Array:
-    """A gradient (n, ...) as numbers: an infinite element counts as the largest finite one of its image, NaN as 0."""
+    """The gradient (n, ...) with finite elements: infinite ones become the largest finite one of the image, NaN 0."""
     xp = array_module(g)
     finite = xp.isfinite(g)
     if finite.all():

@@ -1,4 +1,4 @@
-"""Images of 8 bits: adversarial points on the 256 levels of a file, inside the budget all the same."""
+"""Images of 8 bits: adversarial points on the 256 levels of an image file, still within the budget."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ STEPS = 255  # from low to high
 
 
 def to_levels(points: Array, bounds: tuple[float, float]) -> Array:
-    """The numbers, 0 to 255 in float64, of the levels that are nearest to the points (N, ...)."""
+    """The nearest levels of the points (N, ...), as numbers from 0 to 255 in float64."""
     xp, low, step = array_module(points), bounds[0], (bounds[1] - bounds[0]) / STEPS
     return xp.clip(xp.rint((points.astype(np.float64) - low) / step), 0, STEPS)
 
 
 def from_levels(numbers: Array, bounds: tuple[float, float], dtype: np.dtype) -> Array:
-    """The pixels, in the dtype, of the levels of these numbers."""
+    """The pixel values, in the dtype, for levels from 0 to 255."""
     return (bounds[0] + numbers * (bounds[1] - bounds[0]) / STEPS).astype(dtype)
 
 
 def write_pngs(folder: str | Path, names: list[str], numbers: np.ndarray) -> None:
-    """One PNG for each name, of the levels (N, C, H, W) of 0 to 255, C = 1 or 3, in a folder that is new or empty."""
+    """Write a PNG for each name, from levels (N, C, H, W) of 0 to 255, C = 1 or 3, into a new or empty folder."""
     from PIL import Image
 
     if numbers.ndim != 4 or numbers.shape[1] not in (1, 3):
@@ -38,12 +38,12 @@ def write_pngs(folder: str | Path, names: list[str], numbers: np.ndarray) -> Non
 
 
 def quantize(ball: Ball, points: Array) -> Array:
-    """The points (N, ...) of a ball with every pixel on a level low + k (high - low) / 255, and still inside the ball.
+    """Move every pixel of the points (N, ...) onto a level low + k (high - low) / 255, and stay inside the ball.
 
-    A pixel goes to its nearest level or, where that is outside, to the nearest between it and x. That cannot leave any
-    ball, for no pixel gets further from x. Where the nearest levels together are too far ("l2", "l1"), it is done to
-    those pixels of an image that rounding moves the most, by rising sixteenths of a level, until the image is inside.
-    A pixel of x that is on no level stays as it is if the budget holds no level for it.
+    A pixel goes to its nearest level. If that is outside the ball, it goes to the nearest level between it and x, which
+    is always inside, because no pixel moves away from x. In "l2" and "l1", all nearest levels together may be outside.
+    Then this is done for the pixels that rounding moves most: first a few and then more, by sixteenths of a level,
+    until the image is inside. A pixel of x that is on no level stays unchanged if no level is within the budget.
     """
     xp, x, step = array_module(points), ball.x, (ball.bounds[1] - ball.bounds[0]) / STEPS
     number = to_levels(points, ball.bounds)

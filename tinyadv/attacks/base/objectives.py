@@ -1,4 +1,4 @@
-"""What an attack maximises: one number per example, from the logits (N, K)."""
+"""The losses that attacks maximise: one number for each example, from the logits (N, K)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Objective = Callable[[Tensor, Array, Array | None], Tensor]
 
 
 def cross_entropy(logits: Tensor, y: Array, target: Array | None) -> Tensor:
-    """The cross entropy of the labels y (N,), to leave them; or minus that of the target (N,), to reach it."""
+    """The cross entropy of the labels y (N,) or, with a target (N,), minus the cross entropy of the target."""
     if target is None:
         return ops.cross_entropy(logits, y, "none")
     return -ops.cross_entropy(logits, target, "none")
 
 
 def margin(logits: Tensor, y: Array, target: Array | None) -> Tensor:
-    """How far the best other logit is above that of y, or the target's above the best other.
+    """The best other logit minus that of y or, with a target, the target's logit minus the best other.
 
-    Carlini and Wagner 2017, arXiv:1608.04644: the f of their l2 attack, up to its sign and without its lower limit. It
-    is positive just where the attack has succeeded.
+    Carlini and Wagner 2017, arXiv:1608.04644: the f of their l2 attack, with the opposite sign and without its limit.
+    It is positive exactly if the attack has succeeded.
     """
     xp = array_module(logits.data)
     rows, own, others = xp.arange(len(logits)), y if target is None else target, logits.data.copy()
@@ -35,10 +35,11 @@ def margin(logits: Tensor, y: Array, target: Array | None) -> Tensor:
 
 
 def dlr(logits: Tensor, y: Array, target: Array | None) -> Tensor:
-    """The margin over the spread of the highest logits, which no scaling of the logits changes: Croce and Hein 2020.
+    """The margin divided by the spread of the highest logits, so that scaling the logits does not change it.
 
-    arXiv:2003.01690, with z_(k) the k-th highest logit: (max of the others - z_y) / (z_(1) - z_(3)); with a
-    target t, (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2). These need three and four classes: with fewer, the margin.
+    Croce and Hein 2020, arXiv:2003.01690. With z_(k) the k-th highest logit: (max of the others - z_y) / (z_(1) -
+    z_(3)); with a target t, (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2). These need three and four classes; with fewer
+    classes it is the margin.
     """
     if logits.shape[1] < (3 if target is None else 4):
         return margin(logits, y, target)
@@ -54,20 +55,20 @@ def dlr(logits: Tensor, y: Array, target: Array | None) -> Tensor:
 
 
 def reached(classes: Array, y: Array, target: Array | None) -> Array:
-    """(N,) bool: whether these classes are what an attack is after: not y or, with a target, that; -1 never is."""
+    """(N,) bool: whether these classes are successes: not y or, with a target, the target; -1 (NaN) never is one."""
     return (classes >= 0) & (classes != y) if target is None else classes == target
 
 
 def surely_reached(logits: Array, y: Array, target: Array | None) -> Array:
-    """(N,) bool: whether the classes of logits (N, K) are that even if they are rounded otherwise: see `rounding`."""
+    """(N,) bool: whether logits (N, K) are successes that other rounding could not change: see `rounding`."""
     return margin(Tensor(logits), y, target).data > rounding(logits)
 
 
 def rounding(logits: Array) -> Array:
-    """(N,): how far logits (N, K) may be off by rounding: some ulps of the largest of an example.
+    """(N,): the largest rounding error of logits (N, K): some ulps of the largest logit of each example.
 
-    A product of matrices sums up in another order in a batch of another size, in another library and on another
-    machine. Of logits of our networks in float32 that changes up to 20 ulps, and of trained ones up to 9.
+    With another batch size, library or machine, a matrix product sums in another order. In float32 this changes the
+    logits of our networks by up to 20 ulps, and those of trained ones by up to 9.
     """
     xp = array_module(logits)
     return ULPS * float(np.finfo(logits.dtype).eps) * xp.where(xp.isfinite(logits), abs(logits), 0).max(axis=1)
@@ -77,7 +78,7 @@ OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": ma
 
 
 def objective(loss: str) -> Objective:
-    """The objective of that name; ValueError lists the names there are."""
+    """The objective of that name; ValueError lists all names."""
     if loss not in OBJECTIVES:
         raise ValueError(f"loss must be one of {', '.join(OBJECTIVES)}; got {loss!r}")
     return OBJECTIVES[loss]

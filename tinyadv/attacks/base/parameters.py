@@ -1,4 +1,4 @@
-"""An attack as a value: its name and its parameters, in print, in a file, and back."""
+"""An attack as a value: it prints as its name and parameters, and is written to files and read back."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tinyadv.nn.state import defined_subclasses
 
 @dataclass(frozen=True)
 class Parameters:
-    """The base of Attack: a frozen dataclass, whose fields are its parameters."""
+    """The base class of Attack: a frozen dataclass whose fields are the parameters."""
 
     if not TYPE_CHECKING:
         __getattr__ = spellings.no_attribute
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """TypeError for a parameter that there is not, and for a model, with what to write instead."""
+        """Raise TypeError for an unknown parameter or a model; the error says what to write instead."""
         own = sorted((f for f in fields(cls) if f.init), key=lambda f: bool(f.kw_only))
         spellings.check_keywords(cls.__name__, kwargs, [f.name for f in own])
         if args and isinstance(args[0], Module) and str(own[0].type).startswith(("float", "int", "str", "tuple")):
@@ -30,14 +30,14 @@ class Parameters:
         return super().__new__(cls)
 
     def __str__(self) -> str:
-        """As its repr, but without the fields that have their default values."""
+        """Like repr, but without fields that have their default values."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.repr and getattr(self, f.name) != f.default}
         return _call(type(self).__name__, values)
 
 
 @dataclass(frozen=True)
 class UnknownAttack:
-    """An attack that a file tells of, and whose class is not defined here or takes no such parameters."""
+    """An attack from a file whose class is not defined here, or does not take these parameters."""
 
     name: str
     parameters: dict[str, Any]
@@ -47,7 +47,7 @@ class UnknownAttack:
 
 
 def describe(value: Any) -> Any:
-    """An attack, or a parameter of one, in the terms of JSON; a model, which these do not have, is told by its name."""
+    """An attack or a parameter as a JSON value; a model is described by the name of its class."""
     if isinstance(value, UnknownAttack):
         return {"class": value.name, "parameters": {name: describe(own) for name, own in value.parameters.items()}}
     if isinstance(value, Parameters):
@@ -61,9 +61,10 @@ def describe(value: Any) -> Any:
 
 
 def restore(description: Any) -> Any:
-    """What `describe` has described: of a class that is not defined, or takes no such parameters, an UnknownAttack.
+    """The attack or parameter from the JSON value of `describe`.
 
-    ValueError for what it cannot have described.
+    It is an UnknownAttack if the class is not defined or does not take these parameters. Raises ValueError for a value
+    that `describe` cannot have made.
     """
     if isinstance(description, list):
         return tuple(map(restore, description))
@@ -81,19 +82,19 @@ def restore(description: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether the value is a real number, not a truth value."""
+    """Whether the value is a real number, and not a bool."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def check_bounds(bounds: Any) -> None:
-    """ValueError unless the bounds are a tuple (low, high) of finite numbers with low < high."""
+    """Raise ValueError unless the bounds are a tuple (low, high) of finite numbers with low < high."""
     if not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))
             and -math.inf < bounds[0] < bounds[1] < math.inf):
         raise ValueError(f"bounds must be a tuple (low, high) of numbers with low < high, got {bounds!r}")
 
 
 def to_count(name: str, value: Any, least: int = 1) -> int:
-    """The parameter of that name as an int; ValueError unless it is an integer, and at least that large."""
+    """The parameter of that name as an int; ValueError unless it is an integer and at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
     return int(value)
@@ -104,7 +105,7 @@ def _call(name: str, values: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """Attacks without their defaults, functions and models by their names, and anything else as its repr."""
+    """Attacks without default values, functions and models by name, and everything else as its repr."""
     if isinstance(value, Parameters | UnknownAttack):
         return str(value)
     if isinstance(value, tuple):

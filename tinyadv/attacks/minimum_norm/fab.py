@@ -127,9 +127,9 @@ class FAB(Attack):
 
 
 def _final_search(batch: Batch) -> None:
-    """Show the batch where the margin is 0, were it linear, on the lines from its best points to x; three in a row.
+    """Search on the line from each best point to x for the point where the margin is 0, by three linear steps.
 
-    Or a little above 0: on the boundary itself, the class would depend on how the model rounds.
+    The aim is slightly above 0: on the boundary itself, the class would depend on rounding.
     """
     def lead(points: Array) -> tuple[Array, Array]:
         logits = batch.consider(points)
