@@ -202,7 +202,7 @@ class Batch:
         predictions, now = driver.classes(logits), self.succeeds(logits)
         if self._nearest:
             losses = -self.ball.distance(points - self.x)
-        losses = where(losses == losses, losses, -math.inf)  # a loss that is no number is the worst
+        losses = where(losses == losses, losses, -math.inf)  # NaN is the worst loss
         if self.best is None:
             self.best, self.losses, self.predictions, self.succeeded = points, losses, predictions, now
             return

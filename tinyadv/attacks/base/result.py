@@ -178,7 +178,7 @@ class AttackResult:
             raise StateError(f"{path}: not an attack's result of tinyadv {VERSION}: {error}") from error
 
     def _check(self) -> None:
-        """ValueError unless all fields are what the class says of them; the images may be of any shape and number."""
+        """Raise ValueError unless all fields have the types that the class documents; images may have any shape."""
         kinds: dict[str, Any] = {"attack": Parameters | UnknownAttack, "norm": str, "seed": int, "seconds": int | float,
                                  "version": str, "table": tuple, "warnings": tuple}
         columns = {"y": "i", "target": "i", "success": "b", "predictions_clean": "i", "predictions": "i",
@@ -196,7 +196,7 @@ class AttackResult:
                    for each in self.table) or not all(isinstance(text, str) for text in self.warnings):
             wrong.append("table or warnings")
         if wrong:
-            raise ValueError(f"its {', '.join(wrong)} cannot be")
+            raise ValueError(f"impossible values in {', '.join(wrong)}")
 
 
 def _equal(one: Any, other: Any) -> bool:

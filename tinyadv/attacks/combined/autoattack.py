@@ -97,18 +97,18 @@ class AutoAttack(MultiAttack):
             found.append('the model\'s outputs are not random: version="standard" is stronger')
         if logits.shape[1] < 4:
             found.append(f"there are {logits.shape[1]} classes, and the DLR loss needs 3, the targeted one 4: "
-                         "the margin stands in for what is undefined")
+                         "the margin takes the place of losses that are undefined")
         if are_probabilities(logits):
             found.append("the model returns probabilities: attack its logits, without the softmax")
         slopes, pixels = to_host(driver.input_gradients(model, x[right], y[right], **shards)), tuple(range(1, x.ndim))
         stuck = int(((slopes == 0) | (slopes != slopes)).all(axis=pixels).sum())
         if stuck > WITHOUT_GRADIENT * len(right):
-            found.append(f"at {stuck} of {len(right)} right images the cross entropy's gradient is 0 or no number: "
+            found.append(f"at {stuck} of {len(right)} right images the cross entropy's gradient is 0 or NaN: "
                          "white-box attacks are blind there")
         lost = int((~np.isfinite(slopes)).any(axis=pixels).sum())
         if lost:
             found.append(f"at {lost} of {len(right)} right images elements of the cross entropy's gradient are NaN or "
-                         "infinite: attacks take them for 0, and for the largest of the others")
+                         "infinite: attacks use 0 for NaN, and the largest finite element for infinity")
         return tuple(found)
 
     def _doubts(self, result: AttackResult) -> list[str]:
@@ -117,13 +117,13 @@ class AutoAttack(MultiAttack):
         for when, predictions in ("as they are", result.predictions_clean), ("once attacked", result.predictions):
             if lost := int((predictions < 0).sum()):
                 found.append(f"{lost} of {len(predictions)} images have NaN among their logits {when}: "
-                             "that is no class, and so neither right nor a success")
+                             "these count neither as right nor as a success")
         if broken.get("Square", 0) > max(1, BY_SQUARE * len(result.y)):
             found.append(f"Square, which sees no gradient, broke {broken['Square']} images that no attack before it "
                          "did: the gradients are likely masked")
         left = np.unique(result.y[(result.predictions_clean == result.y) & ~result.success])
         grey = self.norm == "linf" and result.target is None and 2 * self.eps >= self.bounds[1] - self.bounds[0]
         if grey and len(left) > 1:
-            found.append(f"images of {len(left)} classes are left, though with this eps all can become one and the same"
-                         " grey: the attacks fail")
+            found.append(f"images of {len(left)} classes are left, though with this eps all can become the same grey"
+                         " image: the attacks fail")
         return found

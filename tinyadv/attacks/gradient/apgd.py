@@ -123,7 +123,7 @@ class _Way:
         where, last = array_module(self.x).where, self.eot - 1 if self.ball is self.batch.ball else None
         passes = [self.batch.evaluate(self.x, self.objective, candidate=k == last) for k in range(self.eot)]
         _, f, self.g = passes[0] if self.eot == 1 else (sum(each) / self.eot for each in zip(*passes, strict=True))
-        self.f = where(f == f, f, -math.inf)  # an objective that is no number is the worst
+        self.f = where(f == f, f, -math.inf)  # NaN is the worst objective
         better = self.f > self.f_max
         self.f_max = where(better, self.f, self.f_max)
         self.x_max = where(column(better, self.x), self.x, self.x_max)
