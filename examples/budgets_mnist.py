@@ -1,4 +1,4 @@
-"""Past the budget that it was trained for a robust network falls at once; and in l2, PGD makes it look too strong.
+"""Just beyond its training budget a robust network loses most of its accuracy; and in l2, PGD overstates it.
 
 Figure 6 of Madry et al. (2018, arXiv:1706.06083): accuracy against the budget, for three networks: one trained on clean
 images, one adversarially in linf 0.3, one in l2 2.0. The attack is PGD in both norms, and in l2 also the boundary
@@ -43,8 +43,8 @@ def main(options):
     tables = {f"Accuracy by the {norm} budget, on {len(few if norm == 'l2' else subset):,} images": [
         ["network: attack", *(f"{eps:g}" for eps in BUDGETS[norm])],
         *([name, *curve.values()] for name, curve in several.items())] for norm, several in curves.items()}
-    conclude(options, test, tables, f"up to 0.3 {before:.2%} of the images are lost, up to 0.4 {after:.2%} more; the "
-             f"boundary attack leaves up to {gap:.2%} less than PGD: the claim {verdict}")
+    conclude(options, test, tables, f"from eps 0 to 0.3 {before:.2%} of the images are lost, from 0.3 to 0.4 "
+             f"{after:.2%}; the boundary attack leaves up to {gap:.2%} less than PGD: the claim {verdict}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""More random starts break more images of a robust network, with either loss; what fools other networks seldom does.
+"""More random starts break more images of a robust network, with either loss; transferred images seldom do.
 
 The table of the public MNIST challenge of Madry et al. (2018, arXiv:1706.06083). A network that was adversarially
 trained with eps 0.3 is attacked with one step and with a hundred, with the cross entropy and with the loss of Carlini

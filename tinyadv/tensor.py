@@ -187,7 +187,7 @@ def gradients(output: Tensor, wrt: Sequence[Tensor], *, keep_graph: bool = False
 
 
 def depends(output: Tensor, x: Tensor) -> bool:
-    """Whether recorded operations lead from x to the output, if any do: a leaf may stand for constant logits."""
+    """Whether the output was computed from x by recorded operations; True for an output without any, a constant."""
     root = _vertex(output)
     return isinstance(root, Tensor) or _vertex(x) in topological_order(root)
 

@@ -80,7 +80,7 @@ def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
 
 
 def from_bfloat16(halves: np.ndarray) -> np.ndarray:
-    """The float32 numbers of which these are the upper 16 bits."""
+    """The float32 numbers whose upper 16 bits are `halves`."""
     numbers = halves.astype("<u4")
     numbers <<= 16
     return numbers.view("<f4")

@@ -26,8 +26,8 @@ class DeepFool(Attack):
     the overshoot scales the sum of all steps so far, and each step goes 1e-4 beyond the boundary, because ever smaller
     steps might never cross it. With `target=` the only boundary is that between the target and the best other class.
 
-    steps: at most; norm: "l2" or "linf"; overshoot: a fraction of the perturbation; candidates: how many classes are
-    looked at, that of y included: those of the highest logits at x.
+    steps: the largest number of steps; norm: "l2" or "linf"; overshoot: a fraction of the perturbation; candidates: the
+    number of classes whose boundaries are compared, y included: those with the highest logits at x.
     """
 
     steps: int = 50
