@@ -2,6 +2,7 @@
 
     python -m benchmarks                                             # everything: half an hour on two cores
     python -m benchmarks --networks LeNet --batches 200 --only PyTorch
+    python -m benchmarks --networks ResNet18 VisionTransformer --batches 50 --only PyTorch torchattacks
 
 Writes a JSON file, and beside it the throughput against the batch size as a figure.
 """
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 from threadpoolctl import threadpool_info
 
 from benchmarks.contenders import attackers, task, trainers
-from benchmarks.networks import NETWORKS, build
+from benchmarks.networks import DEEP, NETWORKS, build
 from tinyadv import plots
 from tinyadv.backend import usable_cores
 
@@ -91,7 +92,7 @@ def machine() -> dict[str, object]:
 def main() -> None:
     """Parse the command line, measure, print, and write the JSON file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--networks", nargs="+", choices=[*NETWORKS, *DEEP], default=NETWORKS)
     parser.add_argument("--batches", nargs="+", type=int, default=[25, 50, 100, 200], help="images in a batch")
     parser.add_argument("--steps", type=int, default=10, help="of PGD")
     parser.add_argument("--rounds", type=int, default=7)

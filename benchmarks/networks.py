@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,11 +13,12 @@ from torch import nn as torch_nn
 from tinyadv import models, nn
 
 NETWORKS = ("LeNet", "SmallCNN", "MadryCNN", "CifarCNN", "ResNet20")
+DEEP = {"ResNet18": partial(models.resnet18, 10, small_images=True), "VisionTransformer": models.VisionTransformer}
 
 
 def build(name: str) -> nn.Module:
     """The network, in evaluation mode, its batch normalisation with statistics as after some training."""
-    model = getattr(models, name)(seed=0).eval()
+    model = (DEEP.get(name) or getattr(models, name))(seed=0).eval()
     rng = np.random.default_rng(0)
     for _, module in model.named_modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -26,7 +29,7 @@ def build(name: str) -> nn.Module:
 
 def torch_twin(model: nn.Module) -> torch_nn.Module:
     """The network in PyTorch, with the same weights."""
-    twin = torch_nn.Sequential(*map(_torch_layer, model.layers)).eval()
+    twin = _torch_layer(model).eval()
     twin.load_state_dict({name: torch.tensor(array) for name, array in model.state_dict().items()})
     return twin
 
@@ -38,13 +41,58 @@ class TorchBlock(torch_nn.Module):
         super().__init__()
         self.conv1, self.bn1 = _torch_layer(block.conv1), _torch_layer(block.bn1)
         self.conv2, self.bn2 = _torch_layer(block.conv2), _torch_layer(block.bn2)
-        self.stride, self.more = block.stride, block.filters - block.channels
+        self.downsample = _torch_layer(block.downsample) if block.downsample else torch_nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        if self.more:
-            x = torch_nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
-        return torch.relu(x + y)
+        return torch.relu(self.downsample(x) + y)
+
+
+class TorchPadded(torch_nn.Module):
+    """models.blocks.Padded in PyTorch, subsampled."""
+
+    def __init__(self, shortcut: models.blocks.Padded):
+        super().__init__()
+        self.stride, self.after = shortcut.stride, shortcut.after
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch_nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.after))
+
+
+class TorchAttention(torch_nn.Module):
+    """nn.Attention in PyTorch."""
+
+    def __init__(self, layer: nn.Attention):
+        super().__init__()
+        self.qkv, self.proj, self.heads = _torch_layer(layer.qkv), _torch_layer(layer.proj), layer.num_heads
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, t, d = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        x = torch_nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(n, t, d))
+
+
+class TorchTransformer(torch_nn.Module):
+    """models.VisionTransformer in PyTorch."""
+
+    def __init__(self, model: models.VisionTransformer):
+        super().__init__()
+        for name in ("cls_token", "pos_embed"):
+            setattr(self, name, torch_nn.Parameter(torch.tensor(getattr(model, name).data)))
+        self.patch_embed = torch_nn.Sequential(OrderedDict(proj=_torch_layer(model.patch_embed.proj)))
+        self.blocks = torch_nn.ModuleList(torch_nn.ModuleDict(
+            {name: _torch_layer(part) for name, part in vars(block).items() if isinstance(part, nn.Module)})
+            for block in model.blocks)
+        self.norm, self.head = _torch_layer(model.norm), _torch_layer(model.head)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch_embed(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        for block in self.blocks:
+            x = x + block["attn"](block["norm1"](x))
+            x = x + block["mlp"](block["norm2"](x))
+        return self.head(self.norm(x)[:, 0])
 
 
 def _torch_layer(layer: nn.Module) -> torch_nn.Module:
@@ -61,7 +109,7 @@ def _torch_layer(layer: nn.Module) -> torch_nn.Module:
         case nn.AvgPool2d():
             return torch_nn.AvgPool2d(layer.kernel_size)
         case nn.MaxPool2d():
-            return torch_nn.MaxPool2d(layer.kernel_size)
+            return torch_nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
         case nn.GlobalAvgPool2d():
             return torch_nn.Sequential(torch_nn.AdaptiveAvgPool2d(1), torch_nn.Flatten())
         case nn.Flatten():
@@ -70,6 +118,19 @@ def _torch_layer(layer: nn.Module) -> torch_nn.Module:
             return torch_nn.Dropout(layer.p)
         case models.blocks.BasicBlock():
             return TorchBlock(layer)
+        case models.blocks.Padded():
+            return TorchPadded(layer)
+        case models.VisionTransformer():
+            return TorchTransformer(layer)
+        case nn.Attention():
+            return TorchAttention(layer)
+        case nn.LayerNorm():
+            return torch_nn.LayerNorm(layer.normalized_shape, layer.eps)
+        case nn.GELU():
+            return torch_nn.GELU()
+        case nn.Sequential():
+            return torch_nn.Sequential(OrderedDict((name, _torch_layer(part)) for name, part in vars(layer).items()
+                                                   if isinstance(part, nn.Module)))
     raise TypeError(f"no twin of {layer}")
 
 
@@ -98,7 +159,7 @@ def mygrad_twin(model: nn.Module) -> Callable | None:
                 return lambda x: x
         return None
 
-    layers = [layer(each) for each in model.layers]
+    layers = [layer(each) for each in model.layers] if isinstance(model, nn.Sequential) else [None]
     if None in layers:
         return None
 
