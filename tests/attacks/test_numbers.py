@@ -9,6 +9,7 @@ from attack_cases import (
     ATTACKS,
     BLACK_BOX,
     NORMS,
+    TinyAutoAttack,
     check_budget,
     dense,
     every_attack,
@@ -23,7 +24,7 @@ from attack_cases import (
 )
 
 from tinyadv import driver, evaluation, ops
-from tinyadv.attacks import FAB, FGSM, MIFGSM, PGD, AutoAttack, DeepFool
+from tinyadv.attacks import FAB, FGSM, MIFGSM, PGD, DeepFool
 from tinyadv.data import Dataset
 from tinyadv.tensor import op
 
@@ -176,9 +177,9 @@ def test_autoattack_says_how_many_images_have_nan():
     x = images(20, SHAPE) * np.linspace(0.5, 1, 20, dtype=np.float32).reshape(-1, 1, 1, 1)
     limit = np.sort(x.mean(axis=(1, 2, 3)))[12]  # 7 images are above
     model, y = beyond(limit), np.nan_to_num(driver.logits(beyond(9), x)).argmax(axis=1)
-    result = AutoAttack(1e-6).run(model, x, y, skip_misclassified=True)
+    result = TinyAutoAttack(1e-6).run(model, x, y, skip_misclassified=True)
     assert any(text.startswith("7 of 20 images have NaN among their logits as they are") for text in result.warnings)
-    assert not any("NaN" in text for text in AutoAttack(1e-6).run(beyond(9), x[:3], y[:3]).warnings)
+    assert not any("NaN" in text for text in TinyAutoAttack(1e-6).run(beyond(9), x[:3], y[:3]).warnings)
 
 
 def test_sanity_checks_say_how_many_images_have_nan():
