@@ -96,6 +96,9 @@ MISTAKES = [
     ("model.train(False)", lambda: MODEL.train(False), None),
     ("model.cpu()", lambda: MODEL.cpu(), None),
     ("nn.CrossEntropyLoss()", lambda: nn.CrossEntropyLoss(), r"ops.cross_entropy\(logits, labels\)"),
+    ("models.ResNet18", lambda: models.ResNet18(), r"write models.resnet18\(\)"),
+    ("resnet50(pretrained=True)", lambda: models.resnet50(pretrained=True), 'write weights="IMAGENET1K_V1"'),
+    ("nn.MultiheadAttention", lambda: nn.MultiheadAttention(8, 2), r"write nn.Attention\(dim"),
     ("tinyadv.optim", lambda: tinyadv.optim, "write nn.optim"),
     ("fit(num_epochs=)", lambda: training.fit(MODEL, TEST, num_epochs=1, optimizer=SGD()), "write epochs="),
     ("fit(device=)", lambda: training.fit(MODEL, TEST, epochs=1, optimizer=SGD(), device="cuda"), "model.to"),
@@ -160,7 +163,8 @@ def test_every_remedy_is_there():
 def test_no_word_of_the_tables_is_one_of_ours():
     """A name that came to exist would never be looked up."""
     known = {"Attack": attacks.Attack, "AttackResult": attacks.AttackResult, "Dataset": data.Dataset,
-             "Module": nn.Module, "Tensor": Tensor, "attacks": attacks, "data": data, "nn": nn, "tinyadv": tinyadv}
+             "Module": nn.Module, "Tensor": Tensor, "attacks": attacks, "data": data, "models": models,
+             "nn": nn, "tinyadv": tinyadv}
     for key in spellings.ATTRIBUTES:
         owner, name = key.split(".")
         assert name not in dir(known[owner]), f"{key} has come to be: take it out of spellings.py"

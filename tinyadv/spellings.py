@@ -30,6 +30,7 @@ ARGUMENTS = {
     "device": 'the model says where: model.to("cuda")',
     "epsilons": "an attack has one eps; evaluation.epsilon_curve(model, attack, dataset, epsilons) takes several",
     "rel_stepsize": "write step_size, in the units of the data: rel_stepsize * eps",
+    "pretrained": 'write weights="IMAGENET1K_V1"',
     "shuffle": "seed=0 shuffles; training does so in every epoch",
     "targeted": "give the classes to reach as target=, next to the true classes y, as in attack(model, x, y, target=3)",
 }
@@ -42,6 +43,9 @@ ATTRIBUTES = {
     "nn.functional": "tinyadv.ops", "nn.CrossEntropyLoss": "ops.cross_entropy(logits, labels)",
     "nn.Softmax": "ops.softmax(logits); a model returns the logits",
     "nn.Parameter": "a Tensor that is an attribute of the module", "nn.ModuleList": "a list", "nn.ModuleDict": "a dict",
+    "nn.MultiheadAttention": "nn.Attention(dim, num_heads)", "models.ViT": "models.VisionTransformer",
+    **{f"models.{name}": f"models.{name.lower()}(), and models.{name.lower()}(10, small_images=True) for CIFAR-10"
+       for name in ("ResNet18", "ResNet50", "VGG16", "DenseNet121")},
     "data.DataLoader": "data.batches(dataset, 32, seed=0)", "data.MNIST": "data.mnist()",
     "data.load_mnist": "data.mnist()", "data.CIFAR10": "data.cifar10()",
     "attacks.CW": "attacks.CarliniWagner", "attacks.APGDT": "APGD(eps=0.3, loss=\"dlr\", target_classes=9)",

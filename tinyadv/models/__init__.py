@@ -8,9 +8,14 @@ from tinyadv.models.preact import MadryResNet, PreActResNet18
 from tinyadv.models.resnet import MnistResNet, ResNet, ResNet20, resnet18, resnet50
 from tinyadv.models.vgg import VGG, vgg16, vgg16_bn
 from tinyadv.models.vit import VisionTransformer
+from tinyadv.spellings import missing
 
 __all__ = [
     "VGG", "BaseCNN", "CifarCNN", "DenseNet", "LeNet", "MadryCNN", "MadryResNet", "MnistResNet", "PreActResNet18",
     "ResNet", "ResNet20", "SmallCNN", "ThresholdCNN", "VisionTransformer",
     "densenet121", "resnet18", "resnet50", "vgg16", "vgg16_bn", "zoo",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise missing(__name__, name)

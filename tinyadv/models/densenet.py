@@ -20,6 +20,7 @@ from tinyadv.nn import (
     ReLU,
     Sequential,
 )
+from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 
 
@@ -67,6 +68,7 @@ class DenseNet(Sequential):
                          classifier=Linear(channels, num_classes, rng=rng))
 
 
+@spelled
 def densenet121(num_classes: int = 1000, *, small_images: bool = False, growth: int = 32, seed: int = 0,
                 weights: str | None = None) -> DenseNet:
     """DenseNet-121; 7,978,856 parameters, or 6,956,298 with 10 classes and small_images.

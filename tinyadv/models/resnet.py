@@ -9,6 +9,7 @@ import numpy as np
 from tinyadv.models.blocks import BasicBlock, Bottleneck, projection, stages
 from tinyadv.models.pretrained import loaded
 from tinyadv.nn import BatchNorm2d, Conv2d, GlobalAvgPool2d, Linear, MaxPool2d, Module, ReLU, Sequential
+from tinyadv.spellings import spelled
 
 BLOCKS: dict[str, type[Module]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
@@ -82,6 +83,7 @@ class ResNet(Sequential):
         )
 
 
+@spelled
 def resnet18(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0,
              weights: str | None = None) -> ResNet:
     """ResNet-18: basic blocks; 11,689,512 parameters, or 11,173,962 with 10 classes and small_images.
@@ -95,6 +97,7 @@ def resnet18(num_classes: int = 1000, *, small_images: bool = False, width: int 
     return loaded(ResNet("basic", (2, 2, 2, 2), num_classes, small_images, width, seed), "resnet18", weights)
 
 
+@spelled
 def resnet50(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0,
              weights: str | None = None) -> ResNet:
     """ResNet-50: bottlenecks; 25,557,032 parameters, or 23,520,842 with 10 classes and small_images.

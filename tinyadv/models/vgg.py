@@ -20,6 +20,7 @@ from tinyadv.nn import (
     ReLU,
     Sequential,
 )
+from tinyadv.spellings import spelled
 
 PLAN = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # (filters, as a multiple of the width; convolutions) before a pooling
 
@@ -54,6 +55,7 @@ class VGG(Sequential):
         super().__init__(features=Sequential(*features), **last)
 
 
+@spelled
 def vgg16(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0,
           weights: str | None = None) -> VGG:
     """VGG-16; 138,357,544 parameters, or 14,719,818 with 10 classes and small_images.
@@ -64,6 +66,7 @@ def vgg16(num_classes: int = 1000, *, small_images: bool = False, width: int = 6
     return loaded(VGG(False, num_classes, small_images, width, seed), "vgg16", weights)
 
 
+@spelled
 def vgg16_bn(num_classes: int = 1000, *, small_images: bool = False, width: int = 64, seed: int = 0,
              weights: str | None = None) -> VGG:
     """VGG-16 with batch normalisation; 138,365,992 parameters, or 14,728,266 with 10 classes and small_images.
