@@ -51,7 +51,6 @@ class Attention(Module):
     def forward(self, x: Tensor) -> Tensor:
         check_ndim(x.shape, 3, "Attention", "tokens of shape (N, T, D)")
         n, t, each = *x.shape[:2], self.dim // self.num_heads
-
         heads = self.qkv(x).reshape((n, t, 3, self.num_heads, each)).transpose((2, 0, 3, 1, 4))
         q, k, v = heads[0], heads[1], heads[2]                                      # (N, heads, T, D / heads)
         scores = ops.softmax((q * each**-0.5) @ k.transpose((0, 1, 3, 2)))          # (N, heads, T, T)
