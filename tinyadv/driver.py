@@ -134,23 +134,27 @@ def _input_gradients(model: Callable, x: Array, y: Array) -> Array:
     like = memory_of(model, x)
     points = Tensor(batch_last(move(x, like)))
     with recording(True):  # whatever the caller's no_grad()
-        loss = cross_entropy(call(model, points, gradient=True), move(y, like), "sum")
+        logits = call(model, points, gradient=True)
+        check_graph(logits, points)
+        loss = cross_entropy(logits, move(y, like), "sum")
         return move(gradients(loss, [points])[0], like=x)
 
 
 def call(model: Callable, x: Tensor, gradient: bool = False) -> Tensor:
     """The model's logits at x (N, ...), checked: everything that attacks or evaluates a model calls it here.
 
-    gradient: whether one is to follow. Raises Stopped if the work is to end, ValueError where there is none, and
-    what check_logits raises.
+    gradient: whether one is to follow. Raises Stopped if the work is to end, and what check_logits raises.
     """
     if any(event.is_set() for event in _stops.get()):
         raise Stopped("stopped before a forward pass")
-    output = check_logits(model(x), x.data, gradient)
-    if gradient and not depends(output, x):
+    return check_logits(model(x), x.data, gradient)
+
+
+def check_graph(logits: Tensor, x: Tensor) -> None:
+    """ValueError if the logits were computed by operations, but not from x: their gradient would be zero everywhere."""
+    if not depends(logits, x):
         raise ValueError("the operations that lead to the logits do not begin at x, as where a model works on x.data: "
                          "there is no gradient, so take Square, BoundaryAttack or HopSkipJump")
-    return output
 
 
 def forward(model: Callable, x: Array) -> Tensor:

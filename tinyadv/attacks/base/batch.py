@@ -184,9 +184,11 @@ class Batch:
     def logits(self, points: Tensor, gradient: bool = False) -> Tensor:
         """The model's logits (n, K) at the points. The first call checks that y and target are classes of the model."""
         logits = driver.call(self.model, points, gradient)
-        if gradient and not self.backwards.any() and are_probabilities(logits.data):
-            warnings.warn("the model returns probabilities, whose gradients vanish where it is sure: let it return "
-                          "logits, without the softmax", stacklevel=2)
+        if gradient and not self.backwards.any():
+            driver.check_graph(logits, points)
+            if are_probabilities(logits.data):
+                warnings.warn("the model returns probabilities, whose gradients vanish where it is sure: let it return "
+                              "logits, without the softmax", stacklevel=2)
         if not self._checked:
             check_range(logits.data, self.y, self.target)
             self._checked = True
