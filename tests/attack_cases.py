@@ -241,3 +241,15 @@ def on_device(model, library):
             elif isinstance(value, np.ndarray):
                 setattr(module, name, library.asarray(value))
     return model
+
+
+def to_boundaries(x, y, layer, norm):
+    """The distance of each image from its boundary with each class, (N, K), without bounds: inf for its own class.
+
+    layer: the weight and the bias of a linear model.
+    """
+    weight, bias = layer
+    f = rows(x) @ weight.T + bias
+    slopes = np.linalg.norm(weight - weight[y][:, None], ord={"linf": 1, "l2": 2, "l1": np.inf}[norm], axis=2)
+    lead = f - f[np.arange(len(y)), y][:, None]
+    return np.where(slopes > 0, abs(lead) / np.where(slopes > 0, slopes, 1), np.inf)

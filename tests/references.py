@@ -142,3 +142,14 @@ def avg_pool2d_gradient(g, x, size, stride=None, padding=0):
         share = gradient[:, :, rows, columns]
         share += g[:, :, i, j, None, None] / (share.shape[2] * share.shape[3])
     return unframe(gradient, padding)
+
+
+def in_float64(model):
+    """The model, now with parameters and batch statistics in float64: no ReLU is on the other side of 0 by rounding."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.astype(np.float64)
+    for _, module in model.named_modules():
+        for name in ("running_mean", "running_var"):
+            if hasattr(module, name):
+                setattr(module, name, getattr(module, name).astype(np.float64))
+    return model

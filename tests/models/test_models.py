@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from references import in_float64
 
 from tinyadv import Tensor, gradients, models, nn, ops
 from tinyadv.backend import array_module
@@ -163,17 +164,6 @@ def test_it_runs_where_its_arrays_are(model, xp, monkeypatch):
     for here, on_host in zip(*results, strict=True):
         assert array_module(here.data) is xp
         np.testing.assert_allclose(here.numpy(), on_host.data, rtol=1e-9, atol=1e-9 * np.abs(on_host.data).max())
-
-
-def in_float64(model):
-    """The model, whose every activation then is in float64: no ReLU is on the other side of zero by rounding."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.astype(np.float64)
-    for _, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean, module.running_var = (
-                each.astype(np.float64) for each in (module.running_mean, module.running_var))
-    return model
 
 
 @every_model

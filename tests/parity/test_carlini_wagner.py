@@ -6,6 +6,7 @@ foolbox all examples at once, by the sum of their objectives, ours each by the l
 
 import numpy as np
 import pytest
+from references import in_float64
 
 from tinyadv import data, driver, nn, training
 from tinyadv.attacks import CarliniWagner
@@ -49,8 +50,7 @@ def test_the_points_are_no_farther_than_those_of_foolbox(targeted, kappa):
 def test_every_step_is_the_same(targeted, kappa):
     """For four values of c, in float64; foolbox keeps c in float32, which holds these."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, rng=0), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5, rng=1))
-    for parameter in model.parameters():
-        parameter.data = parameter.data.astype(np.float64)
+    in_float64(model)
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(),
                                   torch.nn.Linear(256, 5)).double().eval()
     network.load_state_dict({name: torch.from_numpy(array) for name, array in model.state_dict().items()})

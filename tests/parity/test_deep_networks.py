@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from references import in_float64
 from torch.nn import (
     GELU,
     AdaptiveAvgPool2d,
@@ -21,7 +22,7 @@ from torch.nn import (
     Sequential,
 )
 
-from tinyadv import Tensor, gradients, models, nn
+from tinyadv import Tensor, gradients, models
 
 pytestmark = pytest.mark.parity
 
@@ -255,15 +256,6 @@ def test_logits_and_input_gradients_agree_with_pytorchs(name):
     assert logits.shape == (2, 10)
     assert error(logits.data, expected.detach().numpy()) < 1e-9
     assert error(slope, t.grad.numpy()) < 1e-9
-
-
-def in_float64(model):
-    for parameter in model.parameters():
-        parameter.data = parameter.data.astype(np.float64)
-    for _, module in model.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean, module.running_var = (
-                each.astype(np.float64) for each in (module.running_mean, module.running_var))
 
 
 def error(ours, theirs):

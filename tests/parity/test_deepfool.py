@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from references import in_float64
 
 from tinyadv import data, driver, nn, ops
 from tinyadv.attacks import DeepFool
@@ -17,8 +18,7 @@ def networks():
     """A smooth network with random weights, here and in PyTorch, in float64: a distance of 0.001 is 0.01 logits."""
     rng = np.random.default_rng(0)
     ours = nn.Sequential(nn.Conv2d(1, 6, 5, stride=2, rng=rng), ops.tanh, nn.Flatten(), nn.Linear(864, 10, rng=rng))
-    for parameter in ours.parameters():
-        parameter.data = parameter.data.astype(np.float64)
+    in_float64(ours)
     theirs = torch.nn.Sequential(torch.nn.Conv2d(1, 6, 5, stride=2), torch.nn.Tanh(), torch.nn.Flatten(),
                                  torch.nn.Linear(864, 10)).double().eval()
     theirs.load_state_dict({name: torch.from_numpy(array) for name, array in ours.state_dict().items()})

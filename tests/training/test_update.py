@@ -4,20 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import in_float64
 from training_cases import fit, linear, stripes, weights, with_modes
 
 from tinyadv import Tensor, nn, ops, training
 from tinyadv.nn.optim import SGD
 from tinyadv.parallel import part_index
-
-
-def in_float64(model):
-    """A model of with_modes() whose results differ by rounding alone, however its sums are made."""
-    norm = model.layers[1]
-    norm.running_mean, norm.running_var = norm.running_mean.astype(np.float64), norm.running_var.astype(np.float64)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.astype(np.float64)
-    return model
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from attack_cases import dense, images, predictions, rows
+from attack_cases import dense, images, predictions, rows, to_boundaries
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
@@ -29,22 +29,13 @@ def linear(seed, classes, count=6):
     return model, x, predictions(model, x), (weight, bias)
 
 
-def distances(x, y, layer, norm):
-    """From each image to its boundary with each class, (N, K): inf for its own class."""
-    weight, bias = layer
-    f = rows(x) @ weight.T + bias
-    slopes = np.linalg.norm(weight - weight[y][:, None], ord=DUAL[norm], axis=2)
-    lead = f - f[np.arange(len(y)), y][:, None]
-    return np.where(slopes > 0, abs(lead) / np.where(slopes > 0, slopes, 1), np.inf)
-
-
 @every_norm
 @given(seed=seeds, classes=st.integers(2, 10), overshoot=st.sampled_from([0.02, 0.5, 1e-6]))
 def test_one_step_crosses_the_nearest_hyperplane(norm, seed, classes, overshoot):
     """By 1e-4, and then by the overshoot."""
     model, x, y, layer = linear(seed, classes)
     result = DeepFool(norm=norm, overshoot=overshoot, bounds=WIDE).run(model, x, y)
-    nearest = distances(x, y, layer, norm)
+    nearest = to_boundaries(x, y, layer, norm)
     np.testing.assert_allclose(result.distances, (1 + overshoot) * (nearest.min(axis=1) + 1e-4), rtol=1e-9)
     np.testing.assert_array_equal(result.predictions, nearest.argmin(axis=1))
     assert result.success.all()
@@ -57,7 +48,7 @@ def test_the_candidates_are_the_classes_of_the_highest_logits(norm, seed, candid
     model, x, y, layer = linear(seed, 6)
     result = DeepFool(norm=norm, steps=1, candidates=candidates, bounds=WIDE).run(model, x, y)
     by_rank = np.argsort(-model(Tensor(x)).data, axis=1)[:, 1:candidates]
-    nearest = np.take_along_axis(distances(x, y, layer, norm), by_rank, axis=1).min(axis=1)
+    nearest = np.take_along_axis(to_boundaries(x, y, layer, norm), by_rank, axis=1).min(axis=1)
     np.testing.assert_allclose(result.distances[result.success], 1.02 * (nearest + 1e-4)[result.success], rtol=1e-9)
     assert result.success.all() or candidates < 6  # another class than those may lie between: one step is too few
     assert (result.backwards == min(candidates, 6)).all()
@@ -71,7 +62,7 @@ def test_the_target_is_reached_no_nearer_than_its_hyperplane(norm, seed, classes
     result = DeepFool(norm=norm, bounds=WIDE).run(model, x, y, target=target)
     assert result.success.all()
     assert (result.predictions == target).all()
-    own = distances(x, y, layer, norm)[np.arange(len(x)), target]
+    own = to_boundaries(x, y, layer, norm)[np.arange(len(x)), target]
     assert (result.distances > own).all()
     if classes == 2:
         np.testing.assert_allclose(result.distances, 1.02 * (own + 1e-4), rtol=1e-9)

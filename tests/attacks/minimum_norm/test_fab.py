@@ -17,6 +17,7 @@ from attack_cases import (
     shown,
     stage,
     targeted_or_not,
+    to_boundaries,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,15 +52,6 @@ def problem(count=40, classes=5):
     return model, x, predictions(model, x)
 
 
-def distances(x, y, layer, norm):
-    """From each image to its boundary with each class, (N, K), if there were no bounds: inf for its own class."""
-    weight, bias = layer
-    f = rows(x) @ weight.T + bias
-    slopes = np.linalg.norm(weight - weight[y][:, None], ord=DUAL[norm], axis=2)
-    lead = f - f[np.arange(len(y)), y][:, None]
-    return np.where(slopes > 0, abs(lead) / np.where(slopes > 0, slopes, 1), np.inf)
-
-
 def check_near(found, expected):
     """At a hyperplane the steps end half of a percent beyond it, and the final search on it."""
     assert (found > expected).all()
@@ -71,7 +63,7 @@ def check_near(found, expected):
 def test_the_nearest_hyperplane_is_found(norm, seed, classes):
     model, x, y, layer = linear(seed, classes)
     result = FAB(norm=norm, steps=5, bounds=WIDE).run(model, x, y)
-    nearest = distances(x, y, layer, norm)
+    nearest = to_boundaries(x, y, layer, norm)
     assert result.success.all()
     check_near(result.distances, nearest.min(axis=1))
     np.testing.assert_array_equal(result.predictions, nearest.argmin(axis=1))
@@ -171,7 +163,7 @@ def test_the_likeliest_classes_are_aimed_at_in_turn(norm, seed, count):
     model, x, y, layer = linear(seed, 6)
     result = FAB(norm=norm, steps=4, target_classes=count, bounds=WIDE).run(model, x, y)
     by_rank = np.argsort(-model(Tensor(x)).data, axis=1)[:, 1 : count + 1]
-    nearest = np.take_along_axis(distances(x, y, layer, norm), by_rank, axis=1).min(axis=1)
+    nearest = np.take_along_axis(to_boundaries(x, y, layer, norm), by_rank, axis=1).min(axis=1)
     assert result.success.all()
     assert (result.distances <= 1.01 * nearest).all()  # another class than these may lie before
     if count >= 5:
