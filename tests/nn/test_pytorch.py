@@ -68,6 +68,18 @@ def test_a_leading_module_is_removed_where_every_name_has_it(path, make):
 
 
 @pickles
+def test_what_python_2_has_written_is_read(path, make):
+    """Old files have words in bytes, long numbers, and an OrderedDict made from a list of pairs."""
+    storage = b"(U\7storagectorch\nDoubleStorage\nU\x010U\3cpu\x8a\1\4" + b"N" * (make is legacy_file) + b"tQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor\n(" + storage + b"\x8a\0(\x8a\1\4t(\x8a\1\1ttR"
+    state = Code(b"ccollections\nOrderedDict\n(((U\4bias" + tensor + b"lltR")
+    content = make({"state_dict": state, "other": ARRAYS["bias"]})  # the one storage, which both share
+    assert bits(load(path, content)) == bits({"bias": ARRAYS["bias"]})
+    for pairs in (b"(K\1l", b"((K\1ll", b"((U\1aK\1K\2ll", b"K\1"):
+        refused(path, make({"state_dict": Code(b"ccollections\nOrderedDict\n(" + pairs + b"tR")}))
+
+
+@pickles
 @pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model", "net"])
 def test_the_weights_are_found_beside_other_things(path, make, name):
     checkpoint = {"epoch": 3, "lr": [0.1, None, True], name: ARRAYS, "optimizer": {"state": {0: ARRAYS["bias"] * 2}}}

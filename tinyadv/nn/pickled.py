@@ -137,8 +137,12 @@ class _Name(str):
 
 def _call(function: _Name, arguments: tuple) -> Any:
     match function:
-        case "collections OrderedDict" if not arguments:
-            return {}
+        case "collections OrderedDict" if len(arguments) <= 1:  # empty, or as Python 2 makes it, from a list of pairs
+            table: dict[Any, Any] = {}
+            for pair in _own(arguments[0], list) if arguments else []:
+                key, value = _own(pair, list)
+                _set(table, [key, value])
+            return table
         case "torch._utils _rebuild_parameter" if arguments and isinstance(arguments[0], Stored):
             return arguments[0]
         case "torch._utils _rebuild_tensor" | "torch._utils _rebuild_tensor_v2" if len(arguments) >= 4:
