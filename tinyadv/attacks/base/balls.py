@@ -124,10 +124,14 @@ class L2Ball(RoundBall):
 
     @staticmethod
     def distance(perturbation: Array) -> Array:
-        xp, rows = array_module(perturbation), abs(_rows(perturbation.astype(np.float64)))
-        # Times a power of two, which changes no digit: squares of tiny numbers would vanish, of huge ones overflow.
-        power = xp.clip(xp.frexp(rows.max(axis=1))[1], -1000, 1000)
-        return xp.sqrt(((rows * xp.ldexp(1.0, -power)[:, None]) ** 2).sum(axis=1)) * xp.ldexp(1.0, power)
+        xp, rows = array_module(perturbation), _rows(perturbation.astype(np.float64))
+        # Squares of tiny numbers would vanish, of huge ones overflow: these rows are scaled by a power of two.
+        power = xp.frexp(xp.maximum(rows.max(axis=1), -rows.min(axis=1)))[1]
+        power = xp.where(abs(power) > 400, xp.clip(power, -1000, 1000), 0)
+        ones = xp.ones(len(rows))
+        if power.any():
+            rows = rows * xp.ldexp(ones, -power)[:, None]
+        return xp.sqrt((rows**2).sum(axis=1)) * xp.ldexp(ones, power)
 
     @staticmethod
     def steepest(g: Array) -> Array:
