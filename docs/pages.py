@@ -46,11 +46,15 @@ This project started from five documents. They name the experiments, networks an
 """
 ZOO = """# The zoo
 
-After this page you know which trained networks come with tinyadv, how each was made, and how much it withstands.
-`models.zoo.load(name)` loads one, `models.zoo.card(name)` is what stands here. All numbers are of the test set and
-of the weights as they are shipped, rounded, and of its first images, as many as the tables say. (For comparison: in
-linf 0.3 AutoAttack leaves 88.50% of the network of Madry et al. and 92.81% of that of TRADES, its authors say.)
-`python docs/pages.py` writes the page from the cards, and `python -m benchmarks.cards` makes one.
+After this page you know which trained networks come with tinyadv, how each was trained, and how robust it is.
+`models.zoo.load(name)` loads a network. `models.zoo.card(name)` is its card, and prints what this page shows.
+
+The accuracies are those on the first images of the MNIST test set; the tables give how many. They are measured on the
+weights as they are shipped, rounded to float16. Each card also says how far its figures go: how much PGD overstates the
+robust accuracy, what is left just beyond the budget, and what AutoAttack itself warns of. For comparison: in linf 0.3,
+AutoAttack leaves 88.50% for the network of Madry et al. and 92.81% for that of TRADES, as AutoAttack's authors report.
+
+`python docs/pages.py` writes this page from the cards, and `python -m benchmarks.cards` makes a card.
 """
 
 
@@ -80,12 +84,13 @@ def results():
 def the_zoo():
     """The page of the networks, as text."""
     cards = [zoo.card(name) for name in zoo.names()]
-    overview, sections = [["network", "parameters", "clean", "PGD-100", "AutoAttack"]], []
+    overview, sections = [["network", "parameters", "clean", "PGD-100", "AutoAttack", "with 4/3 of the budget"]], []
     for card in cards:
         found = {attack: [f"{row['accuracy']:.2%} of {row['images']:,}" for row in card.results
                           if re.match(attack, row["attack"]) and not re.search("loss|restarts", row["attack"])]
                  for attack in ("none", r"PGD\(.*steps=100\b", "AutoAttack")}
-        overview.append([f"[{card.name}](#{card.name})", f"{card.parameters:,}", *(one for (one,) in found.values())])
+        overview.append([f"[{card.name}](#{card.name})", f"{card.parameters:,}", *(one for (one,) in found.values()),
+                         f"{card.autoattack['accuracy_beyond']:.2%} of {card.autoattack['images']:,}"])
         rows = [["attack", "images", "accuracy", "seed"], *(
             [f"`{row['attack']}`", f"{row['images']:,}", row["accuracy"], row["seed"]] for row in card.results)]
         sections.append("\n\n".join([
@@ -93,7 +98,7 @@ def the_zoo():
             f"{card.summary} `models.{card.model}`, {card.parameters:,} parameters; data: {card.data}.",
             f"```sh\n{card.training}\n```",
             f"{card.seconds:,.0f} seconds, without validation, on {card.machine}; tinyadv {card.version}; SHA-256 of "
-            f"the weights: `{card.sha256}`.", table(rows),
+            f"the weights: `{card.sha256}`.", table(rows), "\n".join(f"- {sentence}" for sentence in card.limits),
             f"`evaluation.sanity_checks`, on 200 images: {card.passed}."]) + "\n")
     return "\n".join([ZOO, table(overview), "", *sections])
 

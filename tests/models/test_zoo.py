@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from tinyadv.nn import StateError
 FACTS = {"summary": "For the tests.", "training": "python train.py", "settings": {"seed": 1}, "seconds": 12.3,
          "machine": "none", "data": "digits", "version": "0", "results": [
              {"attack": "none", "images": 100, "accuracy": 0.5, "seed": 0}],
+         "autoattack": {"images": 50, "seed": 3, "accuracy": 0.25, "pgd": 0.275, "beyond": "AutoAttack(eps=0.4)",
+                        "accuracy_beyond": 0.0125, "warnings": ["the gradients are likely masked"]},
          "checks": [{"name": "gradients", "passed": True, "figure": 0.0, "explanation": "none"},
                     {"name": "random starts agree", "passed": False, "figure": 0.3, "explanation": "they do not"}]}
 every_network = pytest.mark.parametrize("name", zoo.names())
@@ -63,8 +66,15 @@ def test_rounding_keeps_nine_bits_and_leaves_what_has_no_more(weights):
 def test_a_card_prints_what_a_reader_has_to_know(published):
     text = str(published[1])
     for part in ("lenet: For the tests.", "LeNet, 61,706 parameters", "python train.py", "12 s on none", "50.00%",
-                 "of 100 images, seed 0", published[1].sha256, "1 of 2 passed, failed: random starts agree"):
+                 "of 100 images, seed 0", published[1].sha256, "1 of 2 passed, failed: random starts agree",
+                 "AutoAttack leaves 25.00% of the first 50 images, with seed 3.",
+                 "PGD with 100 steps leaves 27.50% of them, and so overstates it by 2.50 points.",
+                 "Just beyond the budget, AutoAttack(eps=0.4) leaves 1.25% of them.",
+                 "AutoAttack warns: the gradients are likely masked."):
         assert part in text
+    quiet = replace(published[1], autoattack=published[1].autoattack | {"warnings": []})
+    assert "AutoAttack gives no warning." in str(quiet)
+    assert "warns" not in str(quiet)
 
 
 def test_a_damaged_file_and_an_unknown_name_are_refused(published, tmp_path):
@@ -85,6 +95,9 @@ def test_a_damaged_file_and_an_unknown_name_are_refused(published, tmp_path):
     (lambda card: card.update(results=[1]), r"results\.0 must be a table, and is 1"),
     (lambda card: card["results"][0].update(images="all"), r"results\.0\.images must be int, and is 'all'"),
     (lambda card: card["checks"][1].pop("passed"), r"checks\.1\.passed is missing"),
+    (lambda card: card.pop("autoattack"), "autoattack is missing"),
+    (lambda card: card["autoattack"].pop("pgd"), r"autoattack\.pgd is missing"),
+    (lambda card: card["autoattack"].update(warnings=[1]), r"autoattack\.warnings\.0 must be str, and is 1"),
 ])
 def test_a_damaged_card_is_told_by_its_file_and_key(published, tmp_path, change, message):
     path = tmp_path / "lenet.json"
@@ -107,7 +120,7 @@ def test_a_text_that_is_no_table_is_one_error(published, tmp_path, text, suffix)
 
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("[model]", "[models]", "model is missing"), ("held_out = 1000", "held_out = 1e3", "held_out must be int"),
-    ('norm = "linf"', "norm = 1", r"evaluation\.norm must be str"), ("[ramp]", "[rump]", "rump means nothing"),
+    ('norm = "linf"', "norm = 1", r"evaluation\.norm must be str"), ("[ramp]", "[rump]", "rump is unknown"),
     ("[ramp]", "[model]", "declare"), ('class = "Adam"', "klass = 1", r"optimizer\.class is missing"),
     ("epochs = 20", "", r"training\.epochs is missing"), ("seed = 42", "seed = true", r"model\.seed must be int"),
 ])
@@ -144,6 +157,14 @@ def test_every_network_loads_and_its_card_is_complete(name):
     assert card.summary.endswith(".")
     assert next(row["attack"] for row in card.results) == "none"
     assert all(0 <= row["accuracy"] <= 1 and row["images"] > 0 for row in card.results)
+    found, (row,) = card.autoattack, [row for row in card.results if row["attack"].startswith("AutoAttack")]
+    assert 200 <= found["images"] <= row["images"]
+    assert 0 <= found["accuracy_beyond"] <= found["accuracy"] <= found["pgd"] <= 1
+    assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.04)  # of fewer images
+    eps, beyond = (float(re.search(r"eps=([\d.]+)", attack)[1]) for attack in (row["attack"], found["beyond"]))
+    assert beyond == pytest.approx(4 / 3 * eps, rel=0.01)
+    assert all(isinstance(warning, str) for warning in found["warnings"])
+    assert all(sentence in str(card) for sentence in card.limits)
     assert len(card.checks) > 6
     assert all(check["passed"] for check in card.checks), card
     digits, _ = data.digits(100, 1)

@@ -27,6 +27,8 @@ CARD = {
     "name": str, "summary": str, "model": str, "parameters": int, "training": str, "settings": dict, "seconds": float,
     "machine": str, "data": str, "sha256": str, "version": str,
     "results": [{"attack": str, "images": int, "accuracy": float, "seed": int}],
+    "autoattack": {"images": int, "seed": int, "accuracy": float, "pgd": float, "beyond": str, "accuracy_beyond": float,
+                   "warnings": [str]},
     "checks": [{"name": str, "passed": bool}],
 }
 SETTINGS = {
@@ -40,10 +42,13 @@ SETTINGS = {
 class Card:
     """The facts about a trained network; `print(card)` shows them.
 
-    summary: one sentence. model: its class. parameters: their number. training: the command that trains it, and
-    settings: what the file of settings for that command says. seconds: how long the training steps took on `machine`,
-    without validation. data: the training set. sha256: of the file of weights. version: of tinyadv.
-    results: rows {"attack", "images", "accuracy", "seed"} on the test set. checks: of `evaluation.sanity_checks`.
+    summary: one sentence. model: the name of its class. parameters: their number. training: the command that trains
+    it. settings: the contents of the file of settings for that command. seconds: the time of the training steps on
+    `machine`, without validation. data: the training set. sha256: that of the file of weights. version: tinyadv's.
+    results: rows {"attack", "images", "accuracy", "seed"}, measured on the first images of the test set.
+    autoattack: on the first "images" of the test set, the accuracy that AutoAttack leaves ("accuracy"), the one that
+    PGD with 100 steps leaves ("pgd"), the one that AutoAttack leaves with 4/3 of the budget ("accuracy_beyond", and
+    "beyond" is that attack), and the "warnings" of AutoAttack. checks: those of `evaluation.sanity_checks`.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Card:
     sha256: str
     version: str
     results: list[dict[str, Any]]
+    autoattack: dict[str, Any]
     checks: list[dict[str, Any]]
 
     def __repr__(self) -> str:
@@ -68,7 +74,18 @@ class Card:
         rows = [(row["attack"], percent(row["accuracy"]), f"of {row['images']:,} images, seed {row['seed']}")
                 for row in self.results]
         return "\n  ".join([f"{self.name}: {self.summary}", *table(list(facts.items()), "<"), *table(rows, "<><"),
-                            f"sanity checks: {self.passed}"])
+                            *self.limits, f"sanity checks: {self.passed}"])
+
+    @property
+    def limits(self) -> list[str]:
+        """The limits of the figures in sentences: PGD's gap to AutoAttack, larger budgets, AutoAttack's warnings."""
+        found = self.autoattack
+        images, gap = f"{found['images']:,} images", 100 * (found["pgd"] - found["accuracy"])
+        return [
+            f"AutoAttack leaves {percent(found['accuracy'])} of the first {images}, with seed {found['seed']}.",
+            f"PGD with 100 steps leaves {percent(found['pgd'])} of them, and so overstates it by {gap:.2f} points.",
+            f"Just beyond the budget, {found['beyond']} leaves {percent(found['accuracy_beyond'])} of them.",
+            *([f"AutoAttack warns: {warning}." for warning in found["warnings"]] or ["AutoAttack gives no warning."])]
 
     @property
     def passed(self) -> str:
@@ -84,7 +101,7 @@ def names() -> list[str]:
 
 
 def card(name: str) -> Card:
-    """The card of a network; ValueError lists the known names, StateError says what is wrong with its file."""
+    """The card of a network; ValueError lists the known names, StateError says what is wrong with the file."""
     if name not in names():
         raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
     path = FOLDER / f"{name}.json"
@@ -95,10 +112,10 @@ def card(name: str) -> Card:
 
 
 def settings(path: Path) -> dict[str, Any]:
-    """The recipe of a network, in TOML (examples/configs/ has one for each); StateError where one cannot be."""
+    """The settings of a training, from a TOML file such as those in examples/configs/; StateError if they are wrong."""
     table = archive.read_text(path, _toml, SETTINGS)
     if unknown := table.keys() - {*SETTINGS, "ramp", "augment"}:
-        raise StateError(f"{path} cannot be used: {', '.join(sorted(unknown))} means nothing here")
+        raise StateError(f"{path} cannot be used: {', '.join(sorted(unknown))} is unknown")
     return table
 
 
@@ -133,8 +150,13 @@ def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) ->
     archive.write(path, built_from(model), state, compress=True)
     made = Card(name=name, model=type(model).__name__, parameters=sum(p.size for p in model.parameters()),
                 sha256=hashlib.sha256(path.read_bytes()).hexdigest(), **facts)
-    (folder / f"{name}.json").write_text(json.dumps(asdict(made), indent=1) + "\n", encoding="utf-8")
+    write(made, folder)
     return made
+
+
+def write(card: Card, folder: Path = FOLDER) -> None:
+    """Write the card into its file, NAME.json."""
+    (folder / f"{card.name}.json").write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8")
 
 
 def rounded(weights: np.ndarray) -> np.ndarray:
