@@ -96,7 +96,7 @@ _stops: Setting[tuple[threading.Event, ...]] = Setting("stops", ())  # each is l
 
 
 def stopping(*events: threading.Event) -> AbstractContextManager[None]:
-    """Within the block, attacks and evaluations raise Stopped before the next forward pass once an event is set."""
+    """Within the block, attacks and evaluations raise Stopped before the next forward pass if an event is set."""
     return _stops.within(events)
 
 

@@ -108,7 +108,11 @@ class PreActBlock(Module):
 
 
 def stages(block: Callable[..., Module], channels: int, plan: Sequence[tuple[int, int, int]]) -> list[list[Module]]:
-    """The blocks of each stage; plan: (number of blocks, filters, stride of the first) for every stage."""
+    """Make a list of blocks for each stage of a residual network.
+
+    block: makes a block from (channels, filters, stride); channels: of the input of the first stage; plan: for each
+    stage, (number of blocks, filters, stride of the first block).
+    """
     made: list[list[Module]] = []
     for count, filters, stride in plan:
         made.append([])

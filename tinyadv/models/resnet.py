@@ -17,7 +17,7 @@ BLOCKS: dict[str, type[Module]] = {"basic": BasicBlock, "bottleneck": Bottleneck
 class ResNet20(Sequential):
     """Three stages of three blocks with 16, 32 and 64 filters; 269,722 parameters. Images (N, 3, 32, 32).
 
-    He et al., section 4.2: shortcuts that change the shape are padded (option A).
+    He et al., section 4.2: shortcuts that change the shape add channels of zeros (option A).
     """
 
     input_shape = (3, 32, 32)

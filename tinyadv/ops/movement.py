@@ -44,7 +44,7 @@ def broadcast_to(x, shape):
 
 @op
 def pad(x, width, value=0.0):
-    """x inside a frame of `value`; width is ((before, after), ...), a pair for every axis."""
+    """x padded with `value`; width is ((before, after), ...), one pair for each axis."""
     inner = tuple(slice(before, before + n) for (before, _), n in zip(width, x.shape, strict=True))
     shape = tuple(before + n + after for (before, after), n in zip(width, x.shape, strict=True))
     y = array_module(x).full_like(x, value, shape=shape)  # in the memory order of x

@@ -48,7 +48,7 @@ class Batch:
     clean (n,): the predicted classes at x; None until they are known.
     best (n, ...), losses, predictions, succeeded (n,): the best candidates, the objective there, the predicted classes
     there, and whether they are successes; None before the first candidate.
-    forwards, backwards (n,): how often the model has seen each example, and given a gradient.
+    forwards, backwards (n,): the number of forward and backward passes of each example.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], ball: Ball, objective: Objective, y: Array,
