@@ -25,9 +25,11 @@ def length(norm, row):
     row = np.abs(row.astype(np.float64).ravel())
     if norm == "linf":
         return row.max()
+    if norm == "l2" and row.max(initial=0) < 1e-140:
+        return math.hypot(*row)  # which does not square them
     terms = row if norm == "l1" else row * row
     sums = [math.fsum(terms), terms.sum(), terms[::-1].sum(), np.cumsum(terms)[-1], np.sort(terms).cumsum()[-1]]
-    return max(sums) if norm == "l1" else max(math.sqrt(max(sums)), np.linalg.norm(row), math.hypot(*row))
+    return max(sums) if norm == "l1" else max(math.sqrt(max(sums)), np.linalg.norm(row), np.linalg.norm(row[::-1]))
 
 
 def inward(x, bounds, dtype):
