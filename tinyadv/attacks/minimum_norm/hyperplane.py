@@ -28,13 +28,19 @@ def boundaries(batch: Batch, points: Array, classes: Array) -> list[tuple[Array,
     rows = array_module(classes).arange(len(classes))
     if batch.target is not None:
         logits, lead, slope = batch.evaluate(points, partial(margin, y=batch.y, target=batch.target))
-        return [(lead - 2 * rounding(logits), slope)]
+        return [(_surely(lead, logits), slope)]
     if classes.shape[1] == 2:  # one gradient is enough
         logits, lead, slope = batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])
-        return [(lead - 2 * rounding(logits), slope)]
+        return [(_surely(lead, logits), slope)]
     logits, slopes = batch.jacobian(points, classes)
     f = array_module(logits).take_along_axis(logits, classes, axis=1)
-    return [(f[:, k] - f[:, 0] - 2 * rounding(logits), slopes[k] - slopes[0]) for k in range(1, len(slopes))]
+    return [(_surely(f[:, k] - f[:, 0], logits), slopes[k] - slopes[0]) for k in range(1, len(slopes))]
+
+
+def _surely(lead: Array, logits: Array) -> Array:
+    """The lead (n,); where rounding may decide its sign, the way to go is to where it may not."""
+    doubt = 2 * rounding(logits)
+    return array_module(lead).where(abs(lead) <= doubt, lead - doubt, lead)
 
 
 def nearest(norm: str, boundaries: list[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
