@@ -28,7 +28,7 @@ def test_a_success_is_one_alone_in_a_batch_and_summed_up_in_another_order(attack
         y = driver.logits(model, x).argmax(axis=1)
         target = (y + 1) % 3 if targeted else None
         result = attack.run(model, x, y, target=target, seed=seed)
-        assert result.success.mean() >= (0.5 if targeted or not attack.minimum_norm else 1)
+        assert result.success.mean() >= (0.5 if targeted or not attack.minimum_norm else 0.7 if offset else 1)
         found = result.x_adv[result.success]
         reversed_means = found[:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(64, -1, 3).cumsum(axis=0)[-1] / 64
         for logits in (

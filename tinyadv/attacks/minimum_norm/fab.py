@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyadv import driver
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.objectives import margin, rounding
+from tinyadv.attacks.base.objectives import margin, reached, rounding
 from tinyadv.attacks.base.parameters import is_number, to_count
 from tinyadv.attacks.minimum_norm import hyperplane
 from tinyadv.backend import Array, array_module
@@ -90,7 +91,11 @@ class FAB(Attack):
         rows, part = xp.arange(len(points)), batch  # the examples that are left
         for _ in range(self.steps):
             points = self._step(part, points, classes)
-            found = part.succeeds(part.consider(points))
+            found = reached(driver.classes(part.consider(points)), part.y, part.target)
+            if (unsure := found & ~part.succeeded).any():  # too near the boundary: show a point beyond
+                rest = part[unsure]
+                rest.consider(rest.x + 2 * (points[unsure] - rest.x))
+                part[unsure] = rest
             drawn_back = part.ball.project(part.x + self.beta * (points - part.x))
             points = xp.where(column(found, points), drawn_back, points)
             left = ~self._done(part)

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyadv.attacks.base.balls import L1Ball, L2Ball, LinfBall, column, fill
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.objectives import margin, rounding
+from tinyadv.attacks.base.objectives import margin
 from tinyadv.backend import Array, array_module
 
 DUAL = {"linf": L1Ball.distance, "l2": L2Ball.distance, "l1": LinfBall.distance}  # how slopes are measured
@@ -27,20 +27,12 @@ def boundaries(batch: Batch, points: Array, classes: Array) -> list[tuple[Array,
     """
     rows = array_module(classes).arange(len(classes))
     if batch.target is not None:
-        logits, lead, slope = batch.evaluate(points, partial(margin, y=batch.y, target=batch.target))
-        return [(_surely(lead, logits), slope)]
+        return [batch.evaluate(points, partial(margin, y=batch.y, target=batch.target))[1:]]
     if classes.shape[1] == 2:  # one gradient is enough
-        logits, lead, slope = batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])
-        return [(_surely(lead, logits), slope)]
+        return [batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])[1:]]
     logits, slopes = batch.jacobian(points, classes)
     f = array_module(logits).take_along_axis(logits, classes, axis=1)
-    return [(_surely(f[:, k] - f[:, 0], logits), slopes[k] - slopes[0]) for k in range(1, len(slopes))]
-
-
-def _surely(lead: Array, logits: Array) -> Array:
-    """The lead (n,); where rounding may decide its sign, the way to go is to where it may not."""
-    doubt = 2 * rounding(logits)
-    return array_module(lead).where(abs(lead) <= doubt, lead - doubt, lead)
+    return [(f[:, k] - f[:, 0], slopes[k] - slopes[0]) for k in range(1, len(slopes))]
 
 
 def nearest(norm: str, boundaries: list[tuple[Array, Array]]) -> tuple[Array, Array, Array]:
