@@ -335,10 +335,11 @@ def nested(rng, value, depth=0):
 
 def twisted(rng, array):
     """Another array, which may be wrong in shape, dtype or numbers."""
+    words = array.dtype.kind == "U"
     return rng.choice((
         lambda: array[:len(array) // 2] if array.ndim else array[None], lambda: array[..., None],
-        lambda: array.astype(rng.choice(("f2", "f4", "f8", "i8", "U3", "?", "c8")), copy=True),
-        lambda: np.full_like(array, rng.choice((0, 1, 2, 100)), dtype=array.dtype if array.dtype.kind != "U" else int),
+        lambda: array.astype("U3" if words else rng.choice(("f2", "f4", "f8", "i8", "U3", "?", "c8"))),
+        lambda: np.full_like(array, rng.choice((0, 1, 2, 100)), dtype=int if words else array.dtype),
         lambda: -array if array.dtype.kind in "if" else array.ravel(), lambda: np.zeros(rng.choice((0, 1, 2000))),
         lambda: array * np.nan if array.dtype.kind == "f" else array.T, lambda: np.array(["a" * rng.randrange(99)]),
         lambda: array + 100 if array.dtype.kind in "if" else array[None]))()
