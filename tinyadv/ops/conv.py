@@ -102,7 +102,8 @@ def _level(y, x, kernel, stride, padding):
     Columns that the kernel's padding covers count as different: with stride 1 such equal windows are all zero anyway.
     """
     (oh, _, ow, _), (kh, kw), (sh, sw), (ph, pw) = y.shape, kernel, stride, padding
-    for channels in (x[:, ::8], x):  # an eighth of the channels tells nearly all windows apart that are not flat
+    # An eighth of the channels tells nearly all windows apart that are not flat.
+    for channels in (x[:, ::8], x) if x.shape[1] > 1 else (x,):
         same = (channels[:, :, sw:] == channels[:, :, :-sw]).all(axis=1, keepdims=True)
         same = padded(padded(same, (ph, 0), True), (0, pw), False)
         rows = reduce(np.logical_and, shifted(same, (kh, 1), (sh, 1), (oh, same.shape[2])))

@@ -75,7 +75,7 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
             with recording(True):  # whatever the caller's no_grad()
                 values, logits = losses(model, labels[part], *inputs)
                 loss = (values * (1 / count)).sum()
-                hits = int((logits.data.argmax(axis=1) == labels[part]).sum())
+                hits = int((driver.classes(logits.data) == labels[part]).sum())
                 found = gradients(loss, [*parameters, *inputs[:slope]])
             return loss.item(), hits, found[:len(parameters)], found[len(parameters):]
 
