@@ -6,6 +6,7 @@ A mask multiplies instead of selecting: `g * mask` runs an order of magnitude fa
 """
 
 import math
+from functools import cache
 
 import numpy as np
 
@@ -151,7 +152,7 @@ def _scaled_erfc(z):
 
     It is almost straight in t = 1 / (1 + z/2): polynomials of degree 7 and 14 are exact to 2e-8 and 2e-15.
     """
-    first, *others = _ERFC[z.dtype.itemsize]
+    first, *others = _fitted(7 if z.dtype.itemsize == 4 else 14)
     t = (2 / (1 + z / 2) - (_LEAST + 1)) / (1 - _LEAST)  # from [_LEAST, 1] to [-1, 1]
     y = array_module(z).full_like(t, first)
     for coefficient in others:
@@ -161,6 +162,11 @@ def _scaled_erfc(z):
 
 
 _LEAST = 0.4  # the t up to which it is fitted, z = 3; beyond, the factor exp(-z²) of its error is below 2e-4
-_erfc_of_t = np.vectorize(lambda t: math.erfc(2 / t - 2) * math.exp((2 / t - 2) ** 2))
-_ERFC = {itemsize: np.polynomial.Chebyshev.interpolate(_erfc_of_t, degree, domain=(_LEAST, 1)).convert(
-    kind=np.polynomial.Polynomial, domain=(_LEAST, 1)).coef[::-1].tolist() for itemsize, degree in ((4, 7), (8, 14))}
+
+
+@cache
+def _fitted(degree):
+    """The coefficients of the polynomial of that degree, the highest first; fitted when they are first needed."""
+    values = np.vectorize(lambda t: math.erfc(2 / t - 2) * math.exp((2 / t - 2) ** 2))
+    fit = np.polynomial.Chebyshev.interpolate(values, degree, domain=(_LEAST, 1))
+    return fit.convert(kind=np.polynomial.Polynomial, domain=(_LEAST, 1)).coef[::-1].tolist()
