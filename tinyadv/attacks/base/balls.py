@@ -76,7 +76,7 @@ class LinfBall(Ball):
 
     @staticmethod
     def distance(perturbation: Array) -> Array:
-        return _rows(abs(perturbation.astype(np.float64))).max(axis=1)
+        return flat(abs(perturbation.astype(np.float64))).max(axis=1)
 
     @staticmethod
     def steepest(g: Array) -> Array:
@@ -124,7 +124,7 @@ class L2Ball(RoundBall):
 
     @staticmethod
     def distance(perturbation: Array) -> Array:
-        xp, rows = array_module(perturbation), _rows(perturbation.astype(np.float64))
+        xp, rows = array_module(perturbation), flat(perturbation.astype(np.float64))
         # Squares of tiny numbers would vanish, of huge ones overflow: these rows are scaled by a power of two.
         power = xp.frexp(xp.maximum(rows.max(axis=1), -rows.min(axis=1)))[1]
         power = xp.where(abs(power) > 400, xp.clip(power, -1000, 1000), 0)
@@ -135,9 +135,9 @@ class L2Ball(RoundBall):
 
     @staticmethod
     def steepest(g: Array) -> Array:
-        xp, rows = array_module(g), _rows(g)
+        xp, rows = array_module(g), flat(g)
         g = g / column(_or_one(abs(rows).max(axis=1)), g)  # or the squares of a tiny g would vanish
-        return g / column(_or_one(xp.sqrt((_rows(g) ** 2).sum(axis=1))), g)
+        return g / column(_or_one(xp.sqrt((flat(g) ** 2).sum(axis=1))), g)
 
     def _nearest(self, points: Array, perturbation: Array, distance: Array, limit: float) -> Array:
         """The projection of the clipped points; there is no formula for the ball and the bounds together."""
@@ -155,7 +155,7 @@ class L1Ball(RoundBall):
 
     @staticmethod
     def distance(perturbation: Array) -> Array:
-        return abs(_rows(perturbation.astype(np.float64))).sum(axis=1)
+        return abs(flat(perturbation.astype(np.float64))).sum(axis=1)
 
     def step(self, points: Array, g: Array, size: float | Array) -> Array:
         """Move the pixel with the largest |g| up to its bound, then the next one, until the length `size` is used up.
@@ -164,13 +164,13 @@ class L1Ball(RoundBall):
         """
         xp, wide = array_module(points), points.astype(np.float64)
         room = xp.where(g == 0, 0, xp.where(g > 0, self.high - wide, wide - self.low))
-        moves = fill(abs(_rows(g)), _rows(room), _rows(xp.ones_like(room)), xp.asarray(size, np.float64).reshape(-1, 1))
+        moves = fill(abs(flat(g)), flat(room), flat(xp.ones_like(room)), xp.asarray(size, np.float64).reshape(-1, 1))
         return self.project(wide + xp.sign(g) * moves.reshape(g.shape))
 
     @staticmethod
     def steepest(g: Array) -> Array:
         """The sign of g at the (first) pixel with the largest |g|, and 0 elsewhere."""
-        xp, rows = array_module(g), _rows(g)
+        xp, rows = array_module(g), flat(g)
         largest = abs(rows).argmax(axis=1) if rows.size else xp.zeros(len(rows), np.int64)
         one_hot = largest[:, None] == xp.arange(rows.shape[1])
         return (one_hot * xp.sign(rows)).reshape(g.shape)
@@ -182,9 +182,9 @@ class L1Ball(RoundBall):
         section 2. Projecting onto one after the other would waste budget at pixels that reach a bound.
         """
         xp, wide = array_module(points), self.x.astype(np.float64)
-        signs = xp.sign(_rows(perturbation))
-        room = _rows(xp.where(perturbation > 0, self.high - wide, wide - self.low))
-        sizes = xp.minimum(_rows(abs(points - wide)), room + 2.0**20 * limit)  # finite
+        signs = xp.sign(flat(perturbation))
+        room = flat(xp.where(perturbation > 0, self.high - wide, wide - self.low))
+        sizes = xp.minimum(flat(abs(points - wide)), room + 2.0**20 * limit)  # finite
         sizes = xp.where(signs == 0, 0, sizes)
         # sum(min(max(sizes - t, 0), room)) is linear between the t at which a pixel becomes 0, or leaves its bound.
         ends = xp.concatenate([sizes, xp.maximum(sizes - room, 0)], axis=1)
@@ -235,7 +235,8 @@ def _inward(bound: float, dtype: np.dtype, inward: float) -> Array:
     return np.nextafter(rounded, np.asarray(inward, dtype)) if outside else rounded
 
 
-def _rows(x: Array) -> Array:
+def flat(x: Array) -> Array:
+    """(N, ...) -> (N, D)."""
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 

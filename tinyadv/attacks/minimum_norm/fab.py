@@ -110,7 +110,7 @@ class FAB(Attack):
     def _step(self, batch: Batch, points: Array, classes: Array) -> Array:
         """The step from x^(i), the points (n, ...), to x^(i+1); if there is no boundary, a short step back to x."""
         xp, x, ball = array_module(points), batch.x.astype(np.float64), batch.ball
-        _, lead, slope = hyperplane.nearest(self.norm, hyperplane.boundaries(batch, points, classes))
+        _, lead, slope = hyperplane.nearest(self.norm, self._boundaries(batch, points, classes))
         lead_at_x = lead + (slope * (x - points)).sum(axis=tuple(range(1, x.ndim)))
         delta = hyperplane.way(self.norm, points, lead, slope, ball.low, ball.high)
         delta_orig = hyperplane.way(self.norm, x, lead_at_x, slope, ball.low, ball.high)
@@ -118,6 +118,13 @@ class FAB(Attack):
         alpha = xp.where(far + near > 0, far / xp.where(far + near > 0, far + near, 1), 1)
         here, there = points + self.eta * delta, x + self.eta * delta_orig
         return ball.project(here + column(xp.minimum(alpha, self.alpha_max), x) * (there - here))
+
+    def _boundaries(self, batch: Batch, points: Array, classes: Array) -> list[tuple[Array, Array]]:
+        """As of the hyperplane's, but the lead of one class has one gradient, not one for each of the two logits."""
+        if batch.target is not None or classes.shape[1] != 2:
+            return hyperplane.boundaries(batch, points, classes)
+        rows = array_module(classes).arange(len(classes))
+        return [batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])[1:]]
 
     def _done(self, batch: Batch) -> Array:
         """(n,) bool: whether the nearest points found are within the budget; False if there is no budget."""

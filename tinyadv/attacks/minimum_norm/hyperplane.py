@@ -5,12 +5,11 @@ A boundary is a hyperplane: all z with lead + <slope, z - x> = 0, where lead and
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import numpy as np
 
-from tinyadv.attacks.base.balls import L1Ball, L2Ball, LinfBall, column, fill
+from tinyadv.attacks.base.balls import L1Ball, L2Ball, LinfBall, column, fill, flat
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin
 from tinyadv.backend import Array, array_module
@@ -25,11 +24,8 @@ def boundaries(batch: Batch, points: Array, classes: Array) -> list[tuple[Array,
     classes (n, m): those of each example, y first. With a target, the only boundary is that between the target and the
     best other class. The points are candidates.
     """
-    rows = array_module(classes).arange(len(classes))
     if batch.target is not None:
         return [batch.evaluate(points, partial(margin, y=batch.y, target=batch.target))[1:]]
-    if classes.shape[1] == 2:  # one gradient is enough
-        return [batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])[1:]]
     logits, slopes = batch.jacobian(points, classes)
     f = array_module(logits).take_along_axis(logits, classes, axis=1)
     return [(f[:, k] - f[:, 0], slopes[k] - slopes[0]) for k in range(1, len(slopes))]
@@ -61,11 +57,11 @@ def way(norm: str, x: Array, lead: Array, slope: Array, low: Array, high: Array)
     """
     xp, shape = array_module(x), x.shape
     toward, wide = -column(xp.sign(lead), x) * slope, x.astype(np.float64)
-    w = abs(_rows(slope.astype(np.float64)))
+    w = abs(flat(slope.astype(np.float64)))
     largest = w.max(axis=1, keepdims=True)
     w = w / (largest + (largest == 0))
     w = xp.where(w > NEGLIGIBLE, w, 0)
-    room = _rows(xp.where(toward > 0, high - wide, wide - low)) * (w > 0)
+    room = flat(xp.where(toward > 0, high - wide, wide - low)) * (w > 0)
     need = abs(lead.astype(np.float64)) / (largest + (largest == 0))[:, 0]
     length = fill(w, room, w, need[:, None]) if norm == "l1" else _together(w, room, need, w if norm == "l2" else w > 0)
     return xp.sign(toward) * length.reshape(shape)
@@ -88,7 +84,3 @@ def _together(w: Array, room: Array, need: Array, pace: Array) -> Array:
 def _before(values: Array) -> Array:
     """(n, D): for each value, the sum of all values to its left."""
     return array_module(values).pad(values.cumsum(axis=1)[:, :-1], ((0, 0), (1, 0)))
-
-
-def _rows(x: Array) -> Array:
-    return x.reshape(len(x), math.prod(x.shape[1:]))
