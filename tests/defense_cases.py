@@ -1,0 +1,72 @@
+"""What the tests of defences share: the table of defences, and images for them.
+
+A new defence is one line of CASES. test_defenses.py runs its properties over all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from tinyadv import Tensor, defenses, ops
+from tinyadv.backend import array_module
+
+SHAPES = [(1, 28, 28), (3, 32, 32), (1, 9, 13)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A defence: how it is made, and what it must compute.
+
+    make: the layer, for the name of a gradient. plain: the same on a NumPy array (N, C, H, W), written apart from the
+    library; None for a random defence. gradients: the names that it offers. identity: the settings with which it
+    changes nothing, if there are such. span: the values that it may return.
+    """
+
+    name: str
+    make: Callable[[str], Callable[[Tensor], Tensor]]
+    plain: Callable[[np.ndarray], np.ndarray] | None
+    gradients: tuple[str, ...] = ("identity", "zero")
+    identity: Callable[[], Callable[[Tensor], Tensor]] | None = None
+    span: tuple[float, float] = (0.0, 1.0)
+
+
+def steps(x):
+    """Five levels: of any array library."""
+    return array_module(x).rint(4 * x) / 4
+
+
+def curved(x):
+    """On arrays and on Tensors, but for the rounding of the square: a transform and its smooth stand-in in one."""
+    return x * x
+
+
+CASES = [
+    Case("bpda", lambda gradient: defenses.bpda(steps, gradient=gradient), lambda x: np.rint(4 * x) / 4,
+         identity=lambda: defenses.bpda(lambda x: x)),
+    Case("bpda: with a stand-in", lambda gradient: defenses.bpda(steps, curved, gradient), lambda x: np.rint(4 * x) / 4,
+         gradients=("identity", "smooth", "zero")),
+]
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every_exact_case = pytest.mark.parametrize("case", [c for c in CASES if c.plain], ids=lambda case: case.name)
+every_identity = pytest.mark.parametrize("case", [c for c in CASES if c.identity], ids=lambda case: case.name)
+every_gradient = pytest.mark.parametrize(
+    ("case", "gradient"), [(c, gradient) for c in CASES for gradient in c.gradients],
+    ids=lambda value: value if isinstance(value, str) else value.name)
+every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def pictures(count, shape, dtype=np.float32, seed=0):
+    """Smooth images with flat parts, black and white ones among them: noise alone is no picture."""
+    rng = np.random.default_rng(seed)
+    c, h, w = shape
+    rows, columns = np.arange(h)[:, None] / h, np.arange(w) / w
+    waves = [np.sin(6 * a * rows + b) * np.cos(6 * b * columns + a) for a, b in rng.random((count * c, 2)) * 2]
+    return np.clip(0.5 + np.reshape(waves, (count, *shape)) * 0.8, 0, 1).astype(dtype)
+
+
+def linear(shape, classes=5, dtype=np.float32, seed=1):
+    """A linear model of images of this shape, in the memory that they are in."""
+    weight = np.random.default_rng(seed).normal(size=(classes, int(np.prod(shape)))).astype(dtype)
+    return lambda x: ops.linear(ops.flatten(x), array_module(x.data).asarray(weight))

@@ -1,0 +1,10 @@
+"""Defences: each a layer in front of the model, with a true forward pass and a vjp that is chosen by name."""
+
+from tinyadv.defenses.bpda import Defense, bpda
+from tinyadv.spellings import missing
+
+__all__ = ["Defense", "bpda"]
+
+
+def __getattr__(name: str) -> object:
+    raise missing(__name__, name)
