@@ -4,9 +4,11 @@ import json
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from textwrap import indent
 
+import numpy as np
 from options import arguments as arguments
 from options import at_least as at_least
 
@@ -37,6 +39,19 @@ def mnist_or_digits(limit):
         train, test = data.digits()
     print(f"{train[:limit]}\n{test[:limit]}\n")
     return train[:limit], test[:limit]
+
+
+def cifar10_or_digits(limit):
+    """The training set and the test set of CIFAR-10; if it cannot be found, the built-in digits in its shape."""
+    try:
+        sets = data.cifar10()
+    except data.DataUnavailable as error:
+        print(f"{error}\n\nCIFAR-10 was not found: going on with the built-in digits instead.\n")
+        sets = [replace(digits, images=np.pad(digits.images, ((0, 0), (0, 0), (2, 2), (2, 2))).repeat(3, axis=1))
+                for digits in data.digits()]  # (N, 3, 32, 32)
+    train, test = (each[:limit] for each in sets)
+    print(f"{train}\n{test}\n")
+    return train, test
 
 
 def slide_cnn(train, test, options):

@@ -262,7 +262,7 @@ class Settings(Kind):
     def make(self, folder):
         self.path = folder / "settings.toml"
         self.path.write_bytes((EXAMPLES / "configs" / "mnist-lenet-linf.toml").read_bytes())
-        found = importlib.util.spec_from_file_location("madry_mnist", EXAMPLES / "madry_mnist.py")
+        found = importlib.util.spec_from_file_location("recipes", EXAMPLES / "recipes.py")
         self.example = importlib.util.module_from_spec(found)
         sys.path.insert(0, str(EXAMPLES))
         try:

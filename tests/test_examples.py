@@ -20,6 +20,7 @@ TINY = {
     "boundary_mnist.py": (*SMALL, "--queries", "60", "--images", "2"),
     "adversarial_training_mnist.py": (*SMALL, "--robust-epochs", "1", "--steps", "2", "--images", "5"),
     "madry_mnist.py": (*SMALL, "--images", "2"),
+    "madry_cifar10.py": (*SMALL, "--images", "2", "--config", str(EXAMPLES / "configs" / "cifar10-base-natural.toml")),
     "robust_features.py": ("--limit", "100", "--columns", "2", "--images", "4"),
     "pgd_steps_mnist.py": ("--limit", "100", "--steps", "1", "2", "--images", "4", "--first", ZOO[0],
                            "--second", ZOO[1]),
@@ -32,7 +33,7 @@ TINY = {
     "fast_training_mnist.py": (*SMALL, "--seeds", "2", "--restarts", "2", "--images", "4"),
     "capacity_mnist.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
 }
-SHARED = ("common.py", "options.py")
+SHARED = ("common.py", "options.py", "recipes.py")
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in SHARED)
 
 
@@ -74,14 +75,14 @@ def test_an_example_runs_offline_and_draws_its_figure(offline):
     assert 400 < width < 2000
 
 
-def test_without_mnist_it_says_so_and_labels_every_result_as_one_on_the_digits(offline):
+def test_without_its_data_it_says_so_and_labels_every_result_as_one_on_the_digits(offline):
     done, _, script = offline
-    notice = "\nMNIST was not found: going on with the built-in digits instead.\n"
-    tried, _, said = done.stdout.partition(notice)
+    data = "CIFAR-10" if "cifar10" in script else "MNIST"
+    tried, _, said = done.stdout.partition(f"\n{data} was not found: going on with the built-in digits instead.\n")
     assert "TINYADV_DATA" in tried
     for name in ZOO:  # the networks' own data, and not that of the results
         said = said.replace(name, "")
-    assert "mnist" not in said.lower()
+    assert not re.search("mnist|cifar", said.lower())
     results = [line for line in said.splitlines() if re.search("%|loss|accuracy|images|figure", line)]
     assert len(results) > 5
     assert [line for line in results if not re.match("(Dataset )?digits-(train|test)", line)] == []
@@ -131,10 +132,13 @@ def test_fgsm_mnist_refuses_a_senseless_option_by_name(options, message, tmp_pat
 @pytest.mark.parametrize(("script", "options", "message"), [
     ("madry_mnist.py", ("--config", "none.toml"), "none.toml: [Errno 2] No such file or directory"),
     ("madry_mnist.py", ("--config", "bad.toml"), "bad.toml"),
+    ("madry_cifar10.py", ("--config", "strange.toml"), "strange.toml: data must be cifar10 or mnist, got 'stl10'"),
     ("attacks_compared.py", ("--limit", "100", "--image", "100"), "--image must be below 100, the number of"),
 ])
 def test_a_wrong_file_or_index_is_told_before_the_training(script, options, message, tmp_path):
     (tmp_path / "bad.toml").write_text("x = ")
+    settings = (EXAMPLES / "configs" / "cifar10-base-natural.toml").read_text(encoding="utf-8")
+    (tmp_path / "strange.toml").write_text(settings.replace("cifar10", "stl10"))
     done = run(script, tmp_path, *options)
     assert done.returncode == 1
     assert message in done.stderr

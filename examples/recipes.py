@@ -1,0 +1,82 @@
+"""Training from a file of settings: what madry_mnist.py and madry_cifar10.py share."""
+
+import sys
+from pathlib import Path
+from textwrap import indent
+
+from common import arguments, at_least, cifar10_or_digits, mnist_or_digits
+
+from tinyadv import attacks, data, evaluation, models, nn, plots, training
+
+CONFIGS = Path(__file__).parent / "configs"
+DATA = {"mnist": mnist_or_digits, "cifar10": cifar10_or_digits}
+
+
+def made(module, settings, **more):
+    """What the class or function that a table of settings names makes; the rest of the table are the arguments."""
+    values = {name: made(attacks, value) if isinstance(value, dict) else value for name, value in settings.items()}
+    kind = getattr(module, str(name := values.pop("class", None)), None)
+    if not callable(kind):
+        raise ValueError(f"class must be a class of {module.__name__}, got {name!r}")
+    return kind(**values, **more)
+
+
+def recipe(settings, seed, steps=40, device="cpu"):
+    """From the tables of settings: the model, the attack to evaluate it, and the arguments of training.fit."""
+    model = made(models, settings["model"] | {"seed": seed}).to(device)
+    attack = attacks.PGD(**settings["evaluation"], steps=steps)
+    changes = [made(data.augment, each) for each in settings.get("augment", ())]
+    return model, attack, {
+        "optimizer": made(nn.optim, settings["optimizer"], model=model),
+        "method": made(training, settings["method"]), "schedule": made(nn.optim, settings["schedule"]),
+        "eps_schedule": training.ramp(**settings["ramp"]) if "ramp" in settings else None,
+        "augment": data.augment.chain(*changes) if len(changes) > 1 else changes[0] if changes else None,
+    }
+
+
+def options_of(description, config):
+    """The options of a script that trains from the settings in configs/, from `config` unless told otherwise."""
+    parser = arguments(description, out=None)
+    parser.set_defaults(epochs=None, seed=None)  # those of the settings, unless given
+    parser.add_argument("--config", type=Path, default=CONFIGS / config, help="file of settings")
+    parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")
+    return parser.parse_args()
+
+
+def run(options, steps, least):
+    """Train, save and attack the network of the settings; the claim is that PGD leaves more than `least` of the images.
+    """
+    try:
+        settings = models.zoo.settings(options.config)
+        given = {name: value for name in ("epochs", "seed") if (value := getattr(options, name)) is not None}
+        numbers, seed = settings["training"] | given, given.get("seed", settings["model"]["seed"])
+        model, attack, how = recipe(settings, seed, steps, options.device)
+        if (name := settings.get("data", "mnist")) not in DATA:
+            raise ValueError(f"data must be {' or '.join(sorted(DATA))}, got {name!r}")
+    except (OSError, TypeError, ValueError) as error:
+        sys.exit(f"{options.config}: {error}")
+    train, test = DATA[name](options.limit)
+    held_out = max(1, min(settings["held_out"], len(train) // 5))
+    train, validation = train[:-held_out], train[-held_out:]
+    out = options.out or Path(f"{options.config.stem}.png")
+    weights, table = out.with_suffix(".npz"), out.with_suffix(".csv")
+    method = how["method"]
+    try:
+        history = training.fit(
+            model, train, **numbers, **how, validation=validation, validation_attack=attack if method.budget else None,
+            checkpoint=out.with_suffix(".checkpoint.npz"), resume=True, progress=True)
+    except (training.Interrupted, nn.StateError) as stopped:
+        sys.exit(str(stopped))
+    nn.save(model, weights)
+    history.to_csv(table)
+    print(indent(repr(history), f"{train.name}  "))
+
+    subset = test[:options.images]
+    clean = evaluation.accuracy(model, test)
+    robust = evaluation.robust_accuracy(model, attack, subset, seed=seed, progress=True)
+    plots.history(history, title=train.name).savefig(out)
+    print(f"\n{test.name}  accuracy on {len(test):,} images: {clean:.2%}")
+    print(f"{test.name}  figure: {out}; weights: {weights}; history: {table}")
+    why = "it was trained on clean images" if method.budget is None else "train longer"
+    verdict = "holds" if robust > least else f"does not hold: {why}"
+    print(f"{test.name}  under {attack} {robust:.2%} of {len(subset):,} images are right: the claim {verdict}")
