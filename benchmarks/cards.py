@@ -31,30 +31,27 @@ from typing import Any
 from tinyadv import attacks, backend, data, evaluation, nn
 from tinyadv.models import zoo
 
-
-def pgd(eps: float, norm: str, steps: int = 100, **more: Any) -> attacks.PGD:
-    """PGD, in linf with the step of Madry et al. (2018)."""
-    return attacks.PGD(eps=eps, steps=steps, norm=norm, **({"step_size": 0.01} if norm == "linf" else {}), **more)
+STEPS = {"mnist": 0.01, "cifar10": 2 / 255}  # of PGD in linf, as in Madry et al. (2018)
 
 
-def table(eps: float, norm: str, options: argparse.Namespace) -> list[tuple[attacks.Attack, int]]:
-    """The attacks of a card, each with the number of images that it is measured on."""
+def table(pgd: attacks.PGD, options: argparse.Namespace) -> list[tuple[attacks.Attack, int]]:
+    """The attacks of a card, each with the number of images that it is measured on; pgd has 100 steps."""
     return [
-        *((pgd(eps, norm, steps), options.images) for steps in (20, 40, 100)),
-        (attacks.FGSM(eps=eps, norm=norm), options.images),
-        (attacks.MIFGSM(eps=eps, norm=norm), options.images),
-        (pgd(eps, norm, loss="margin"), options.few),
-        (pgd(eps, norm, restarts=20), options.few),
+        *((replace(pgd, steps=steps), options.images) for steps in (20, 40, 100)),
+        (attacks.FGSM(eps=pgd.eps, norm=pgd.norm), options.images),
+        (attacks.MIFGSM(eps=pgd.eps, norm=pgd.norm), options.images),
+        (replace(pgd, loss="margin"), options.few),
+        (replace(pgd, restarts=20), options.few),
     ]
 
 
-def autoattack(model: nn.Module, test: data.Dataset, eps: float, norm: str, seed: int) -> dict[str, Any]:
+def autoattack(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, seed: int) -> dict[str, Any]:
     """AutoAttack's part of a card: see zoo.Card."""
-    attack = attacks.AutoAttack(eps=eps, norm=norm)
+    eps, attack = pgd.eps, attacks.AutoAttack(eps=pgd.eps, norm=pgd.norm)
     result = attack.run(model, test.images, test.labels, seed=seed, skip_misclassified=True, progress=True)
     beyond = attack.with_eps(float(f"{eps * 4 / 3:.3g}"))
     return {"images": len(test), "seed": seed, "accuracy": float((result.predictions == test.labels).mean()),
-            "pgd": evaluation.robust_accuracy(model, pgd(eps, norm), test, seed=seed, progress=True),
+            "pgd": evaluation.robust_accuracy(model, pgd, test, seed=seed, progress=True),
             "beyond": str(beyond),
             "accuracy_beyond": evaluation.robust_accuracy(model, beyond, test, seed=seed, progress=True),
             "warnings": list(result.warnings)}
@@ -63,10 +60,12 @@ def autoattack(model: nn.Module, test: data.Dataset, eps: float, norm: str, seed
 def main(options: argparse.Namespace) -> None:
     name, settings = options.config.stem, zoo.settings(options.config)
     measured, summary = settings.pop("evaluation"), settings.pop("summary")
-    train, test = data.mnist()
+    source = settings.get("data", "mnist")
+    train, test = getattr(data, source)()
     few = test[:options.autoattack]
+    pgd = attacks.PGD(**measured, steps=100, step_size=STEPS[source] if measured["norm"] == "linf" else None)
     if options.weights is None:
-        found = autoattack(zoo.load(name), few, seed=options.seed, **measured)
+        found = autoattack(zoo.load(name), few, pgd, options.seed)
         zoo.write(card := replace(zoo.card(name), autoattack=found), options.folder)
         print(card)
         return
@@ -76,19 +75,19 @@ def main(options: argparse.Namespace) -> None:
     options.folder.mkdir(exist_ok=True)  # before the hours of attacks
     model = nn.load(options.weights)
     facts = {"summary": summary, "settings": settings, "seconds": round(seconds), "version": tinyadv.__version__,
-             "training": f"python examples/madry_mnist.py --config examples/configs/{options.config.name}",
+             "training": f"python examples/madry_{source}.py --config examples/configs/{options.config.name}",
              "machine": options.machine or here,
              "data": f"{train.name}, the first {len(train) - settings['held_out']:,} images"}
     with tempfile.TemporaryDirectory() as folder:  # what is measured is what is shipped
         zoo.publish(model, name, Path(folder), results=[], autoattack={}, checks=[], **facts)
         model = nn.load(Path(folder) / f"{name}.npz")
     rows = [{"attack": "none", "images": len(test), "accuracy": evaluation.accuracy(model, test), "seed": 0}]
-    for attack, images in table(measured["eps"], measured["norm"], options):
+    for attack, images in table(pgd, options):
         subset = test[:images]
         accuracy = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
         rows.append({"attack": str(attack), "images": len(subset), "accuracy": accuracy, "seed": options.seed})
         print(rows[-1], flush=True)
-    found = autoattack(model, few, seed=options.seed, **measured)
+    found = autoattack(model, few, pgd, options.seed)
     rows.append({"attack": str(attacks.AutoAttack(**measured)), "images": len(few), "accuracy": found["accuracy"],
                  "seed": options.seed})
     checks = evaluation.sanity_checks(model, test[:200], seed=options.seed, **measured).checks

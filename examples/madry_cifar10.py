@@ -6,7 +6,7 @@ training was interrupted, it goes on from its checkpoint. The last line says whe
 steps more than 40% of the images are classified correctly.
 """
 
-from recipes import options_of, run
+from recipes import recipe_options, run
 
 if __name__ == "__main__":
-    run(options_of(__doc__, "cifar10-resnet20-linf.toml"), steps=20, least=0.4)
+    run(recipe_options(__doc__, "cifar10-resnet20-linf.toml"), steps=20, least=0.4)

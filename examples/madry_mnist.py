@@ -6,7 +6,7 @@ it goes on from its checkpoint. The last line says whether the claim holds: unde
 the images are classified correctly.
 """
 
-from recipes import options_of, run
+from recipes import recipe_options, run
 
 if __name__ == "__main__":
-    run(options_of(__doc__, "mnist-madry-linf.toml"), steps=40, least=0.5)
+    run(recipe_options(__doc__, "mnist-madry-linf.toml"), steps=40, least=0.5)

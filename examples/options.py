@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tinyadv import models, nn
 
+CONFIGS = Path(__file__).parent / "configs"
+
 
 def arguments(description, out, **networks):
     """A parser with the options of all examples.
@@ -23,6 +25,15 @@ def arguments(description, out, **networks):
     parser.add_argument("--seed", type=at_least(0, int), default=42, help="of weights and all other random numbers")
     parser.add_argument("--out", type=figure, default=out, help="file of the figure")
     return parser
+
+
+def recipe_options(description, config):
+    """The options of a script that trains from the settings in configs/, from `config` unless told otherwise."""
+    parser = arguments(description, out=None)
+    parser.set_defaults(epochs=None, seed=None)  # those of the settings, unless given
+    parser.add_argument("--config", type=Path, default=CONFIGS / config, help="file of settings")
+    parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")
+    return parser.parse_args()
 
 
 def at_least(low, kind):

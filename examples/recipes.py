@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 from textwrap import indent
 
-from common import arguments, at_least, cifar10_or_digits, mnist_or_digits
+from common import cifar10_or_digits, mnist_or_digits
+from options import recipe_options as recipe_options
 
 from tinyadv import attacks, data, evaluation, models, nn, plots, training
 
-CONFIGS = Path(__file__).parent / "configs"
 DATA = {"mnist": mnist_or_digits, "cifar10": cifar10_or_digits}
 
 
@@ -32,15 +32,6 @@ def recipe(settings, seed, steps=40, device="cpu"):
         "eps_schedule": training.ramp(**settings["ramp"]) if "ramp" in settings else None,
         "augment": data.augment.chain(*changes) if len(changes) > 1 else changes[0] if changes else None,
     }
-
-
-def options_of(description, config):
-    """The options of a script that trains from the settings in configs/, from `config` unless told otherwise."""
-    parser = arguments(description, out=None)
-    parser.set_defaults(epochs=None, seed=None)  # those of the settings, unless given
-    parser.add_argument("--config", type=Path, default=CONFIGS / config, help="file of settings")
-    parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")
-    return parser.parse_args()
 
 
 def run(options, steps, least):

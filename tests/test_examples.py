@@ -1,4 +1,5 @@
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 import matplotlib
 import pytest
 from matplotlib.image import imread
+
+from tinyadv import models
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = ("--limit", "100", "--epochs", "1")
@@ -144,6 +147,19 @@ def test_a_wrong_file_or_index_is_told_before_the_training(script, options, mess
     assert message in done.stderr
     assert "epoch" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("config", sorted((EXAMPLES / "configs").iterdir()), ids=lambda path: path.stem)
+def test_every_file_of_settings_gives_its_network_and_how_to_train_it(config, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    recipe = importlib.import_module("recipes").recipe
+    settings = models.zoo.settings(config)
+    model, attack, how = recipe(settings, seed=3)
+    assert config.stem.startswith(f"{settings.get('data', 'mnist')}-")
+    assert model.input_shape == {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[settings.get("data", "mnist")]
+    assert (attack.eps, attack.norm) == (settings["evaluation"]["eps"], settings["evaluation"]["norm"])
+    assert (how["method"].budget is None) == config.stem.endswith("natural")
+    assert how["schedule"](1.0) <= how["schedule"](0.5)
 
 
 @pytest.mark.parametrize(("error", "line"), [
