@@ -3,13 +3,13 @@
 import importlib
 
 from tinyadv import backend  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
-from tinyadv import attacks, data, defenses, evaluation, models, nn, ops, training
+from tinyadv import analysis, attacks, data, defenses, evaluation, models, nn, ops, training
 from tinyadv.spellings import missing
 from tinyadv.tensor import Tensor, gradients, no_grad
 
 __all__ = [
-    "Tensor", "attacks", "backend", "data", "defenses", "evaluation", "gradients", "models", "nn", "no_grad", "ops",
-    "training",
+    "Tensor", "analysis", "attacks", "backend", "data", "defenses", "evaluation", "gradients", "models", "nn",
+    "no_grad", "ops", "training",
 ]
 __version__ = backend.VERSION
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from tinyadv.backend import Array, array_module, is_array, move, usable_cores
 from tinyadv.nn import Module
-from tinyadv.ops.loss import cross_entropy
+from tinyadv.ops.loss import check_labels, cross_entropy
 from tinyadv.ops.movement import batch_last
 from tinyadv.parallel import Setting, single_threaded_blas, submit
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
@@ -122,22 +122,33 @@ def _logits(model: Callable, x: Array) -> Array:
     return move(forward(model, batch_last(move(x, memory_of(model, x)))).data, like=x)
 
 
-def input_gradients(model: Callable, x: Array, y: Array, *, batch_size: int | None = None,
-                    workers: int | None = None) -> Array:
-    """The gradients of the cross entropy of y (N,) at the images x (N, ...), as an array like x."""
+def own_logits(logits: Tensor, y: Array) -> Tensor:
+    """The sum of the logits (N, K) of the classes y (N,)."""
+    check_labels(y, logits.shape[1], "own_logits")
+    return logits[array_module(y).arange(len(y)), y].sum()
+
+
+def summed_cross_entropy(logits: Tensor, y: Array) -> Tensor:
+    """The sum of the cross entropies of the classes y (N,)."""
+    return cross_entropy(logits, y, "sum")
+
+
+def input_gradients(model: Callable, x: Array, y: Array, *, batch_size: int | None = None, workers: int | None = None,
+                    loss: Callable[[Tensor, Array], Tensor] = summed_cross_entropy) -> Array:
+    """The gradients of loss(logits, y) at the images x (N, ...), as an array like x; y (N,) are classes."""
     found = array_module(x).empty_like(x)
-    run(partial(_input_gradients, model), model, (x, y), found.__setitem__, batch_size=batch_size, workers=workers)
+    run(partial(_input_gradients, model, loss), model, (x, y), found.__setitem__, batch_size=batch_size,
+        workers=workers)
     return found
 
 
-def _input_gradients(model: Callable, x: Array, y: Array) -> Array:
+def _input_gradients(model: Callable, loss: Callable[[Tensor, Array], Tensor], x: Array, y: Array) -> Array:
     like = memory_of(model, x)
     points = Tensor(batch_last(move(x, like)))
     with recording(True):  # whatever the caller's no_grad()
         logits = call(model, points, gradient=True)
         check_graph(logits, points)
-        loss = cross_entropy(logits, move(y, like), "sum")
-        return move(gradients(loss, [points])[0], like=x)
+        return move(gradients(loss(logits, move(y, like)), [points])[0], like=x)
 
 
 def call(model: Callable, x: Tensor, gradient: bool = False) -> Tensor:

@@ -273,3 +273,17 @@ def test_what_is_frozen_stays_in_evaluation_mode_and_is_trained_again_when_unfro
     assert model.training
     assert model.stem.training
     assert model.frozen_parameters() == set()
+
+
+def test_a_watcher_sees_every_output_within_its_block_in_its_thread():
+    model, seen = Branches(), []
+    x = Tensor(np.ones((2, 3)))
+    with module.watching(lambda part, y: seen.append((part, y))), ThreadPoolExecutor(1) as pool:
+        pool.submit(model, x).result()
+        assert seen == []
+        y = model(x)
+    model(x)
+    first, second = model.blocks
+    assert [part for part, _ in seen] == [model.stem, *first.layers, first, second, model.pair[0], model.heads["left"],
+                                          model.heads["right"][0], model]
+    assert seen[-1][1] is y

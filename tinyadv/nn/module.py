@@ -6,10 +6,9 @@ dicts. The name of each is the path to it, as in PyTorch: "conv1.weight", "0.bia
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,12 @@ from tinyadv.spellings import check_keywords, no_attribute
 from tinyadv.tensor import Tensor, no_grad
 
 _modes: Setting[dict[Module, bool]] = Setting("modes", {})  # the modes of the modules within the blocks of `mode`
+_watcher: Setting[Callable[[Module, Tensor], None] | None] = Setting("watcher", None)
+
+
+def watching(watcher: Callable[[Module, Tensor], None]) -> AbstractContextManager[None]:
+    """Call watcher(module, output) within the block, in this thread, after each module that is called."""
+    return _watcher.within(watcher)
 
 
 class Module:
@@ -46,7 +51,10 @@ class Module:
         return self
 
     def __call__(self, x: Any) -> Tensor:
-        return self.forward(x)
+        y = self.forward(x)
+        if watcher := _watcher.get():
+            watcher(self, y)
+        return y
 
     if not TYPE_CHECKING:
         __getattr__ = no_attribute
@@ -179,24 +187,18 @@ class Module:
 
     def _table(self, input_shape: Shape) -> str:
         rows: list[tuple[str, str, str]] = []
-        layers = [(name, m) for name, m in self.named_modules() if len(list(m.named_modules())) == 1]
+        names = {m: name for name, m in self.named_modules() if len(list(m.named_modules())) == 1}
 
-        def record(name: str, layer: Module, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
-            y = forward(x)
-            shape = "(" + ", ".join(["N", *map(str, y.shape[1:])]) + ")"
-            rows.append((f"{name} ({type(layer).__name__})".strip(), shape, f"{_count(layer.parameters()):,}"))
-            return y
+        def record(layer: Module, y: Tensor) -> None:
+            if layer in names:
+                shape = "(" + ", ".join(["N", *map(str, y.shape[1:])]) + ")"
+                count = f"{_count(layer.parameters()):,}"
+                rows.append((f"{names[layer]} ({type(layer).__name__})".strip(), shape, count))
 
         parameters = self.parameters()
         like = parameters[0].data if parameters else np.zeros(0, np.float32)
-        try:
-            for name, layer in layers:
-                layer.forward = functools.partial(record, name, layer, layer.forward)
-            with no_grad(), self.mode(training=False):
-                self(Tensor(array_module(like).zeros((1, *input_shape), like.dtype)))
-        finally:
-            for _, layer in layers:
-                del layer.forward
+        with no_grad(), self.mode(training=False), watching(record):
+            self(Tensor(array_module(like).zeros((1, *input_shape), like.dtype)))
         head = ("Layer (type)", "Output shape", "Parameters")
         lines = table([head, *rows], "<<>")
         rule = "-" * len(lines[0])

@@ -86,7 +86,8 @@ class AutoAttack(MultiAttack):
     def _warnings(self, model: Callable, x: Array, y: Array, logits: Array, options: dict[str, Any]) -> tuple[str, ...]:
         if not len(x):
             return ()
-        found, shards = [], {name: options.get(name) for name in ("workers", "batch_size")}
+        found = []
+        shards: dict[str, Any] = {name: options.get(name) for name in ("workers", "batch_size")}
         right = np.flatnonzero(driver.classes(to_host(logits)) == to_host(y))
         logits, again = (np.nan_to_num(to_host(each)) for each in (logits, driver.logits(model, x, **shards)))
         change = abs(again - logits).max()

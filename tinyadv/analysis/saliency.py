@@ -1,0 +1,118 @@
+"""Which pixels decide: the slope of a logit at each pixel, plain or guided, and Grad-CAM.
+
+Every map is (N, H, W), one for each image, as a NumPy array. The class of an image is the predicted one unless given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinyadv import driver
+from tinyadv.attacks.base.arguments import check_classes
+from tinyadv.backend import Array, move, to_host
+from tinyadv.nn import Module
+from tinyadv.nn.module import watching
+from tinyadv.ops.elementwise import guided
+from tinyadv.ops.movement import batch_last
+from tinyadv.tensor import Tensor, gradients, recording
+
+
+def saliency(model: Callable, images: Array, classes: Any = None, *, batch_size: int | None = None,
+             workers: int | None = None) -> np.ndarray:
+    """The largest |d logit / d pixel| over the channels: (N, H, W) maps of the images (N, C, H, W).
+
+    Simonyan et al. 2014, arXiv:1312.6034, section 3. It is the slope of the logit and not of the softmax, which is
+    almost 0 where the model is sure. Of a linear model it is |row of the weight|.
+    classes: (N,) integers, or one for all images; the predicted ones by default. ValueError for others.
+    """
+    classes = chosen(model, images, classes, batch_size=batch_size, workers=workers)
+    slopes = driver.input_gradients(model, images, classes, loss=driver.own_logits, batch_size=batch_size,
+                                    workers=workers)
+    return abs(to_host(slopes)).max(axis=1)
+
+
+def guided_saliency(model: Callable, images: Array, classes: Any = None, *, batch_size: int | None = None,
+                    workers: int | None = None) -> np.ndarray:
+    """As `saliency`, by guided back-propagation: each ReLU passes on only what raises the logit.
+
+    Springenberg et al. 2015, arXiv:1412.6806, section 3.4. The map is sharper, but it is no gradient: it says less
+    about the weights of the upper layers (Adebayo et al. 2018, arXiv:1810.03292).
+    """
+    classes = chosen(model, images, classes, batch_size=batch_size, workers=workers)
+    with guided.within(True):
+        return saliency(model, images, classes, batch_size=batch_size, workers=workers)
+
+
+def grad_cam(model: Module, images: Array, classes: Any = None, layer: str | None = None, *,
+             batch_size: int | None = None, workers: int | None = None) -> np.ndarray:
+    """Grad-CAM: where a layer sees what raises the logit; (N, H, W) maps in [0, 1] of the images (N, C, H, W).
+
+    Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2. With A_k the maps (h, w) of the layer, and a_k the mean
+    over the positions of d logit / d A_k, it is relu(sum a_k A_k), enlarged bilinearly and divided by its largest
+    value. A map is 0 everywhere where no position raises the logit.
+    layer: a name from `model.named_modules()`; by default the last one whose output has more than one position.
+    Raises TypeError if the model is no Module, ValueError for a layer that is not there or gives no maps.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"model must be an nn.Module, whose layers have names, got {type(model).__name__}")
+    parts = dict(model.named_modules())
+    if layer is not None and layer not in parts:
+        raise ValueError(f"layer must be a name from model.named_modules(), {', '.join(parts)}; got {layer!r}")
+    classes = chosen(model, images, classes, batch_size=batch_size, workers=workers)
+    found = np.empty((len(images), *images.shape[2:]), images.dtype)
+    driver.run(partial(_grad_cam, model, None if layer is None else parts[layer]), model, (images, classes),
+               found.__setitem__, batch_size=batch_size, workers=workers)
+    return found
+
+
+def _grad_cam(model: Module, layer: Module | None, x: Array, classes: Array) -> np.ndarray:
+    outputs: list[Tensor] = []  # of the layer, or of all layers that give maps
+
+    def keep(module: Module, y: Tensor) -> None:
+        if module is layer or (layer is None and y.ndim == 4 and y.shape[2] * y.shape[3] > 1):
+            outputs.append(y)
+
+    like = driver.memory_of(model, x)
+    with recording(True), watching(keep):
+        logits = driver.call(model, Tensor(batch_last(move(x, like))), gradient=True)
+    if not outputs or outputs[-1].ndim != 4:
+        raise ValueError("layer must give maps (N, K, h, w) on the way to the logits, got "
+                         + (f"shape {outputs[-1].shape}" if outputs else "no such output"))
+    (slopes,) = gradients(driver.own_logits(logits, move(classes, like)), [outputs[-1]])
+    weights = slopes.mean(axis=(2, 3), keepdims=True)                               # (N, K, 1, 1)
+    maps = to_host((weights * outputs[-1].data).sum(axis=1)).clip(0)                # (N, h, w)
+    rows, columns = (_bilinear(n, m) for n, m in zip(maps.shape[1:], x.shape[2:], strict=True))
+    maps = rows @ maps @ columns.T                                                  # (N, H, W)
+    highest = maps.max(axis=(1, 2), keepdims=True)
+    return maps / np.where(highest > 0, highest, 1)
+
+
+def _bilinear(n: int, m: int) -> np.ndarray:
+    """(m, n): row i holds the shares of n pixels in pixel i of m; all pixels cover the same length."""
+    place = ((np.arange(m) + 0.5) * n / m - 0.5).clip(0, n - 1)
+    return (1 - abs(place[:, None] - np.arange(n))).clip(0)
+
+
+def correlation(noise: Array, maps: Array) -> np.ndarray:
+    """Pearson's correlation of |noise| and the map over the pixels, (N,); 0 where one of the two is constant.
+
+    noise: (N, C, H, W), what an attack has added; the largest |noise| over the channels counts. maps: (N, H, W), such
+    as those of `saliency`. An attack that moves all pixels equally, such as FGSM, has little to correlate.
+    """
+    sizes, maps = abs(to_host(noise).astype(np.float64)).max(axis=1), to_host(maps).astype(np.float64)
+    if sizes.shape != maps.shape:
+        raise ValueError(f"maps must be (N, H, W), to match noise of shape {noise.shape}; got {maps.shape}")
+    a, b = (each - each.mean(axis=(1, 2), keepdims=True) for each in (sizes, maps))
+    norm = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
+    return (a * b).sum(axis=(1, 2)) / np.where(norm > 0, norm, 1)
+
+
+def chosen(model: Callable, images: Array, classes: Any, **shards: int | None) -> Array:
+    """The classes (N,), one for each image, on the device of the images: those given, or else the predicted ones."""
+    if classes is None:
+        return driver.classes(driver.logits(model, images, **shards))
+    return check_classes(np.full(len(images), classes) if np.isscalar(classes) else classes, "classes", images)
