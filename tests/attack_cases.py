@@ -58,6 +58,9 @@ ATTACKS = [
     BIM(0.1, steps=3),
     MIFGSM(0.1, steps=3),
     MIFGSM(0.5, steps=3, norm="l2", loss="dlr"),
+    FGSM(3, norm="l0"),
+    PGD(4, steps=4, norm="l0"),
+    MIFGSM(4, steps=3, norm="l0"),
     APGD(0.1, steps=5),
     APGD(0.5, steps=5, norm="l2", loss="dlr", restarts=2),
     APGD(1.0, steps=5, norm="l1", loss="margin"),
@@ -223,11 +226,19 @@ def predictions(model, x):
     return np.where(np.isnan(logits).any(axis=1), -1, logits.argmax(axis=1))
 
 
+def lengths(norm, x):
+    """The norms (N,) of images (N, ...). "l0" counts pixels: all axes between N and the last two are channels."""
+    if norm != "l0":
+        return NORMS[norm](rows(x))
+    moved = (x != 0).any(axis=tuple(range(1, x.ndim - 2)))
+    return moved.sum(axis=tuple(range(1, moved.ndim)))
+
+
 def check_budget(attack, x, x_adv):
     """Guarantee 1, in float64 arithmetic and without a tolerance."""
     difference = x_adv.astype(np.float64) - x.astype(np.float64)
     if difference.size:
-        assert NORMS[attack.norm](rows(difference)).max() <= (math.inf if attack.minimum_norm else attack.eps)
+        assert lengths(attack.norm, difference).max() <= (math.inf if attack.minimum_norm else attack.eps)
         assert x_adv.astype(np.float64).min() >= attack.bounds[0]
         assert x_adv.astype(np.float64).max() <= attack.bounds[1]
 

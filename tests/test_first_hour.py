@@ -54,7 +54,7 @@ MISTAKES = [
     ("FGSM(model)", lambda: FGSM(MODEL), r"the model comes with the call, as in FGSM\(eps=0.3\)\(model, x, y\)"),
     ("PGD(model, eps=)", lambda: PGD(MODEL, eps=0.1), "the model comes with the call"),
     ("PGD(estimator=)", lambda: PGD(estimator=MODEL, eps=0.1), "the model comes with the call"),
-    ("PGD(norm=np.inf)", lambda: PGD(0.1, norm=np.inf), 'norm must be "linf", "l2" or "l1"'),
+    ("PGD(norm=np.inf)", lambda: PGD(0.1, norm=np.inf), 'norm must be "linf", "l2", "l1" or "l0"'),
     ("attacks.CW", lambda: attacks.CW, "write attacks.CarliniWagner"),
     ("attacks.ProjectedGradientDescent", lambda: attacks.ProjectedGradientDescent, "write attacks.PGD"),
     # Calling it

@@ -70,7 +70,7 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
               "is the fraction of images broken from some of three random starts, but not from all"),
     ]
     black_box = getattr(attacks, "Square", None)
-    if black_box is not None and norm != "l1":
+    if black_box is not None and norm in black_box.norms:
         blind = left(black_box(eps=eps, norm=norm, bounds=bounds, queries=10 * steps)).mean()
         checks.append(Check("white box beats black box", robust <= blind + SLACK, robust - blind,
                             f"PGD leaves {robust:.3f} right, Square, which sees no gradient, {blind:.3f}"))

@@ -17,11 +17,11 @@ from attack_cases import (
     every_scene,
     images,
     labels,
+    lengths,
     name,
     on_device,
     predictions,
     reached,
-    rows,
     stage,
     targeted_or_not,
     varied,
@@ -56,7 +56,7 @@ def test_the_result_keeps_the_guarantees(attack, targeted, scene):
     assert result.x_adv.shape == x.shape
     assert result.x_adv.dtype == x.dtype
     check_report(result, model, y, target)
-    distances = NORMS[attack.norm](rows(result.x_adv.astype(np.float64) - x))
+    distances = lengths(attack.norm, result.x_adv.astype(np.float64) - x)
     np.testing.assert_allclose(result.distances, distances, rtol=1e-12)
     assert result.success.dtype == bool
     assert result.predictions.dtype == np.int64

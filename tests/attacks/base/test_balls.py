@@ -1,5 +1,6 @@
-"""Properties of the three balls: exact budgets, nearest points, steepest directions, uniform draws."""
+"""Properties of the four balls: exact budgets, nearest points, steepest directions, uniform draws."""
 
+import itertools
 import math
 
 import numpy as np
@@ -12,7 +13,8 @@ from tinyadv.attacks.base.balls import ball_class
 from tinyadv.backend import to_host
 from tinyadv.random import Streams
 
-every_norm = pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+every_norm = pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+every_convex_norm = pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 SHAPES = [(1, 1, 1), (1, 2, 5), (3, 4, 4), (7,), (1, 28, 28)]
 BOUNDS = [(0.0, 1.0), (-1.0, 1.0), (0, 255), (0.1, 0.7)]  # neither 0.1 nor 0.7 is a float32, nor a float64
@@ -22,6 +24,8 @@ BUDGETS = [0, 1e-30, 1e-9, 3.5e-8, 8 / 255, 0.3, 1, 12.5, 1e6, 1e300]
 
 def length(norm, row):
     """The norm of one perturbation, summed up in several orders: the largest result, for that must fit as well."""
+    if norm == "l0":
+        return len({tuple(place[-2:]) for place in np.argwhere(row).tolist()})
     row = np.abs(row.astype(np.float64).ravel())
     if norm == "linf":
         return row.max()
@@ -92,7 +96,7 @@ def test_a_point_inside_stays_as_it_is(xp, norm, problem):
         assert to_host(ball.project(xp.asarray(inside))).tobytes() == inside.tobytes()
 
 
-@every_norm
+@every_convex_norm
 @given(problem=problems(dtypes=[np.float64], reaches=[0.5, 1.001, 3, 50], budgets=BUDGETS))
 def test_no_point_of_the_ball_is_nearer(norm, problem):
     """Where no bound is active: <p - q, z - q> <= 0 for all z in the ball says that q is the projection of p."""
@@ -140,7 +144,7 @@ def test_no_point_of_the_l1_ball_and_the_bounds_is_nearer(problem):
         assert furthest <= (away * inner).sum() + 1e-9 * furthest + rounding
 
 
-@every_norm
+@every_convex_norm
 @given(seed=seeds, dtype=st.sampled_from([np.float32, np.float64]), shape=st.sampled_from(SHAPES),
        scale=st.sampled_from([1, 1e-30, 1e-42, 1e30]))
 def test_the_steepest_direction_attains_the_dual_norm(xp, norm, seed, dtype, shape, scale):
@@ -169,17 +173,21 @@ def test_no_step_of_that_length_inside_the_bounds_gains_more(xp, norm, problem, 
         room = np.where(slope > 0, bounds[1] - image.astype(np.float64), image.astype(np.float64) - bounds[0])
         slope = slope.astype(np.float64)
         rounding = 2 * image.size * float(np.spacing(x.dtype.type(max(map(abs, bounds)))))
-        assert length(norm, step) <= size + rounding
+        assert length(norm, step) <= (math.ceil(min(size, 1e6)) if norm == "l0" else size + rounding)
         assert (step * slope >= 0).all()
         assert not step[slope == 0].any()
-        if norm == "l1":
+        if norm == "l0":
+            gains = (abs(slope) * room).reshape(-1, math.prod(slope.shape[-2:])).sum(axis=0)
+            best = np.sort(gains)[::-1][: math.ceil(min(size, 1e6))].sum()
+            assert (slope * step).sum() >= best - rounding * (abs(slope).max() + best)
+        elif norm == "l1":
             limits = [float(t) * size + (np.maximum(abs(slope) - t, 0) * room).sum() for t in [0, *abs(slope).ravel()]]
             assert (slope * step).sum() >= min(limits) - rounding * (abs(slope).max() + min(limits))
         elif norm == "linf":
             np.testing.assert_allclose(abs(step), np.minimum(size, room) * (slope != 0), rtol=0, atol=rounding)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l1"])
+@pytest.mark.parametrize("norm", ["linf", "l1", "l0"])
 @given(problem=problems())
 def test_the_longest_step_reaches_the_bounds_at_every_slope(norm, problem):
     x, _, bounds, g = problem
@@ -220,7 +228,7 @@ def test_a_random_point_is_inside_and_depends_on_its_stream_alone(xp, norm, prob
         assert to_host(alone).tobytes() == drawn[i : i + 1].tobytes()
 
 
-@every_norm
+@every_convex_norm
 def test_random_points_are_uniform_in_the_ball(norm):
     """(|offset| / eps)^D is uniform in [0, 1], and the pixels are centred, uncorrelated, and as wide as they should."""
     count, shape, eps = 4000, (1, 2, 3), 0.25
@@ -266,7 +274,7 @@ def test_a_point_that_is_no_number_becomes_x(xp, norm):
     points[0, 0, 0, 0], points[1, 0, 0, 0] = np.nan, np.inf
     found = to_host(ball_class(norm)(xp.asarray(x), 0.1, (0, 1)).project(xp.asarray(points)))
     assert (found[0] == x[0]).all()
-    assert length(norm, found[1].astype(np.float64) - x[1]) == pytest.approx(0.1)
+    assert length(norm, found[1].astype(np.float64) - x[1]) == (0 if norm == "l0" else pytest.approx(0.1))
 
 
 @every_norm
@@ -280,7 +288,75 @@ def test_a_wider_point_becomes_as_narrow_as_x(xp, norm):
     assert all(length(norm, row) <= 0.3 for row in found.astype(np.float64) - x)
 
 
+@given(seed=seeds, eps=st.integers(0, 5), bounds=st.sampled_from([(0, 1), (-9, 9)]))
+def test_no_choice_of_pixels_is_nearer(seed, eps, bounds):
+    """Of all sets of eps pixels, that to which the points move least; other pixels go back to x."""
+    rng = np.random.default_rng(seed)
+    x = rng.random((1, 3, 2, 3))
+    points = x + rng.normal(size=x.shape) * rng.choice([0.1, 1, 3], (1, 1, 2, 3))
+    clipped = points.clip(*bounds)
+    choices = []
+    for chosen in itertools.combinations(range(6), eps):
+        kept = np.isin(np.arange(6), chosen).reshape(2, 3)
+        choices.append(((np.where(kept, clipped, x) - points) ** 2).sum())
+    found = ball_class("l0")(x, eps, bounds).project(points)
+    assert length("l0", found[0] - x[0]) <= eps
+    assert ((found - points) ** 2).sum() == pytest.approx(min(choices), rel=1e-9)
+
+
+@given(seed=seeds, eps=st.integers(1, 6), size=st.integers(1, 3))
+def test_an_l0_step_in_a_full_ball_drops_the_pixels_that_a_linear_loss_needs_least(seed, eps, size):
+    """It gains no less than any other image that changes the pixels of the old one, or those that are to move."""
+    rng = np.random.default_rng(seed)
+    x = rng.random((1, 2, 2, 3))
+    ball = ball_class("l0")(x, eps, (0, 1))
+    points, g = ball.random(Streams(seed, [0])), rng.normal(size=x.shape)
+    found = ball.step(points, g, size)
+    end = np.where(g > 0, 1.0, 0.0)
+    gains = (g * (end - points)).sum(axis=1).ravel()
+    moved = np.isin(np.arange(6), np.argsort(-gains)[:size]).reshape(2, 3)
+    best = np.where(moved, end, points)
+    worth = np.sort((g * (best - x)).sum(axis=1).ravel()[(best != x).any(axis=1).ravel()])[::-1]
+    assert (g * (found - x)).sum() == pytest.approx(worth[:eps].sum())
+
+
+def test_random_pixels_are_chosen_evenly_and_get_even_values():
+    x = np.full((4000, 2, 2, 3), 0.5)
+    points = ball_class("l0")(x, 2, (0, 1)).random(Streams(7, range(4000)))
+    moved = (points != x).any(axis=1)
+    assert (moved.sum(axis=(1, 2)) == 2).all()
+    np.testing.assert_allclose(moved.mean(axis=0), 2 / 6, atol=4 * math.sqrt(2 / 9 / 4000))
+    values = np.sort(points[points != x])
+    assert abs(values - np.arange(len(values)) / len(values)).max() < 1.63 / math.sqrt(len(values))
+    radius = np.arange(4000) % 7
+    some = ball_class("l0")(x, 6, (0, 1)).random(Streams(7, range(4000)), radius)
+    np.testing.assert_array_equal((some != x).any(axis=1).sum(axis=(1, 2)), radius)
+
+
+@every_norm
+@given(seed=seeds, dtype=st.sampled_from([np.float32, np.float64]), shape=st.sampled_from(SHAPES))
+def test_a_perturbation_is_shrunk_to_the_nearest_of_its_radius(xp, norm, seed, dtype, shape):
+    """Each to its own radius; one that is short enough stays as it is."""
+    rng = np.random.default_rng(seed)
+    perturbation = (rng.normal(size=(5, *shape)) * rng.choice([0, 0.1, 1, 3], (5, *shape))).astype(dtype)
+    whole = np.array([length(norm, row) for row in perturbation.astype(np.float64)])
+    radius = whole * np.array([0.0, 0.3, 0.9, 1.0, 2.0])
+    found = to_host(ball_class(norm).shrink(xp.asarray(perturbation), xp.asarray(radius)))
+    assert found.dtype == dtype
+    assert found.shape == perturbation.shape
+    np.testing.assert_allclose(found[3:], perturbation[3:], rtol=1e-5, atol=1e-6)
+    for p, q, r in zip(perturbation.astype(np.float64), found.astype(np.float64), radius, strict=True):
+        assert length(norm, q) <= r * (1 + 1e-5) + 1e-30
+        if norm == "l0":
+            kept, sizes = (q != 0).any(axis=tuple(range(q.ndim - 2))).ravel(), None
+            sizes = (p * p).sum(axis=tuple(range(p.ndim - 2))).ravel()
+            assert (q[q != 0] == p[q != 0]).all()
+            assert sizes[kept].sum() == pytest.approx(np.sort(sizes)[::-1][: math.floor(r)].sum())
+        else:  # <p - q, z - q> <= 0 for all z of that norm
+            assert r * length(DUAL[norm], p - q) <= ((p - q) * q).sum() + 1e-5 * (1 + abs(p * q).sum())
+
+
 @pytest.mark.parametrize("norm", ["l3", "L2", 2, None, np.inf])
 def test_an_unknown_norm_is_refused(norm):
-    with pytest.raises(ValueError, match='norm must be "linf", "l2" or "l1", got'):
+    with pytest.raises(ValueError, match='norm must be "linf", "l2", "l1" or "l0", got'):
         ball_class(norm)

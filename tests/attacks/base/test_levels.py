@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from attack_cases import NORMS, check_budget, every_attack, images, labels, rows, stage, targeted_or_not
+from attack_cases import NORMS, check_budget, every_attack, images, labels, lengths, rows, stage, targeted_or_not
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
@@ -115,7 +115,7 @@ def test_every_attack_returns_8_bits_that_do_what_the_report_says(attack, target
     again = FGSM(0.0).run(model, result.x_adv, y, target=target)
     np.testing.assert_array_equal(result.predictions, again.predictions)
     np.testing.assert_array_equal(result.success, again.success)
-    distances = NORMS[attack.norm](rows(result.x_adv.astype(np.float64) - x))
+    distances = lengths(attack.norm, result.x_adv.astype(np.float64) - x)
     np.testing.assert_allclose(result.distances, distances, rtol=1e-12)
     assert attack(model, x, y, target=target, seed=3, quantize=True).tobytes() == result.x_adv.tobytes()
     if attack.minimum_norm:

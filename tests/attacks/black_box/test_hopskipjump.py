@@ -148,5 +148,5 @@ def test_a_wrong_number_of_directions_is_refused(count):
 
 
 def test_the_l1_norm_is_refused():
-    with pytest.raises(ValueError, match='norm must be "l2" or "linf" for HopSkipJump, got "l1"'):
+    with pytest.raises(ValueError, match="norm must be l2 or linf for HopSkipJump, got 'l1'"):
         HopSkipJump(norm="l1")

@@ -169,7 +169,7 @@ def test_the_schedule_of_the_paper():
 
 
 @pytest.mark.parametrize(("message", "change"), [
-    ('norm must be "linf" or "l2" for Square, got "l1"', {"norm": "l1"}),
+    ("norm must be linf or l2 for Square, got 'l1'", {"norm": "l1"}),
     ("queries must be an integer >= 1, got 0", {"queries": 0}),
     ("queries must be an integer >= 1, got 2.0", {"queries": 2.0}),
     (r"p_init must be a number in \(0, 1\], got 0", {"p_init": 0}),

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from tinyadv import driver
 from tinyadv.attacks.base import levels
@@ -47,6 +47,7 @@ class Attack(Parameters):
     # Defaults for attacks without these fields: the norm of the budget (`eps` is its radius), the loss to maximise, and
     # the number of runs; the second and later runs attack only the examples that are not broken yet.
     norm = "linf"
+    norms: ClassVar[tuple[str, ...]] = tuple(BALLS)  # those that the attack knows
     loss = "cross_entropy"
     restarts = 1
     minimum_norm = False  # True if the attack has no budget and searches for the nearest misclassified point
@@ -57,6 +58,8 @@ class Attack(Parameters):
                 raise ValueError(f"{name} must not be a norm, got {value!r}: "
                                  f"write norm={value!r} in {type(self).__name__}(...)")
         ball_class(self.norm)
+        if self.norm not in self.norms:
+            raise ValueError(f"norm must be {' or '.join(self.norms)} for {type(self).__name__}, got {self.norm!r}")
         objective(self.loss)
         for name in ("steps", "queries", "restarts", "eot"):
             if name in vars(self):

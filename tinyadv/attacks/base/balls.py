@@ -1,4 +1,4 @@
-"""The balls that limit a perturbation. All code that depends on the norm is in this file.
+"""The balls that limit a perturbation. All code that depends on the norm is here and in `l0.py`.
 
 A ball is the set of points within eps of x and within the bounds of the data. It has methods for projection, random
 points, distance and steepest ascent. The budget is exact: each returned point satisfies |point - x| <= eps, computed in
@@ -11,56 +11,12 @@ import math
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, move
+from tinyadv.attacks.base.ball import Ball, column, fill, flat, or_one
+from tinyadv.attacks.base.l0 import L0Ball
+from tinyadv.backend import Array, array_module
 from tinyadv.random import Streams
 
-_FAR = 0.25  # of the largest number that there is: the longest step, so that no sum with it overflows
-
-
-class Ball:
-    """The base class of all balls. x: (N, ...), within the bounds; eps: the radius; bounds: (low, high) of the data."""
-
-    def __init__(self, x: Array, eps: float, bounds: tuple[float, float]):
-        farthest = math.prod(x.shape[1:]) * (float(bounds[1]) - float(bounds[0]))  # in any norm, inside the bounds
-        self.x, self.bounds = x, bounds
-        self.eps = min(float(eps), 2 * farthest)  # a float32 of NumPy would round what follows, 1e300 overflow
-        self.low = _inward(bounds[0], x.dtype, math.inf)
-        self.high = _inward(bounds[1], x.dtype, -math.inf)
-
-    def around(self, x: Array) -> Ball:
-        """The same kind of ball around other points."""
-        return type(self)(x, self.eps, self.bounds)
-
-    @staticmethod
-    def distance(perturbation: Array) -> Array:
-        """The norms (N,) of the perturbations (N, ...), in float64."""
-        raise TypeError("a Ball is linf, l2 or l1")
-
-    @staticmethod
-    def steepest(g: Array) -> Array:
-        """The directions (N, ...) of norm 1 along which <g, .> grows the most; 0 if g is 0."""
-        raise TypeError("a Ball is linf, l2 or l1")
-
-    def step(self, points: Array, g: Array, size: float | Array) -> Array:
-        """Move the points (N, ...) by `size`, a number or (N,), in the direction of steepest ascent, and project."""
-        size = array_module(g).asarray(size, np.float64).clip(0, _FAR * float(np.finfo(g.dtype).max)).astype(g.dtype)
-        return self.project(points + column(size, points) * self.steepest(g))
-
-    def project(self, points: Array) -> Array:
-        """Project the points (N, ...) onto the ball and the bounds, in x's dtype. Inner points stay; NaN becomes x."""
-        xp = array_module(points)
-        points = xp.clip(points, self.low, self.high).astype(self.x.dtype, copy=False)
-        lost = xp.isnan(points)
-        return xp.where(lost, self.x, points) if lost.any() else points
-
-    def random(self, streams: Streams, radius: Array | None = None) -> Array:
-        """A random point for each example, uniform in the ball or in one of radius (N,), clipped to the bounds."""
-        offset = move(self._sample(streams, self.x.shape[1:]), like=self.x)
-        return self.project(self.x + (self.eps if radius is None else column(radius, offset)) * offset)
-
-    @staticmethod
-    def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
-        raise TypeError("a Ball is linf, l2 or l1")
+__all__ = ["BALLS", "Ball", "L0Ball", "L1Ball", "L2Ball", "LinfBall", "ball_class", "column", "fill", "flat"]
 
 
 class LinfBall(Ball):
@@ -83,6 +39,11 @@ class LinfBall(Ball):
         return array_module(g).sign(g)
 
     @staticmethod
+    def shrink(perturbation: Array, radius: Array) -> Array:
+        limit = column(radius, perturbation).astype(perturbation.dtype)
+        return array_module(perturbation).clip(perturbation, -limit, limit)
+
+    @staticmethod
     def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
         return streams.uniform(shape, -1, 1)
 
@@ -91,7 +52,7 @@ class RoundBall(Ball):
     """The base of the l2 and l1 balls: project in float64, then shrink until the rounded point is inside."""
 
     def project(self, points: Array) -> Array:
-        clipped = super().project(points)  # towards x, which is inside the bounds: no distance grows
+        clipped = self.project_to_bounds(points)  # towards x, which is inside the bounds: no distance grows
         xp, x = array_module(points), self.x
         # Whoever sums up the squares in another order may get another last bit: that much room is left.
         # A budget so small that a distance loses digits is none.
@@ -136,12 +97,18 @@ class L2Ball(RoundBall):
     @staticmethod
     def steepest(g: Array) -> Array:
         xp, rows = array_module(g), flat(g)
-        g = g / column(_or_one(abs(rows).max(axis=1)), g)  # or the squares of a tiny g would vanish
-        return g / column(_or_one(xp.sqrt((flat(g) ** 2).sum(axis=1))), g)
+        g = g / column(or_one(abs(rows).max(axis=1)), g)  # or the squares of a tiny g would vanish
+        return g / column(or_one(xp.sqrt((flat(g) ** 2).sum(axis=1))), g)
+
+    @staticmethod
+    def shrink(perturbation: Array, radius: Array) -> Array:
+        distance = L2Ball.distance(perturbation)
+        scale = array_module(distance).minimum(radius / or_one(distance), 1)
+        return perturbation * column(scale, perturbation).astype(perturbation.dtype)
 
     def _nearest(self, points: Array, perturbation: Array, distance: Array, limit: float) -> Array:
         """The projection of the clipped points; there is no formula for the ball and the bounds together."""
-        return perturbation * column(limit / _or_one(distance), perturbation)
+        return perturbation * column(limit / or_one(distance), perturbation)
 
     @staticmethod
     def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
@@ -175,8 +142,21 @@ class L1Ball(RoundBall):
         one_hot = largest[:, None] == xp.arange(rows.shape[1])
         return (one_hot * xp.sign(rows)).reshape(g.shape)
 
+    @staticmethod
+    def shrink(perturbation: Array, radius: Array) -> Array:
+        """Lower each |coordinate| by the same threshold, but not below 0 (Duchi et al. 2008)."""
+        xp, rows = array_module(perturbation), flat(perturbation)
+        sizes = abs(rows).astype(np.float64)
+        falling = xp.flip(xp.sort(sizes, axis=1), axis=1)
+        excess = falling.cumsum(axis=1) - radius[:, None]
+        count = xp.arange(1, rows.shape[1] + 1)
+        last = xp.maximum((falling * count > excess).sum(axis=1), 1) - 1  # the largest so many stay above 0
+        threshold = xp.maximum(excess[xp.arange(len(rows)), last] / (last + 1), 0)
+        lowered = xp.maximum(sizes - threshold[:, None], 0).astype(rows.dtype)
+        return (xp.sign(rows) * lowered).reshape(perturbation.shape)
+
     def _nearest(self, points: Array, perturbation: Array, distance: Array, limit: float) -> Array:
-        """Lower each |coordinate| by the same threshold, but not below 0 (Duchi et al. 2008), and keep the bounds.
+        """As `shrink`, but keep the bounds.
 
         This is the nearest point within the ball and the bounds together: Croce and Hein 2021, arXiv:2103.01208,
         section 2. Projecting onto one after the other would waste budget at pixels that reach a bound.
@@ -205,45 +185,11 @@ class L1Ball(RoundBall):
         return (np.diff(cuts, axis=1, prepend=0) * signs).reshape(-1, *shape)
 
 
-def fill(worth: Array, room: Array, price: Array, budget: Array) -> Array:
-    """The distance (N, D) that each pixel moves, if pixels move one after the other, the largest worth (N, D) first.
-
-    Each moves as far as its room (N, D) allows, until the budget (N, 1) is spent. A move of 1 costs its price (N, D).
-    """
-    xp = array_module(room)
-    order = xp.argsort(-worth, axis=1, kind="stable")  # of equal ones the first: on any machine
-    price, room = (xp.take_along_axis(array, order, axis=1) for array in (price, room))
-    spent = xp.pad((price * room).cumsum(axis=1)[:, :-1], ((0, 0), (1, 0)))  # before each
-    moves = xp.minimum(xp.maximum(budget - spent, 0) / _or_one(price), room)
-    return xp.take_along_axis(moves, xp.argsort(order, axis=1), axis=1)
-
-
-BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball, "l0": L0Ball}
 
 
 def ball_class(norm: str) -> type[Ball]:
-    """The ball of the norm "linf", "l2" or "l1"; ValueError for another name."""
+    """The ball of the norm "linf", "l2", "l1" or "l0"; ValueError for another name."""
     if norm not in BALLS:
-        raise ValueError(f'norm must be "linf", "l2" or "l1", got {norm!r}')
+        raise ValueError(f'norm must be "linf", "l2", "l1" or "l0", got {norm!r}')
     return BALLS[norm]
-
-
-def _inward(bound: float, dtype: np.dtype, inward: float) -> Array:
-    """The bound in the dtype of the data, rounded inwards: up for inward = inf, down for -inf."""
-    rounded = np.asarray(bound, dtype)[()]  # a number: a GPU takes no array of the host
-    outside = float(rounded) < bound if inward > 0 else float(rounded) > bound
-    return np.nextafter(rounded, np.asarray(inward, dtype)) if outside else rounded
-
-
-def flat(x: Array) -> Array:
-    """(N, ...) -> (N, D)."""
-    return x.reshape(len(x), math.prod(x.shape[1:]))
-
-
-def column(values: Array, like: Array) -> Array:
-    """(N,) -> (N, 1, ...), to broadcast against `like`."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
-def _or_one(values: Array) -> Array:
-    return values + (values == 0)

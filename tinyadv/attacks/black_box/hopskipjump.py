@@ -41,11 +41,11 @@ class HopSkipJump(DecisionAttack):
     norm: str = "l2"
     initial_directions: int = 100
 
+    norms = ("l2", "linf")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         to_count("initial_directions", self.initial_directions)
-        if self.norm == "l1":
-            raise ValueError('norm must be "l2" or "linf" for HopSkipJump, got "l1"')
 
     def approach(self, batch: Batch) -> None:
         xp, d = array_module(batch.x), math.prod(batch.x.shape[1:])

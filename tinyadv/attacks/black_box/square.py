@@ -43,10 +43,10 @@ class Square(Attack):
     loss: str = "margin"
     rescale_schedule: bool = True
 
+    norms = ("linf", "l2")
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm == "l1":
-            raise ValueError('norm must be "linf" or "l2" for Square, got "l1"')
         if not (is_number(self.p_init) and 0 < self.p_init <= 1):
             raise ValueError(f"p_init must be a number in (0, 1], got {self.p_init!r}")
 

@@ -43,6 +43,8 @@ class APGD(Attack):
     eot: int = 1
     target_classes: int | None = None
 
+    norms = ("linf", "l2", "l1")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (is_number(self.rho) and 0 <= self.rho <= 1):

@@ -21,7 +21,7 @@ class FGSM(Attack):
     `target=` the step lowers the loss of the target class: the one-step target class method (Kurakin et al. 2017,
     arXiv:1611.01236, eq. 3).
 
-    eps: the budget, in the units of the data, >= 0; norm: "linf", "l2" or "l1".
+    eps: the budget, in the units of the data, >= 0; norm: "linf", "l2", "l1" or "l0".
     """
 
     eps: float

@@ -19,7 +19,7 @@ class MIFGSM(Attack):
     x_{t+1} = project(x_t + step_size * steepest(g_{t+1})), which is the sign for "linf" (eq. 7). The sum makes the
     direction steadier, so that the images transfer better to other models.
 
-    eps: the budget, in the units of the data; norm: "linf", "l2" or "l1".
+    eps: the budget, in the units of the data; norm: "linf", "l2", "l1" or "l0".
     step_size: eps / steps unless given, as in the paper; decay: its mu, 0 for no momentum.
     loss: "cross_entropy", "margin" or "dlr".
     """

@@ -17,7 +17,7 @@ class PGD(Attack):
     x_0 uniform in the ball, x_{t+1} = project(x_t + step_size * steepest(grad of the loss at x_t)): Madry et al. 2018,
     arXiv:1706.06083, section 2.1. The best of x_0, ..., x_steps is returned.
 
-    eps: the budget, in the units of the data; norm: "linf", "l2" or "l1".
+    eps: the budget, in the units of the data; norm: "linf", "l2", "l1" or "l0".
     step_size: 2.5 * eps / steps unless given, so that the steps can cross the ball and still converge (their section
     5). restarts: the number of runs, each from a new random point, on the examples that are not broken yet.
     loss: "cross_entropy", "margin" (that of Carlini and Wagner) or "dlr" (that of Croce and Hein).

@@ -32,12 +32,11 @@ class DeepFool(Attack):
     candidates: int = 10
 
     minimum_norm = True
+    norms = ("l2", "linf")
     loss = "margin"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm not in ("l2", "linf"):
-            raise ValueError(f'norm must be "l2" or "linf", got {self.norm!r}')
         if not (is_number(self.overshoot) and 0 <= self.overshoot < np.inf):
             raise ValueError(f"overshoot must be a number >= 0, got {self.overshoot!r}")
         if type(self.candidates) is not int or self.candidates < 2:

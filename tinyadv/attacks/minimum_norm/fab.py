@@ -51,6 +51,7 @@ class FAB(Attack):
     target_classes: int | None = None
 
     minimum_norm = True
+    norms = ("linf", "l2", "l1")
     loss = "margin"
 
     def __post_init__(self) -> None:
