@@ -195,6 +195,19 @@ def transfer():
 
 
 @figure
+def patch():
+    right = evaluation.predict(model, x) == y
+    shown = [int(i) for i in np.flatnonzero(right)[[3, 8]]]
+    results = [attacks.Patch((5, 5), places=places).run(model, x[shown], y[shown]) for places in ("random", "all")]
+    one = attacks.universal_patch(model, train.images, train.labels, size=(7, 7))
+    pasted = attacks.paste(x[shown], one)
+    images = np.stack([x[shown], *(result.x_adv for result in results), pasted], axis=1)
+    found = [y[shown], *(result.predictions for result in results), evaluation.predict(model, pasted)]
+    captions = [[f"“{classes[i]}”" for classes in found] for i in range(len(shown))]
+    return plots.grid(images, columns=["image", "random place", "best of all", "universal, 7x7"], captions=captions)
+
+
+@figure
 def apgd():
     def best(attack):
         return np.maximum.accumulate(watch(attack, x, y)[1], axis=0).mean(axis=1)

@@ -23,6 +23,7 @@ from tinyadv.attacks import (
     DeepFool,
     HopSkipJump,
     MultiAttack,
+    Patch,
     Square,
     Transfer,
 )
@@ -69,6 +70,8 @@ ATTACKS = [
     FAB(steps=4, restarts=2),
     FAB(norm="l2", steps=4, target_classes=2),
     FAB(norm="l1", steps=4, eps=2.0, restarts=2),
+    Patch((2, 2), steps=3, restarts=2),
+    Patch((1, 3), steps=2, places="all", loss="lavan"),
     CarliniWagner(binary_search_steps=2, steps=15, lr=0.3, initial_c=1.0),
     Square(0.1, queries=8),
     Square(0.5, norm="l2", queries=8),
@@ -96,7 +99,8 @@ def name(attack):
 every_attack = pytest.mark.parametrize("attack", ATTACKS, ids=name)
 every_single_attack = pytest.mark.parametrize(
     "attack", [a for a in ATTACKS if not isinstance(a, MultiAttack)], ids=name)
-every_attack_with_eps = pytest.mark.parametrize("attack", [a for a in ATTACKS if not a.minimum_norm], ids=name)
+every_attack_with_eps = pytest.mark.parametrize(
+    "attack", [a for a in ATTACKS if hasattr(a, "eps") and not a.minimum_norm], ids=name)
 every_white_box = pytest.mark.parametrize("attack", [a for a in ATTACKS if not isinstance(a, BLACK_BOX)], ids=name)
 every_black_box = pytest.mark.parametrize("attack", [a for a in ATTACKS if isinstance(a, BLACK_BOX)], ids=name)
 targeted_or_not = pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
@@ -234,11 +238,16 @@ def lengths(norm, x):
     return moved.sum(axis=tuple(range(1, moved.ndim)))
 
 
+def budget(attack):
+    """The eps of an attack; infinite if it has none."""
+    return math.inf if attack.minimum_norm else getattr(attack, "eps", math.inf)
+
+
 def check_budget(attack, x, x_adv):
     """Guarantee 1, in float64 arithmetic and without a tolerance."""
     difference = x_adv.astype(np.float64) - x.astype(np.float64)
     if difference.size:
-        assert lengths(attack.norm, difference).max() <= (math.inf if attack.minimum_norm else attack.eps)
+        assert lengths(attack.norm, difference).max() <= budget(attack)
         assert x_adv.astype(np.float64).min() >= attack.bounds[0]
         assert x_adv.astype(np.float64).max() <= attack.bounds[1]
 

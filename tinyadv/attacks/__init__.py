@@ -13,6 +13,8 @@ from tinyadv.attacks.gradient.apgd import APGD
 from tinyadv.attacks.gradient.fgsm import FGSM, least_likely_class
 from tinyadv.attacks.gradient.mifgsm import MIFGSM
 from tinyadv.attacks.gradient.pgd import BIM, PGD
+from tinyadv.attacks.localized.patch import Patch
+from tinyadv.attacks.localized.universal import paste, universal_patch
 from tinyadv.attacks.minimum_norm.carlini_wagner import CarliniWagner
 from tinyadv.attacks.minimum_norm.deepfool import DeepFool
 from tinyadv.attacks.minimum_norm.fab import FAB
@@ -20,7 +22,8 @@ from tinyadv.spellings import missing
 
 __all__ = [
     "APGD", "BIM", "FAB", "FGSM", "MIFGSM", "PGD", "Attack", "AttackResult", "AutoAttack", "Batch", "BoundaryAttack",
-    "CarliniWagner", "DeepFool", "HopSkipJump", "MultiAttack", "Square", "Step", "Transfer", "least_likely_class",
+    "CarliniWagner", "DeepFool", "HopSkipJump", "MultiAttack", "Patch", "Square", "Step", "Transfer",
+    "least_likely_class", "paste", "universal_patch",
 ]
 
 

@@ -8,7 +8,7 @@ from strategies import seeds
 
 from tinyadv import Tensor, gradients
 from tinyadv.attacks import PGD
-from tinyadv.attacks.base.objectives import OBJECTIVES, dlr, margin, objective
+from tinyadv.attacks.base.objectives import OBJECTIVES, dlr, lavan, margin, objective
 
 targeted_or_not = pytest.mark.parametrize("targeted", [False, True], ids=["untargeted", "targeted"])
 
@@ -64,6 +64,14 @@ def test_the_gradient_of_dlr_is_that_of_differences(targeted, seed):
     np.testing.assert_allclose((g * step).sum(axis=1), (above - below) / 2, rtol=1e-3, atol=1e-10)
 
 
+@given(seed=seeds, classes=st.integers(2, 8))
+def test_lavan_sets_the_target_against_the_true_class_alone(seed, classes):
+    logits, y, target = problem(seed, classes)
+    rows = np.arange(len(y))
+    np.testing.assert_array_equal(lavan(Tensor(logits), y, target).data, logits[rows, target] - logits[rows, y])
+    np.testing.assert_array_equal(lavan(Tensor(logits), y, None).data, margin(Tensor(logits), y, None).data)
+
+
 @pytest.mark.parametrize(("classes", "targeted"), [(1, False), (2, False), (2, True), (3, True)])
 def test_with_too_few_classes_dlr_is_the_margin(classes, targeted):
     logits, y = problem(1, max(classes, 2))[0][:, :classes], np.arange(6) % classes
@@ -100,5 +108,5 @@ def test_dlr_finds_what_large_logits_hide_from_the_cross_entropy():
 
 
 def test_an_unknown_loss_is_refused():
-    with pytest.raises(ValueError, match="loss must be one of cross_entropy, margin, dlr; got 'hinge'"):
+    with pytest.raises(ValueError, match="loss must be one of cross_entropy, margin, dlr, lavan; got 'hinge'"):
         objective("hinge")

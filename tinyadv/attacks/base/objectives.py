@@ -34,6 +34,17 @@ def margin(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     return lead if target is None else -lead
 
 
+def lavan(logits: Tensor, y: Array, target: Array | None) -> Tensor:
+    """The target's logit minus that of y; without a target, the margin. Karmon et al. 2018, arXiv:1801.02608.
+
+    The logits, and not the probabilities: those saturate.
+    """
+    if target is None:
+        return margin(logits, y, None)
+    rows = array_module(logits.data).arange(len(logits))
+    return logits[rows, target] - logits[rows, y]
+
+
 def dlr(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     """The margin divided by the spread of the highest logits, so that scaling the logits does not change it.
 
@@ -49,7 +60,7 @@ def dlr(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     if target is None:
         lead, spread = margin(logits, y, None), highest - third
     else:
-        lead = logits[rows, target] - logits[rows, y]
+        lead = lavan(logits, y, target)
         spread = highest - (third + logits[rows, order[:, -4]]) / 2
     return lead / (spread + (spread.data == 0).astype(spread.dtype))  # logits that are all the same have no spread
 
@@ -74,7 +85,8 @@ def rounding(logits: Array) -> Array:
     return ULPS * float(np.finfo(logits.dtype).eps) * xp.where(xp.isfinite(logits), abs(logits), 0).max(axis=1)
 
 
-OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr,
+                                    "lavan": lavan}
 
 
 def objective(loss: str) -> Objective:

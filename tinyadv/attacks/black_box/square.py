@@ -12,6 +12,7 @@ from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import is_number
+from tinyadv.attacks.base.window import image_shape, window
 from tinyadv.backend import Array, array_module, move
 from tinyadv.ops.movement import batch_last
 from tinyadv.tensor import Tensor
@@ -51,8 +52,7 @@ class Square(Attack):
             raise ValueError(f"p_init must be a number in (0, 1], got {self.p_init!r}")
 
     def perturb(self, batch: Batch) -> Array:
-        axes = (1, *batch.x.shape[1:])
-        xp, shape = array_module(batch.x), (math.prod(axes[:-2]), *axes[-2:])  # (C, H, W)
+        xp, shape = array_module(batch.x), image_shape(batch.x)
         start, propose = (_stripes, _square) if self.norm == "linf" else (_tiles, _two_squares)
         rest, rows = batch, xp.arange(len(batch.x))  # the examples that are left
         best = points = rest.ball.project(start(rest, shape).reshape(rest.x.shape))
@@ -91,21 +91,12 @@ def _stripes(batch: Batch, shape: tuple[int, int, int]) -> Array:
 
 def _square(batch: Batch, best: Array, numbers: Array, sides: tuple[int, int]) -> Array:
     """Algorithm 2: a square at +eps or -eps in each channel; if it is so already, with the opposite sign."""
-    xp, square = array_module(best), _window(numbers[:, :2], sides, best.shape)
+    xp, square = array_module(best), window(numbers[:, :2], sides, best.shape)
     low, high = (end.reshape(best.shape)[square] for end in (batch.ball.low, batch.ball.high))
     up, points = numbers[:, 5:, None, None] < 0.5, batch_last(best)
     idle = (xp.where(up, high, low) == best[square]).all(axis=(1, 2, 3), keepdims=True)
     points[square] = xp.where(up != idle, high, low)
     return points
-
-
-def _window(corner: Array, sides: tuple[int, int], shape: tuple[int, ...]) -> tuple[Array, ...]:
-    """The index of a window (n, C, *sides) for each example; numbers (n, 2) in [0, 1) give its place."""
-    xp = array_module(corner)
-    places = [length - side + 1 for length, side in zip(shape[2:], sides, strict=True)]  # up to the border
-    rows, columns = (xp.floor(corner[:, k, None] * places[k]).astype(np.int64) + xp.arange(sides[k]) for k in (0, 1))
-    examples, channels = xp.arange(shape[0]), xp.arange(shape[1])
-    return examples[:, None, None, None], channels[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
 
 
 def _tiles(batch: Batch, shape: tuple[int, int, int]) -> Array:
@@ -126,7 +117,7 @@ def _two_squares(batch: Batch, best: Array, numbers: Array, sides: tuple[int, in
 
     xp, x = array_module(best), batch.x.reshape(best.shape)
     nu = best.astype(np.float64) - x  # line 1
-    first, second = (_window(numbers[:, k:k + 2], sides, best.shape) for k in (0, 2))  # lines 2 and 3
+    first, second = (window(numbers[:, k:k + 2], sides, best.shape) for k in (0, 2))  # lines 2 and 3
     unused = xp.maximum(batch.ball.eps**2 - (nu * nu).sum(axis=(1, 2, 3), keepdims=True), 0)  # line 4
     there, nu[first] = nu[first], 0  # so that what the squares share counts once
     available = norm(there) ** 2 + norm(nu[second]) ** 2 + unused / best.shape[1]  # line 8

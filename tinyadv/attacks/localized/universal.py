@@ -1,0 +1,53 @@
+"""The universal adversarial patch: one patch that fools a model on any image, wherever it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tinyadv.attacks.base.arguments import check_arguments
+from tinyadv.attacks.base.parameters import check_bounds, to_count
+from tinyadv.attacks.base.window import check_sides, pasted, window
+from tinyadv.backend import Array, array_module, move
+from tinyadv.driver import input_gradients
+from tinyadv.random import Streams
+
+
+def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None = None, size: tuple[int, int] = (5, 5),
+                    steps: int = 200, step_size: float = 0.05, batch_size: int = 100,
+                    bounds: tuple[float, float] = (0.0, 1.0), seed: int = 0) -> Array:
+    """A patch (C, h, w) that is to fool the model on any image, at any place: Brown et al. 2017, arXiv:1712.09665.
+
+    It maximises the mean over images and places of log P(target | image with the patch) or, without a target, of the
+    cross entropy of y. Each step takes `batch_size` images at new places, and moves the patch by step_size along the
+    sign of its mean gradient. Only the place varies; the paper also rotates and scales the patch.
+
+    x: (N, C, H, W), the images to learn from; y: (N,), their classes; size: (h, w), in pixels. `paste` puts the patch
+    into other images. Raises ValueError for arguments that do not fit.
+    """
+    check_bounds(bounds)
+    y, goal, streams = check_arguments(x, y, target, seed, bounds)
+    classes, sign = (y, 1) if goal is None else (goal, -1)
+    rng, xp = np.random.default_rng(streams.seed), array_module(x)
+    patch = xp.full((x.shape[1], *check_sides(size)), sum(bounds) / 2, x.dtype)
+    for _ in range(to_count("steps", steps)):
+        chosen = rng.permutation(len(x))[:to_count("batch_size", batch_size)]
+        there = _anywhere(x[chosen], patch, streams[chosen])
+        g = input_gradients(model, pasted(x[chosen], patch, there), classes[chosen])[there].sum(axis=0)
+        patch = xp.clip(patch + (sign * step_size) * xp.sign(g), *bounds)
+    return patch
+
+
+def paste(x: Array, patch: Array, *, seed: int | Streams = 0) -> Array:
+    """Copies of the images x (N, C, H, W) with the patch (C, h, w) at a random place of each, drawn from (seed, i)."""
+    streams = seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
+    return pasted(x, move(patch, like=x), _anywhere(x, patch, streams))
+
+
+def _anywhere(x: Array, patch: Array, streams: Streams) -> tuple[Array, ...]:
+    """A random window of the size of the patch in each image."""
+    if len(patch.shape) != 3 or x.ndim != 4 or patch.shape[0] != x.shape[1] or min(
+            np.subtract(x.shape[2:], patch.shape[1:])) < 0:
+        raise ValueError(f"patch must be (C, h, w) and fit into images (N, C, H, W), got {patch.shape} for {x.shape}")
+    return window(move(streams.uniform((2,)), like=x), patch.shape[1:], x.shape)
