@@ -204,7 +204,7 @@ def patch():
     images = np.stack([x[shown], *(result.x_adv for result in results), pasted], axis=1)
     found = [y[shown], *(result.predictions for result in results), evaluation.predict(model, pasted)]
     captions = [[f"“{classes[i]}”" for classes in found] for i in range(len(shown))]
-    return plots.grid(images, columns=["image", "random place", "best of all", "universal, 7x7"], captions=captions)
+    return plots.grid(images, columns=["image", "random", "all", "universal"], captions=captions)
 
 
 @figure
