@@ -42,6 +42,8 @@ class Patch(Attack):
     restarts: int = 1
     loss: str = "margin"
 
+    norm, norms = "l0", ("l0",)  # distances are the numbers of pixels that have changed
+
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "size", check_sides(self.size))
