@@ -30,6 +30,9 @@ TINY = {
     "step_size_mnist.py": ("--limit", "100", "--steps", "2", "--images", "4", "--network", ZOO[0]),
     "losses_mnist.py": ("--limit", "100", "--steps", "1", "2", "--images", "4", "--natural", ZOO[1],
                         "--robust", ZOO[0]),
+    "learning_curves.py": SMALL,
+    "base_cifar10.py": (*SMALL, "--images", "2"),
+    "deep_cifar10.py": (*SMALL, "--images", "2", "--width", "2"),
     "challenge_mnist.py": ("--limit", "100", "--steps", "2", "--starts", "2", "--few", "2", "--images", "4",
                            "--network", ZOO[0], "--natural", ZOO[1], "--robust", ZOO[0]),
     "budgets_mnist.py": ("--limit", "100", "--steps", "2", "--queries", "30", "--few", "2", "--images", "4",
@@ -86,7 +89,7 @@ def test_without_its_data_it_says_so_and_labels_every_result_as_one_on_the_digit
     data = "CIFAR-10" if "cifar10" in script else "MNIST"
     tried, _, said = done.stdout.partition(f"\n{data} was not found: going on with the built-in digits instead.\n")
     assert "TINYADV_DATA" in tried
-    for name in ZOO:  # the networks' own data, and not that of the results
+    for name in (*ZOO, "CifarCNN", "MnistResNet"):  # the networks' own data, and not that of the results
         said = said.replace(name, "")
     assert not re.search("mnist|cifar", said.lower())
     results = [line for line in said.splitlines() if re.search("%|loss|accuracy|images|figure", line)]
