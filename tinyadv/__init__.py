@@ -3,12 +3,12 @@
 import importlib
 
 from tinyadv import backend  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
-from tinyadv import analysis, attacks, data, defenses, evaluation, models, nn, ops, training
+from tinyadv import analysis, attacks, certify, data, defenses, evaluation, models, nn, ops, training
 from tinyadv.spellings import missing
 from tinyadv.tensor import Tensor, gradients, no_grad
 
 __all__ = [
-    "Tensor", "analysis", "attacks", "backend", "data", "defenses", "evaluation", "gradients", "models", "nn",
+    "Tensor", "analysis", "attacks", "backend", "certify", "data", "defenses", "evaluation", "gradients", "models", "nn",
     "no_grad", "ops", "training",
 ]
 __version__ = backend.VERSION

@@ -156,6 +156,8 @@ def op(function: Callable) -> Callable[..., Tensor]:
         if any(isinstance(value, Tensor) for value in kwargs.values()):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
+        if abstract := [x for x in args if hasattr(type(x), "through")]:  # an interval, say: see certify/abstract.py
+            return abstract[0].through(apply, args, kwargs)
         try:
             value, *vjps = function(*map(_raw, args), **{name: _raw(value) for name, value in kwargs.items()})
         except TypeError:

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from certify_cases import all_kinds, images
+from training_cases import fit, stripes
+
+from tinyadv import Tensor, attacks, certify, nn, no_grad, ops
+from tinyadv.certify.accuracy import METHODS, sound_box
+from tinyadv.data import Dataset
+from tinyadv.nn import StateError
+
+every_method = pytest.mark.parametrize("method", METHODS)
+EPS = 0.12
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A network, and images of which some can be certified and some attacked."""
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1, init="ibp", rng=rng), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Linear(48, 8, init="ibp", rng=rng), nn.ReLU(), nn.Linear(8, 3, rng=rng))
+    fit(model, stripes(300), lr=0.1, epochs=4)
+    return model.eval(), stripes(120, seed=1)
+
+
+@every_method
+@pytest.mark.parametrize("attack", [
+    attacks.PGD(EPS, steps=20), attacks.FGSM(EPS), attacks.APGD(EPS, steps=20, loss="dlr"),
+    attacks.MIFGSM(EPS, steps=5), attacks.Square(EPS, queries=100), attacks.FAB(norm="linf", steps=10, eps=EPS),
+], ids=lambda a: type(a).__name__)
+def test_certified_is_at_most_attacked_is_at_most_clean_for_each_image(method, attack, trained):
+    report = certify.certified_accuracy(*trained, EPS, method=method, attack=attack)
+    assert report.consistent
+    assert (report.certified <= report.attacked).all()
+    assert (report.attacked <= report.clean).all()
+    assert 0 < float(report) < report.accuracy
+
+
+@every_method
+def test_a_larger_budget_certifies_less_and_eps_0_what_is_right(method, trained):
+    found = [certify.certified_accuracy(*trained, eps, method=method).certified for eps in (0.0, 0.05, EPS, 0.5)]
+    for less, more in zip(found[1:], found, strict=False):
+        assert (less <= more).all()
+    assert (found[0] == certify.certified_accuracy(*trained, 0.0).clean).mean() > 0.98  # but for near ties
+    assert not found[-1].all()
+
+
+def test_the_same_images_are_certified_in_any_shards_on_any_number_of_workers(trained):
+    model, test = trained
+    found = [certify.certified_accuracy(model, test, EPS, batch_size=size, workers=workers).certified
+             for size, workers in ((None, None), (7, 1), (50, 2))]
+    assert (found[0] == found[1]).all()
+    assert (found[0] == found[2]).all()
+
+
+def test_the_box_holds_every_float32_image_within_eps():
+    x = images((1, 4, 4))
+    for eps in (0.0, 0.1, 1 / 3, 8 / 255):
+        box = sound_box(x, eps, (0.0, 1.0))
+        for direction in (-1, 1):
+            y = np.clip(x + direction * np.float32(eps), 0, 1)
+            for _ in range(3):  # the float32 numbers around the end of the ball
+                y = np.nextafter(y, np.float32(direction * 9))
+            for _ in range(9):
+                inside = (np.abs(y.astype(float) - x) <= eps) & (y >= 0) & (y <= 1)
+                assert ((box.low.data <= y) & (y <= box.high.data))[inside].all()
+                y = np.nextafter(y, np.float32(-direction * 9))
+        assert (box.low.data >= 0).all()
+        assert (box.high.data <= 1).all()
+
+
+def test_a_margin_within_the_rounding_error_is_not_certified():
+    """The two logits are equal in exact arithmetic, and float32 decides by the order of summation."""
+    weight = np.repeat(np.random.default_rng(0).normal(size=(1, 400)).astype(np.float32), 2, axis=0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(400, 2, bias=False))
+    model.layers[1].weight.data = weight
+    for gap, expected in ((0.0, False), (1e-7, False), (0.1, True)):
+        model.layers[1].weight.data = weight + np.float32([[gap], [0]])
+        data = Dataset(np.ones((1, 1, 20, 20), np.float32), np.zeros(1, np.int64), classes=("a", "b"))
+        assert certify.certified_accuracy(model, data, 0.0).certified[0] == expected
+
+
+def test_arguments_are_checked(trained):
+    with pytest.raises(ValueError, match=r"method must be one of ibp.*; got 'magic'"):
+        certify.certified_accuracy(*trained, 0.1, method="magic")
+    with pytest.raises(ValueError, match="eps must be a number >= 0, in the units of the data; got -1"):
+        certify.certified_accuracy(*trained, -1)
+    with pytest.raises(TypeError, match="gelu has no bound of its rounding"):
+        certify.certified_accuracy(lambda x: trained[0](ops.gelu(x)), trained[1], 0.1)
+
+
+def test_nothing_is_left_behind(trained):
+    model = all_kinds().train()
+    before, test = model.state_dict(), Dataset(images((1, 8, 8)), np.arange(3), classes=tuple("abcd"))
+    certify.certified_accuracy(model, test, 0.1)
+    assert model.training
+    assert all((before[name] == array).all() for name, array in model.state_dict().items())
+    with no_grad():
+        model.eval()(Tensor(test.images))
+
+
+def test_a_report_prints_as_a_table_and_survives_a_file(trained, tmp_path):
+    report = certify.certified_accuracy(*trained, EPS, attack=attacks.FGSM(EPS))
+    lines = str(report).splitlines()
+    assert lines[0].startswith("stripes-train, linf eps=0.12")
+    assert [line.split()[0] for line in lines[1:]] == ["clean", "FGSM(eps=0.12)", "certified"]
+    for one in (report, certify.certified_accuracy(*trained, EPS)):
+        one.save(tmp_path / "report.npz")
+        again = certify.CertifiedReport.load(tmp_path / "report.npz")
+        assert repr(again) == repr(one)
+        assert all(np.array_equal(getattr(again, name), getattr(one, name))
+                   for name in ("certified", "clean", "attacked"))
+    trained[0].eval()
+    nn.save(nn.ReLU(), tmp_path / "model.npz")
+    with pytest.raises(StateError, match="certified report"):
+        certify.CertifiedReport.load(tmp_path / "model.npz")
+    bad = certify.CertifiedReport("ibp", 0.1, "linf", "data", np.zeros(3, bool), np.zeros(2, bool))
+    bad.save(tmp_path / "bad.npz")
+    with pytest.raises(StateError, match="not a certified report"):
+        certify.CertifiedReport.load(tmp_path / "bad.npz")

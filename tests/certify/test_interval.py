@@ -1,0 +1,228 @@
+import numpy as np
+import pytest
+from cases import CASES
+from certify_cases import NETWORKS, all_kinds, corners, images, linear, logits_of
+from gradcheck import check_vjp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyadv import Tensor, nn, no_grad, ops
+from tinyadv.certify import Interval
+from tinyadv.certify.rounding import FLOAT32
+
+WITHOUT_RULE = {"log_softmax", "cross_entropy", "mse_loss"}
+FIRST_ONLY = {"linear", "conv2d", "batch_norm", "layer_norm", "power"}
+seeds = st.integers(0, 2**32 - 1)
+every_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def network(name, seed=0):
+    make, shape = NETWORKS[name]
+    return make().eval(), images(shape, seed=seed)
+
+
+def assert_inside(z, slack=1e-9):
+    """The value of every step is between its bounds."""
+    for step in z.steps():
+        room = slack * (1 + step.magnitude.data.max(initial=0))
+        assert (step.low.data <= step.value.data + room).all(), step.origin
+        assert (step.value.data <= step.high.data + room).all(), step.origin
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.operation not in WITHOUT_RULE], ids=lambda c: c.name)
+@given(data=st.data(), share=st.sampled_from([0.0, 0.05, 0.4]), seed=seeds)
+def test_no_point_leaves_the_bounds_of_an_operation(case, data, share, seed):
+    arrays, options = data.draw(case.operands)
+    other_axis = options.get("axis", -1) not in (-1, arrays[0].ndim - 1)
+    if case.name in ("power", "power: of a number") or (other_axis and case.operation == "softmax"):
+        return  # an abstract exponent, and the softmax of another axis, are errors: see below
+    rng = np.random.default_rng(seed)
+    abstract = 1 if case.operation in FIRST_ONLY else data.draw(st.integers(1, 2**len(arrays) - 1))
+    args = []
+    for i, x in enumerate(arrays):
+        if abstract >> i & 1 and x.dtype.kind == "f":
+            low, high = x - share * np.abs(x), x + share * np.abs(x)
+            sampled = low + (high - low) * rng.choice([0, 0.3, 1], x.shape)
+            args.append(Interval(low, high, value=np.clip(sampled, low, high)))
+        else:
+            args.append(x)
+    if any(isinstance(x, Interval) for x in args):
+        z = case.function(*args, **options)
+        assert z.shape == z.value.shape
+        assert_inside(z)
+
+
+def test_an_operation_without_a_rule_is_an_error_that_names_it():
+    x = Interval(np.zeros((2, 3)), np.ones((2, 3)))
+    for call, message in (
+            (lambda: ops.mse_loss(x, 0.0), "mse_loss has no rule for an argument of the class Interval"),
+            (lambda: ops.power(2.0, x), "power: an Interval must be the base"),
+            (lambda: x**-0.5, "power: an Interval to the power -0.5 must be positive"),
+            (lambda: 1 / x, "divide: an Interval that holds zero cannot be a divisor"),
+            (lambda: ops.softmax(x, axis=0), "softmax: an Interval needs the last axis, got 0"),
+            (lambda: ops.leaky_relu(x, -1.0), "leaky_relu: an Interval needs a slope >= 0"),
+            (lambda: ops.linear(np.ones((2, 3)), x), "linear: an Interval must be the first argument")):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+
+
+def test_an_interval_has_a_low_below_its_high():
+    with pytest.raises(ValueError, match="low must be at most high, and of the same shape"):
+        Interval(np.ones(2), np.zeros(2))
+    with pytest.raises(ValueError, match="low must be at most high"):
+        Interval(np.ones(2), np.zeros(3))
+
+
+def test_keywords_of_an_operation_may_be_abstract():
+    x = Interval(np.zeros((2, 3)), np.ones((2, 3)))
+    assert np.array_equal(ops.relu(x=x).high.data, np.ones((2, 3)))
+
+
+@every_network
+@settings(max_examples=5)
+@given(eps=st.sampled_from([0.0, 0.003, 0.1]), seed=st.integers(0, 9))
+def test_no_point_leaves_the_bounds_at_any_layer(name, eps, seed):
+    model, x = network(name, seed)
+    box = Interval.around(x, np.float32(eps))
+    for point in corners(model, box.low.data, box.high.data, seed):
+        with no_grad():
+            assert_inside(model(Interval(box.low, box.high, value=point)), slack=1e-5)
+
+
+@every_network
+def test_with_eps_0_the_bounds_are_the_value(name):
+    model, x = network(name)
+    with no_grad():
+        z = model(Interval(x, x))
+    expected = logits_of(model, x)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(z.low.data, expected, atol=1e-5 * scale)
+    np.testing.assert_allclose(z.high.data, expected, atol=1e-5 * scale)
+
+
+@every_network
+def test_the_bounds_of_a_smaller_box_are_within_those_of_a_larger_one(name):
+    model, x = network(name)
+    with no_grad():
+        small, large = (model(Interval.around(x.astype(float), eps)) for eps in (0.01, 0.02))
+    for inner, outer in zip(small.steps(), large.steps(), strict=True):
+        room = 1e-9 * (1 + outer.magnitude.data.max())
+        assert (outer.low.data <= inner.low.data + room).all()
+        assert (inner.high.data <= outer.high.data + room).all()
+
+
+@given(seed=seeds, eps=st.sampled_from([0.0, 0.1, 1.0]))
+def test_the_bounds_of_an_affine_network_are_attained(seed, eps):
+    model, (weight, bias) = linear(seed)
+    x = np.random.default_rng(seed).random((2, 1, 2, 3))
+    z = model(Interval.around(x, eps, bounds=(-9, 9)))
+    exact = x.reshape(2, -1) @ weight.T + bias
+    np.testing.assert_allclose(z.high.data, exact + eps * np.abs(weight).sum(axis=1), atol=1e-12)
+    np.testing.assert_allclose(z.low.data, exact - eps * np.abs(weight).sum(axis=1), atol=1e-12)
+    labels = np.array([0, 3])
+    worst = z.worst(labels).data
+    for i, y in enumerate(labels):
+        for j in range(len(weight)):
+            row = weight[j] - weight[y]
+            corner = x[i].ravel() + eps * np.sign(row)
+            assert worst[i, j] == pytest.approx(corner @ row + bias[j] - bias[y], abs=1e-12)
+
+
+@every_network
+def test_the_worst_logits_bound_every_difference_and_are_never_looser_than_those_of_two_bounds(name):
+    model, x = network(name)
+    x = x.astype(np.float64)
+    rows, labels = np.arange(len(x)), np.arange(len(x))
+    box = Interval.around(x, 0.02)
+    with no_grad():
+        z = model(box)
+        worst = z.worst(labels).data
+        naive = z.high.data - z.low.data[rows, labels][:, None]
+    room = 1e-9 * (1 + np.abs(naive).max())
+    assert (worst[rows, labels] == 0).all()
+    assert (np.delete(worst - naive, 0, axis=1)[0] <= room).all()
+    for point in corners(model, box.low.data, box.high.data):
+        logits = logits_of(model, point)
+        assert (logits - logits[rows, labels][:, None] <= worst + room).all()
+
+
+@pytest.mark.parametrize("name", ["all kinds", "LeNet", "IntervalCNN", "residual", "DenseNet"])
+@settings(max_examples=8)
+@given(eps=st.sampled_from([0.0, 2.0**-20, 0.01]), seed=st.integers(0, 99))
+def test_float32_rounding_does_not_leave_the_bounds_that_include_it(name, eps, seed):
+    """No tolerance: the value is computed in float32, as by the network itself, the bounds in float64."""
+    model, x = network(name, seed)
+    low, high = (x - np.float32(eps)).clip(0, 1), (x + np.float32(eps)).clip(0, 1)
+    for point in corners(model, low, high, seed):
+        with no_grad():
+            z = model(Interval(low.astype(float), high.astype(float), value=point, roundoff=FLOAT32))
+        assert z.value.dtype == np.float32
+        assert (z.value.data == logits_of(model, point)).all()
+        assert_inside(z, slack=0)
+
+
+def test_an_operation_whose_rounding_has_no_bound_is_an_error():
+    x = Interval(np.zeros((2, 3)), np.ones((2, 3)), roundoff=FLOAT32)
+    with pytest.raises(TypeError, match="gelu has no bound of its rounding error"):
+        ops.gelu(x)
+
+
+def test_in_training_mode_the_statistics_are_those_of_the_clean_images():
+    model, x = all_kinds(), images((1, 8, 8), 16)
+    model.train()
+    model.layers[11].seed = 5
+    z = model(Interval.around(x, 0.01, value=x))
+    bounded = model.state_dict()
+    other = all_kinds().train()
+    other.layers[11].seed = 5
+    np.testing.assert_allclose(other(Tensor(x)).data, z.value.data, atol=1e-5)
+    for name, array in other.state_dict().items():
+        np.testing.assert_allclose(array, bounded[name], atol=1e-5)
+    assert_inside(z, 1e-5)
+    with pytest.raises(ValueError, match="give the clean images, as in Interval"):
+        model(Interval(x, x))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_gradients_of_the_worst_logits_are_right(training):
+    rng = np.random.default_rng(3)
+    x, labels = rng.random((6, 2, 4, 4)), rng.integers(0, 3, 6)
+    weights = [rng.normal(size=shape) for shape in ((3, 2, 3, 3), (3,), (3,), (3, 12))]
+    moments = rng.normal(size=3), rng.uniform(0.5, 2, 3)
+
+    def loss(kernel, scale, shift, last):
+        y = ops.conv2d(Interval.around(x, 0.1, value=x), kernel)
+        mean, variance = (y.data.mean(axis=(0, 2, 3)), y.data.var(axis=(0, 2, 3))) if training else moments
+        y = ops.relu(ops.batch_norm(y, scale, shift, mean, variance, of_batch=training))
+        return ops.cross_entropy(ops.linear(ops.flatten(y), last).worst(labels), labels, "none")
+
+    check_vjp(loss, weights, tolerance=1e-5)
+
+
+def test_it_runs_on_any_array_library(xp):
+    model = nn.Sequential(nn.Conv2d(1, 3, 3, rng=0), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(),
+                          nn.Linear(12, 4, rng=1))
+    x = images((1, 4, 4))
+    labels, expected = np.array([0, 1, 2]), None
+    for library in (np, xp):
+        for _, module in model.named_modules():
+            for name, value in list(vars(module).items()):
+                if isinstance(value, Tensor):
+                    value.data = library.asarray(value.numpy())
+                elif isinstance(value, np.ndarray):
+                    setattr(module, name, library.asarray(value))
+        model.train()
+        z = model(Interval.around(library.asarray(x), 0.1, value=library.asarray(x)))
+        found = z.worst(library.asarray(labels)).numpy()
+        expected = found if expected is None else expected
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_vision_transformer_has_bounds():
+    from tinyadv.models import VisionTransformer
+    model = VisionTransformer((1, 8, 8), patch_size=4, dim=8, depth=1, num_heads=2, mlp_dim=8).eval()
+    x = images((1, 8, 8))
+    box = Interval.around(x, 0.001)
+    for point in corners(model, box.low.data, box.high.data):
+        with no_grad():
+            assert_inside(model(Interval(box.low, box.high, value=point)), slack=1e-5)

@@ -1,0 +1,104 @@
+"""Abstract values: each stands for a set of arrays, and flows through the same operations as a Tensor.
+
+`@op` hands a call with an abstract argument to `through`, which looks for the rule of that operation in the table of
+the domain: intervals, or zonotopes. So every model that is built of operations can be bounded without being written
+twice. Cousot and Cousot 1977, "Abstract interpretation"; for networks Gehr et al. 2018 (AI2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from tinyadv.backend import Array
+from tinyadv.shapes import Shape
+from tinyadv.tensor import Tensor
+
+
+class Origin(NamedTuple):
+    """How an abstract value was computed: the operation and its arguments, some of which are abstract."""
+
+    operation: Callable
+    args: tuple
+    kwargs: dict[str, Any]
+
+
+class Abstract(Tensor):
+    """A set of arrays of one shape. It has the operators and methods of a Tensor; a subclass is one domain.
+
+    low, high: Tensors of that shape, between which every array of the set is. value: None, or a Tensor of the set that
+    is computed along with the bounds, for batch normalisation and dropout in training, and for the clean loss.
+    origin: how it was computed; None for an input. A subclass defines its `rules`, {operation: function of the
+    operation and its arguments}, and `_made`, which makes a result of what a rule returns.
+    """
+
+    __slots__ = ("high", "low", "origin", "value")
+
+    rules: ClassVar[dict[Callable, Callable]]
+    low: Tensor
+    high: Tensor
+    value: Tensor | None
+    origin: Origin | None
+
+    def through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
+        """The result of an operation one of whose arguments is abstract; TypeError if there is no rule for it."""
+        if operation not in self.rules:
+            raise TypeError(f"{operation.__name__} has no rule for an argument of the class {type(self).__name__}: the "
+                            f"rules are those of {', '.join(sorted(each.__name__ for each in self.rules))}")
+        result = self._made(self.rules[operation](operation, *args, **kwargs), operation, args, kwargs)
+        result.value = None if self.value is None else operation(*at(args, "value"), **kwargs)
+        result.origin = Origin(operation, args, kwargs)
+        return result
+
+    def _made(self, found: Any, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
+        raise NotImplementedError
+
+    @property
+    def data(self) -> Array:
+        """The array of the value, if there is one: the statistics of a batch are those of its clean images."""
+        if self.value is None:
+            raise ValueError(f"{type(self).__name__} stands for many arrays, but this layer needs one of them: give "
+                             "the clean images, as in Interval(low, high, value=x), or use evaluation mode")
+        return self.value.data
+
+    @property
+    def shape(self) -> Shape:
+        return self.low.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.low.ndim
+
+    @property
+    def size(self) -> int:
+        return self.low.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.low.dtype
+
+    def __len__(self) -> int:
+        return len(self.low)
+
+    def steps(self) -> Iterator[Abstract]:
+        """This value and all abstract values that it was computed from, each before those that it was made of."""
+        order, seen, stack = [], set(), [(self, False)]
+        while stack:
+            each, done = stack.pop()
+            if done:
+                order.append(each)
+            elif id(each) not in seen:
+                seen.add(id(each))
+                stack.append((each, True))
+                stack += [(x, False) for x in (each.origin.args if each.origin else ()) if isinstance(x, Abstract)]
+        return reversed(order)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape}, {self.dtype})"
+
+
+def at(args: tuple, end: str) -> list[Any]:
+    """The arguments with each abstract one replaced by its "low", "high", "value" ..."""
+    return [getattr(x, end) if isinstance(x, Abstract) else x for x in args]

@@ -1,0 +1,78 @@
+"""Certified accuracy: the fraction of images that no point within the budget can change, rounding included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinyadv import driver
+from tinyadv.backend import Array, array_module, move, to_host
+from tinyadv.certify.interval import Interval
+from tinyadv.certify.report import CertifiedReport
+from tinyadv.certify.rounding import FLOAT32
+from tinyadv.ops.movement import batch_last
+from tinyadv.spellings import spelled
+from tinyadv.tensor import no_grad
+
+
+def by_intervals(model: Callable, box: Interval, labels: Array) -> Array:
+    """(N, K): upper bounds of z_j - z_y over the box, by interval arithmetic (Gowal et al. 2018)."""
+    return model(box).worst(labels).data
+
+
+METHODS: dict[str, Callable[[Callable, Interval, Array], Array]] = {"ibp": by_intervals}
+
+
+@spelled
+def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str = "ibp", attack: Any = None,
+                       bounds: tuple[float, float] = (0.0, 1.0), seed: int = 0, batch_size: int | None = None,
+                       workers: int | None = None) -> CertifiedReport:
+    """Which images of the data set are certified within linf eps: `float(report)` is the certified accuracy.
+
+    method: "ibp". attack: one that is run on the same images, to stand beside the certificate; seed: its seed.
+    bounds: those of the data, which cut the budget; batch_size, workers: as in `evaluation.accuracy`.
+
+    The bounds are computed in float64, and hold for the float32 network, rounding errors included: no float32 image
+    within the budget is classified otherwise by the model's own forward pass. docs/certificates.md has the theorem, and
+    what it does not cover. Raises TypeError for a model with an operation that has no rule.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    if not eps >= 0:
+        raise ValueError(f"eps must be a number >= 0, in the units of the data; got {eps!r}")
+    certified, clean = np.zeros((2, len(dataset)), bool)
+    started = time.perf_counter()
+
+    def put(part: slice, found: tuple[Array, Array]) -> None:
+        certified[part], clean[part] = map(to_host, found)
+
+    driver.run(partial(_certify, model, eps, bounds, METHODS[method]), model, (dataset.images, dataset.labels), put,
+               batch_size=batch_size, workers=workers)
+    seconds, attacked = time.perf_counter() - started, None
+    if attack is not None:
+        attacked = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True,
+                              batch_size=batch_size, workers=workers).robust
+    return CertifiedReport(method, float(eps), "linf", dataset.name, certified, clean, attacked,
+                           "" if attack is None else str(attack), seconds)
+
+
+def _certify(model: Callable, eps: float, bounds: tuple[float, float], worst: Callable, x: Array,
+             labels: Array) -> tuple[Array, Array]:
+    like = driver.memory_of(model, x)
+    x, labels = move(x, like), move(labels, like)
+    xp = array_module(x)
+    with no_grad():
+        z = worst(model, sound_box(x, eps, bounds), labels)
+    z = xp.where(labels[:, None] == xp.arange(z.shape[1]), -1, z)
+    return (z < 0).all(axis=1), driver.predict(model, batch_last(x)) == labels
+
+
+def sound_box(x: Array, eps: float, bounds: tuple[float, float]) -> Interval:
+    """The float64 interval that holds every point within eps of x and within the bounds, and float32's rounding."""
+    xp, wide = array_module(x), batch_last(x).astype(np.float64)
+    low, high = (xp.nextafter(end, away) for end, away in ((wide - eps, -xp.inf), (wide + eps, xp.inf)))
+    return Interval(low.clip(*bounds), high.clip(*bounds), roundoff=FLOAT32)

@@ -1,0 +1,102 @@
+"""Interval arithmetic: the bounds of every number in a network, from those of its input.
+
+Moore 1966, "Interval analysis"; for the certification and training of networks Gowal et al. 2018, arXiv:1810.12715,
+"interval bound propagation" (IBP). The rules of the operations are in rules.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from tinyadv import ops
+from tinyadv.backend import Array, array_module
+from tinyadv.certify.abstract import Abstract
+from tinyadv.certify.rounding import rounding_error
+from tinyadv.tensor import Tensor
+
+RULES: dict[Callable, Callable] = {}
+
+
+class Interval(Abstract):
+    """All arrays between low and high, element by element; `model(Interval(low, high))` bounds the logits.
+
+    low, high: Tensors or arrays of one shape, low <= high. value: an array between them that is computed along with
+    the bounds, which layers in training mode need: the clean images. roundoff: the unit roundoff of the network whose
+    rounding errors the bounds are to include, 2**-24 for float32; give low and high in float64 then (rounding.py).
+    The bounds are Tensors, so a loss of them can be differentiated. ValueError if low is above high anywhere.
+    """
+
+    __slots__ = ("roundoff",)
+    rules: ClassVar = RULES
+
+    def __init__(self, low: Any, high: Any, value: Any = None, roundoff: float = 0.0):
+        self.low, self.high = Tensor(low), Tensor(high)
+        self.value = None if value is None else Tensor(value)
+        self.roundoff, self.origin = roundoff, None
+        if self.low.shape != self.high.shape or not (self.low.data <= self.high.data).all():
+            raise ValueError(f"low must be at most high, and of the same shape; got shapes {self.low.shape} and "
+                             f"{self.high.shape}")
+
+    @classmethod
+    def around(cls, x: Array, eps: float, bounds: tuple[float, float] = (0.0, 1.0), value: Any = None) -> Interval:
+        """The points within linf distance eps of the images x (N, ...), and within the bounds of the data."""
+        return cls((x - eps).clip(*bounds), (x + eps).clip(*bounds), value)
+
+    @property
+    def centre(self) -> Tensor:
+        """(low + high) / 2."""
+        return (self.low + self.high) * 0.5
+
+    @property
+    def radius(self) -> Tensor:
+        """(high - low) / 2."""
+        return (self.high - self.low) * 0.5
+
+    @property
+    def magnitude(self) -> Tensor:
+        """The largest absolute value."""
+        return ops.maximum(ops.abs(self.low), ops.abs(self.high))
+
+    def _made(self, found: Any, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Interval:
+        result = Interval.__new__(Interval)
+        result.low, result.high = found
+        result.roundoff = self.roundoff
+        if self.roundoff:
+            error = rounding_error(operation, args, kwargs, self.roundoff, result.magnitude)
+            if error is not None:
+                result.low, result.high = result.low - error, result.high + error
+        return result
+
+    def worst(self, labels: Array) -> Tensor:
+        """(N, K): for logits, upper bounds of z_j - z_y, where y are the labels (N,); 0 for j = y.
+
+        If the last operation is linear, the difference of two logits is one more linear function, whose bound is never
+        looser than the difference of their bounds: the "elision of the last layer" of Gowal et al., section 3.
+        All points are classified as y if all others are below 0.
+        """
+        xp = array_module(self.low.data)
+        n, k = self.shape
+        rows = xp.arange(n)
+        others = (labels[:, None] != xp.arange(k)).astype(self.dtype)
+        if self.origin is None or self.origin.operation is not ops.linear:
+            return (self.high - self.low[rows, labels].reshape(n, 1)) * others
+        x, weight, *_ = self.origin.args
+        wide = weight.astype(self.dtype) if not isinstance(weight, Tensor) else weight * xp.ones(1, self.dtype)
+        differences = ops.abs(wide.reshape(1, k, -1) - wide.reshape(k, 1, -1))  # (K, K, D): of each pair of rows
+        radius = ops.linear(x.radius, differences.reshape(k * k, -1)).reshape(n, k, k)[rows, labels]
+        centre = self.centre
+        worst = centre - centre[rows, labels].reshape(n, 1) + radius
+        if self.roundoff:
+            error = rounding_error(ops.linear, self.origin.args, {}, self.roundoff, self.magnitude)
+            assert error is not None
+            worst = worst + error + error[rows, labels].reshape(n, 1)
+        return worst * others
+
+
+def rule(*operations: Callable) -> Callable[[Callable], Callable]:
+    """Enter a function of an operation and its arguments, which returns the bounds, as the rule of these operations."""
+    def enter(function: Callable) -> Callable:
+        RULES.update(dict.fromkeys(operations, function))
+        return function
+    return enter

@@ -1,0 +1,86 @@
+"""The result of a certification: what is proven, what an attack leaves, and what is right without one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+
+from tinyadv.backend import VERSION
+from tinyadv.nn import archive
+from tinyadv.nn.archive import StateError
+from tinyadv.nn.table import percent, table
+
+
+@dataclass(frozen=True, eq=False)
+class CertifiedReport:
+    """Which of N images are proven to be classified correctly within a budget. It prints as a table.
+
+    method: how it was proven; eps, norm: the budget; data: the name of the images. The following are (N,) bool:
+    certified: no point within the budget is classified wrongly. clean: the image itself is classified correctly.
+    attacked: the image is so before and after the attack; None without an attack. attack: its description, or "".
+    seconds: the time of the certification. version: of the library. float(report) is the certified accuracy.
+    """
+
+    method: str
+    eps: float
+    norm: str
+    data: str
+    certified: np.ndarray = field(repr=False)
+    clean: np.ndarray = field(repr=False)
+    attacked: np.ndarray | None = field(default=None, repr=False)
+    attack: str = ""
+    seconds: float = 0.0
+    version: str = VERSION
+
+    @property
+    def certified_accuracy(self) -> float:
+        """The fraction of images that are certified."""
+        return float(self.certified.mean())
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of images that are classified correctly."""
+        return float(self.clean.mean())
+
+    @property
+    def robust_accuracy(self) -> float | None:
+        """The fraction of images that the attack leaves; None without an attack."""
+        return None if self.attacked is None else float(self.attacked.mean())
+
+    @property
+    def consistent(self) -> bool:
+        """Whether certified implies attacked, and attacked implies clean, for each image: else there is a bug."""
+        attacked = self.clean if self.attacked is None else self.attacked
+        return bool((self.certified <= attacked).all() and (attacked <= self.clean).all())
+
+    def __float__(self) -> float:
+        return self.certified_accuracy
+
+    def __str__(self) -> str:
+        rows = [("clean", self.clean), (self.attack, self.attacked), (f"certified by {self.method}", self.certified)]
+        lines = table([(name, percent(float(hits.mean())), f"{hits.sum():,} of {len(hits):,}") for name, hits in rows
+                       if hits is not None], "<>>")
+        return "\n  ".join([f"{self.data}, {self.norm} eps={self.eps:g}, {self.seconds:.1f} s", *lines])
+
+    def save(self, path: str | Path) -> None:
+        """Write all of it to an .npz file, which is whole or not there at all."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        archive.write(path, {name: value for name, value in values.items() if name not in arrays}, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CertifiedReport:
+        """The report saved at `path`; StateError if the file is damaged or something else."""
+        header, arrays = archive.read(path, "a certified report", "method")
+        values = {name: value for name, value in header.items() if name != "format"} | arrays
+        kinds = {"method": str, "eps": int | float, "norm": str, "data": str, "attack": str, "seconds": int | float,
+                 "version": str}
+        n = len(arrays["clean"]) if "clean" in arrays else -1
+        fits = values.keys() == {each.name for each in fields(cls)} and all(
+            isinstance(values[name], kind) for name, kind in kinds.items()) and all(
+            values[name].dtype.kind == "b" and values[name].shape == (n,) for name in arrays)
+        if not fits or not (values["attacked"] is None or "attacked" in arrays):
+            raise StateError(f"{path}: not a certified report of tinyadv {VERSION}")
+        return cls(**values)
