@@ -52,9 +52,10 @@ def run(options, steps, least):
     out = options.out or Path(f"{options.config.stem}.png")
     weights, table = out.with_suffix(".npz"), out.with_suffix(".csv")
     method = how["method"]
+    attacked = method.budget is not None and not isinstance(method, training.Certified)  # which has certificates
     try:
         history = training.fit(
-            model, train, **numbers, **how, validation=validation, validation_attack=attack if method.budget else None,
+            model, train, **numbers, **how, validation=validation, validation_attack=attack if attacked else None,
             checkpoint=out.with_suffix(".checkpoint.npz"), resume=True, progress=True)
     except (training.Interrupted, nn.StateError) as stopped:
         sys.exit(str(stopped))

@@ -68,6 +68,11 @@ def vgg(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
     return 0.01 * rng.standard_normal(shape, np.float32), np.zeros(shape[0], np.float32)
 
 
+def ibp(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """N(0, 2 pi / fan-in²), zero bias: keeps the width of intervals (Shi et al. 2021, arXiv:2103.17268)."""
+    return _float32(rng.normal(0, math.sqrt(2 * math.pi) / _fans(shape)[0], shape)), np.zeros(shape[0], np.float32)
+
+
 INITIALIZERS: dict[str, Initializer] = {
     "he_normal": he_normal,
     "he_normal_out": he_normal_out,
@@ -79,6 +84,7 @@ INITIALIZERS: dict[str, Initializer] = {
     "pytorch": pytorch,
     "madry": madry,
     "vgg": vgg,
+    "ibp": ibp,
 }
 
 

@@ -18,6 +18,7 @@ class Epoch:
     loss, accuracy: means over the inputs that were trained on, adversarial images for example.
     validation, robust: the accuracy on the validation set, clean and under attack; None if it was not measured. If
     there is no validation set, `Fast` measures `robust` on training images.
+    certified: the certified accuracy on the validation set; None unless the method is for certificates.
     lr, eps: the learning rate and the budget of the last step. seconds: the time of the training steps alone.
     """
 
@@ -29,6 +30,7 @@ class Epoch:
     seconds: float
     robust: float | None = None
     eps: float | None = None
+    certified: float | None = None
 
 
 class History(Sequence[Epoch]):
@@ -51,9 +53,12 @@ class History(Sequence[Epoch]):
             writer.writerows(asdict(epoch) for epoch in self.epochs)
 
     def __repr__(self) -> str:
+        proven = any(e.certified is not None for e in self.epochs)
         attacked = any(e.robust is not None or e.eps is not None for e in self.epochs)
-        rows = [["epoch", "  loss", "accuracy", "validation", *["robust", "  eps"] * attacked, "     lr", "seconds"]]
+        rows = [["epoch", "  loss", "accuracy", "validation", *["robust", "  eps"] * attacked, *["certified"] * proven,
+                 "     lr", "seconds"]]
         rows += [[str(e.epoch), f"{e.loss:.4f}", percent(e.accuracy), percent(e.validation),
-                  *[percent(e.robust), number(e.eps)] * attacked, f"{e.lr:.2g}", f"{e.seconds:.1f}"]
+                  *[percent(e.robust), number(e.eps)] * attacked, *[percent(e.certified)] * proven,
+                  f"{e.lr:.2g}", f"{e.seconds:.1f}"]
                  for e in self.epochs]
         return "\n".join(table(rows, align=">"))

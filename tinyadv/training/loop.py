@@ -188,11 +188,13 @@ class _Run:
     def judge(self) -> None:
         """Measure the model at the end of an epoch, and append an Epoch to the history."""
         state, count = self.state, len(self.train)
-        live, clean, robust, best = self.model.state_dict(), None, None, 0.0
+        live, clean, robust, certified, best = self.model.state_dict(), None, None, None, 0.0
         if self.validation or self.validation_attack:
             self.model.load_state_dict(self.averaged())
             try:
-                clean = evaluation.accuracy(self.model, self.validation) if self.validation else None
+                if self.validation:
+                    clean = evaluation.accuracy(self.model, self.validation)
+                    certified = self.method.certified(self.model, self.validation)
                 if self.validation_attack:
                     robust = evaluation.robust_accuracy(self.model, self.validation_attack,
                                                         self.validation or self.train[:WATCHED], seed=self.seed)
@@ -203,7 +205,7 @@ class _Run:
                 self.model.load_state_dict(live)
         budget = None if self.method.budget is None else float(self.method.budget * state.strength)
         state.history.epochs.append(Epoch(state.epoch + 1, state.loss_sum / count, state.hits / count, clean,
-                                          state.rate, state.seconds, robust, budget))
+                                          state.rate, state.seconds, robust, budget, certified))
         state.epoch, state.step, state.loss_sum, state.hits, state.seconds = state.epoch + 1, 0, 0.0, 0, 0.0
         if self.method.watch and robust is not None and robust < best - COLLAPSE:
             warnings.warn(f"the accuracy under {self.validation_attack} fell from {best:.1%} to {robust:.1%} in epoch "

@@ -10,6 +10,7 @@ import numpy as np
 from tinyadv import driver, ops
 from tinyadv.attacks import PGD, Attack, Batch
 from tinyadv.backend import Array, move
+from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Schedule
 from tinyadv.random import Streams
@@ -55,6 +56,10 @@ class Method:
     @property
     def watch(self) -> Attack | None:
         """The attack with which `fit` checks after each epoch whether the robustness has collapsed; None: no check."""
+        return None
+
+    def certified(self, model: Module, validation: Dataset) -> float | None:
+        """The certified accuracy, which `fit` measures after each epoch; None for a method without certificates."""
         return None
 
     def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:

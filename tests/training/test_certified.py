@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from certify_cases import all_kinds, images
+from gradcheck import check_vjp
+from training_cases import fit, stripes, weights
+
+from tinyadv import Tensor, attacks, certify, nn, ops, training
+from tinyadv.attacks import PGD
+from tinyadv.certify import Interval
+from tinyadv.training import Certified
+from tinyadv.training.certified import balance
+
+METHODS = [Certified(0.1), Certified(0.1, clean_weight=0.5, warm_up=0)]
+every_method = pytest.mark.parametrize("method", METHODS, ids=repr)
+
+
+def network(seed=0):
+    rng = np.random.default_rng(seed)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, init="ibp", rng=rng), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+                         nn.Dropout(0.1, seed=seed), nn.Linear(48, 12, init="ibp", rng=rng), nn.BatchNorm1d(12),
+                         nn.ReLU(), nn.Linear(12, 3, rng=rng))
+
+
+@every_method
+def test_training_raises_the_certified_accuracy(method):
+    train, test = stripes(200), stripes(100, seed=1)
+    plain, certified = network(), network()
+    fit(plain, train, lr=0.1, epochs=6)
+    history = fit(certified, train, lr=0.1, epochs=6, method=method, eps_schedule=training.ramp(0.5), validation=test)
+    before, after = (float(certify.certified_accuracy(model, test, 0.1)) for model in (plain, certified))
+    assert after > max(before + 0.1, 0.6)
+    assert history[-1].certified == after
+    assert all(epoch.certified is not None for epoch in history)
+    assert "certified" in repr(history).splitlines()[0]
+
+
+@every_method
+def test_the_loss_bounds_that_of_every_point_of_the_box(method):
+    model, train = network().eval(), stripes(12)
+    x = Tensor(train.images)
+    bound, _ = Certified(0.1, warm_up=0).bounded(0.5, model, train.labels, x)
+    losses, logits = method.bounded(1.0, model, train.labels, x)
+    assert (logits.data == model(x).data).all()
+    for attack in (PGD(0.05, steps=10), attacks.FGSM(0.05)):
+        point = attack(model, train.images, train.labels)
+        exact = ops.cross_entropy(model(Tensor(point)), train.labels, "none")
+        assert (exact.data <= bound.data + 1e-5).all()
+    assert losses.shape == (12,)
+
+
+def test_with_eps_0_it_is_standard_training():
+    one, other, train = network(), network(), stripes(60)
+    for model, method in ((one, Certified(0.0, warm_up=0)), (other, training.Standard())):
+        fit(model, train, lr=0.05, epochs=1, method=method)
+    for name, array in one.state_dict().items():
+        np.testing.assert_allclose(array, other.state_dict()[name], atol=2e-3)
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path):
+    train, found = stripes(60), []
+    for stop in (0, 1):
+        model, calls = network(), []
+
+        def augment(x, streams, stop=stop, calls=calls):
+            calls.append(1)
+            if stop and len(calls) == 3:
+                raise KeyboardInterrupt
+            return x
+
+        options = {"lr": 0.1, "epochs": 2, "method": Certified(0.1), "eps_schedule": training.ramp(0.5),
+                   "augment": augment, "checkpoint": tmp_path / f"{stop}.npz", "resume": True, "average": 0.9,
+                   "validation": stripes(20, seed=1)}
+        try:
+            fit(model, train, **options)
+        except KeyboardInterrupt:
+            fit(model, train, **options)
+        found.append(weights(model))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("method", METHODS[:1])
+def test_the_result_does_not_depend_on_the_parts_of_a_batch(method, monkeypatch):
+    found = []
+    for parts in (1, 4):
+        monkeypatch.setattr("tinyadv.training.update.PARTS", parts)
+        model = network()
+        model.layers[4].p = 0  # each part draws masks of its own
+        fit(model, stripes(128), lr=0.05, epochs=1, batch_size=64, eps_schedule=lambda progress: 1.0,
+            method=Certified(0.1))
+        found.append(model.state_dict())
+    for name, array in found[0].items():
+        np.testing.assert_allclose(array, found[1][name], atol=1e-4)
+
+
+def test_the_regularisers_push_radii_and_units_towards_balance():
+    model, x = all_kinds().eval(), images((1, 8, 8), 4)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, init="ibp", rng=0), nn.ReLU(), nn.Linear(8, 3, rng=0))
+    box = Interval.around(x, 0.01, value=x)
+    total = balance(flat(box), box).item()
+    assert 0 <= total <= 3 / 1
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 8, init="ibp", rng=0), nn.ReLU(), nn.Linear(8, 3, rng=0))
+    wide.layers[1].weight.data = 10 * wide.layers[1].weight.data
+    assert balance(wide(box), box).item() > total
+    assert balance(model(box), box).shape == ()
+
+    weights = np.random.default_rng(0).normal(size=(8, 64)) / 8
+
+    def loss(weight):
+        return balance(ops.relu(ops.linear(ops.flatten(Interval.around(x.astype(float), 0.05)), weight)),
+                       Interval.around(x.astype(float), 0.05))
+
+    check_vjp(loss, [weights], tolerance=1e-5)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"eps": -1}, "eps must be a number >= 0, got -1"),
+    ({"eps": 0.1, "clean_weight": 2}, r"clean_weight must be in \[0, 1\], got 2"),
+    ({"eps": 0.1, "warm_up": -1}, "warm_up must be a number >= 0, got -1"),
+])
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Certified(**arguments)
+
+
+def test_the_losses_of_a_step_are_those_of_its_strength():
+    model, train, seen = network(), stripes(12), []
+
+    def update(inputs, labels, losses):
+        seen.append(losses(model, labels, *map(Tensor, inputs))[0].data)
+
+    for strength in (0.0, 1.0):
+        model.eval()
+        Certified(0.2, warm_up=0).step(training.Scene(model, update, None, strength, {}), train.images, train.labels)
+    clean = ops.cross_entropy(model(Tensor(train.images)), train.labels, "none").data
+    np.testing.assert_allclose(seen[0], clean, atol=1e-5)
+    assert (seen[1] > clean).all()
