@@ -8,8 +8,8 @@ from tinyadv.spellings import missing
 from tinyadv.tensor import Tensor, gradients, no_grad
 
 __all__ = [
-    "Tensor", "analysis", "attacks", "backend", "certify", "data", "defenses", "evaluation", "gradients", "models", "nn",
-    "no_grad", "ops", "training",
+    "Tensor", "analysis", "attacks", "backend", "certify", "data", "defenses", "evaluation", "gradients", "models",
+    "nn", "no_grad", "ops", "training",
 ]
 __version__ = backend.VERSION
 
