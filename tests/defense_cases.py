@@ -42,11 +42,56 @@ def curved(x):
     return x * x
 
 
+def smoothed(x, strength=2.3, side=5, overlap=2, threshold=0.1):
+    """Local gradients smoothing, for one image and one block at a time."""
+    found = []
+    for image in x.astype(np.float64):
+        grey = image.mean(axis=0)
+        down, right = np.diff(grey, axis=0, append=grey[-1:]), np.diff(grey, axis=1, append=grey[:, -1:])
+        g = np.sqrt(down**2 + right**2)
+        g = (g - g.min()) / (g.max() - g.min() or 1)
+        noisy, step = np.zeros(g.shape, bool), side - overlap
+        for top in range(0, max(1, len(g) - overlap), step):
+            for left in range(0, max(1, g.shape[1] - overlap), step):
+                block = np.s_[top:top + side, left:left + side]
+                noisy[block] |= g[block].mean() > threshold
+        found.append((1 - np.clip(strength * g * noisy, 0, 1)).astype(x.dtype))
+    return x * np.array(found).reshape(len(x), 1, *x.shape[2:])
+
+
+def brightest(x):
+    """A model whose logits are the pixels: its saliency is 1 at the brightest one."""
+    return ops.flatten(x)
+
+
+def without_the_brightest(x):
+    """The square of 3 x 3 around the brightest pixel, filled in: its middle in the second sweep, all in every one."""
+    found = x.copy()
+    for image, result in zip(x.astype(np.float64), found, strict=True):
+        _, row, column = np.unravel_index(image.argmax(), image.shape)
+        mask = np.zeros(image.shape[1:], bool)
+        mask[max(0, row - 1):row + 2, max(0, column - 1):column + 2] = True
+        known, values = ~mask, image * ~mask
+        for _ in range(9):
+            before, seen = values.copy(), known.copy()
+            for i, j in zip(*np.nonzero(mask), strict=True):
+                beside = [(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)]
+                beside = [(a, b) for a, b in beside if 0 <= a < len(mask) and 0 <= b < mask.shape[1] and seen[a, b]]
+                if beside:
+                    values[:, i, j], known[i, j] = sum(before[:, a, b] for a, b in beside) / len(beside), True
+        result[:, mask] = values[:, mask]
+    return found
+
+
 CASES = [
     Case("bpda", lambda gradient: defenses.bpda(steps, gradient=gradient), lambda x: np.rint(4 * x) / 4,
          identity=lambda: defenses.bpda(lambda x: x)),
     Case("bpda: with a stand-in", lambda gradient: defenses.bpda(steps, curved, gradient), lambda x: np.rint(4 * x) / 4,
          gradients=("identity", "smooth", "zero")),
+    Case("LGS", lambda gradient: defenses.LGS(block=5, overlap=2, gradient=gradient), smoothed,
+         gradients=("identity", "smooth", "zero"), identity=lambda: defenses.LGS(0)),
+    Case("DW", lambda gradient: defenses.DW(brightest, 0.5, 1, 3, 9, gradient), without_the_brightest,
+         identity=lambda: defenses.DW(brightest, 1)),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_exact_case = pytest.mark.parametrize("case", [c for c in CASES if c.plain], ids=lambda case: case.name)

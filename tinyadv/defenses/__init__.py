@@ -1,9 +1,11 @@
 """Defences: each a layer in front of the model, with a true forward pass and a vjp that is chosen by name."""
 
 from tinyadv.defenses.bpda import Defense, bpda
+from tinyadv.defenses.smoothing import LGS
+from tinyadv.defenses.watermark import DW
 from tinyadv.spellings import missing
 
-__all__ = ["Defense", "bpda"]
+__all__ = ["DW", "LGS", "Defense", "bpda"]
 
 
 def __getattr__(name: str) -> object:
