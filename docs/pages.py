@@ -34,7 +34,7 @@ have another reason: some sections attack fewer images or take other steps, and 
 This project started from five documents. They name the experiments, networks and attacks that the library repeats:
 
 - Fabrizio Vasquez Auqui, Luis Chahua Salguera, Anthony Guimarey Saavedra: "Adversarial Machine Learning", undated.
-  Its tables I and II stand in the last section.
+  Its tables I and II stand beside our numbers below, as do its sizes of steps and its remark on losses.
 - Aaron Kelley, Rodrigo Fritz: "Interpretabilidad de los Ataques Adversarios", Universidad Nacional Autónoma de México,
   June 2021. From it come `models.LeNet` with more dense layers, `models.MnistResNet` and `models.CifarCNN`.
 - Alejandro Castro Ros, Adnan Ben Mansour, Laurène Bouskila: "Adversarial Networks", December 2020. From it comes
