@@ -56,6 +56,7 @@ ATTACKS = [
     PGD(0.1, steps=3),
     PGD(0.5, steps=3, norm="l2", loss="margin"),
     PGD(1.0, steps=3, norm="l1", restarts=2),
+    PGD(0.1, steps=2, eot=2),
     BIM(0.1, steps=3),
     MIFGSM(0.1, steps=3),
     MIFGSM(0.5, steps=3, norm="l2", loss="dlr"),
@@ -66,7 +67,7 @@ ATTACKS = [
     APGD(0.5, steps=5, norm="l2", loss="dlr", restarts=2),
     APGD(1.0, steps=5, norm="l1", loss="margin"),
     DeepFool(steps=3),
-    DeepFool(norm="linf", steps=3, candidates=2),
+    DeepFool(norm="linf", steps=3, candidates=2, eot=2),
     FAB(steps=4, restarts=2),
     FAB(norm="l2", steps=4, target_classes=2),
     FAB(norm="l1", steps=4, eps=2.0, restarts=2),
@@ -138,6 +139,12 @@ def cnn(seed=0):
 
 def images(count, shape=(1, 8, 8), dtype=np.float32, seed=1):
     return np.random.default_rng(seed).random((count, *shape)).astype(dtype)
+
+
+def noisy(shape=(1, 3, 3), classes=3):
+    """A network with random layers before and behind it, in float64."""
+    noise = nn.GaussianNoise(0.2, at_test=True), nn.GaussianNoise(0.1, at_test=True)
+    return nn.Sequential(noise[0], dense(shape, classes, np.float64), noise[1])
 
 
 def labels(count, classes=5, seed=2):

@@ -3,15 +3,19 @@
 A new defence is one line of CASES. test_defenses.py runs its properties over all.
 """
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tinyadv import Tensor, defenses, ops
+from tinyadv import Tensor, defenses, nn, ops
 from tinyadv.backend import array_module
 
+GRADIENTS = ("identity", "smooth", "zero")
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 9, 13)]
 
 
@@ -83,19 +87,41 @@ def without_the_brightest(x):
     return found
 
 
+def from_pillow(x, quality, subsampling="4:2:0"):
+    """The images (N, C, H, W), one by one through a file in memory."""
+    found = []
+    for image in x:
+        levels, file = np.rint(255 * image.astype(np.float64)).astype(np.uint8), io.BytesIO()
+        channels = [Image.fromarray(channel) for channel in levels]
+        picture = channels[0] if len(channels) == 1 else Image.merge("RGB", channels)
+        picture.save(file, format="jpeg", quality=quality, subsampling=subsampling)
+        found.append(np.array(Image.open(file)).reshape(*levels.shape[1:], -1).transpose(2, 0, 1))
+    return np.array(found).reshape(x.shape) / 255
+
+
 CASES = [
     Case("bpda", lambda gradient: defenses.bpda(steps, gradient=gradient), lambda x: np.rint(4 * x) / 4,
          identity=lambda: defenses.bpda(lambda x: x)),
+    Case("JPEG", lambda gradient: defenses.JPEG(50, gradient=gradient), partial(from_pillow, quality=50),
+         gradients=GRADIENTS),
+    Case("JPEG: of low quality", lambda gradient: defenses.JPEG(5, "4:4:4", gradient),
+         partial(from_pillow, quality=5, subsampling="4:4:4"), gradients=GRADIENTS),
+    Case("SHIELD", lambda gradient: defenses.SHIELD(gradient=gradient, seed=0), None, gradients=GRADIENTS),
+    Case("GaussianNoise", lambda gradient: nn.GaussianNoise(0.1, at_test=True, seed=0), None, gradients=("identity",),
+         identity=lambda: nn.GaussianNoise(0.0, at_test=True), span=(-2.0, 3.0)),
     Case("bpda: with a stand-in", lambda gradient: defenses.bpda(steps, curved, gradient), lambda x: np.rint(4 * x) / 4,
-         gradients=("identity", "smooth", "zero")),
+         gradients=GRADIENTS),
     Case("LGS", lambda gradient: defenses.LGS(block=5, overlap=2, gradient=gradient), smoothed,
-         gradients=("identity", "smooth", "zero"), identity=lambda: defenses.LGS(0)),
+         gradients=GRADIENTS, identity=lambda: defenses.LGS(0)),
     Case("DW", lambda gradient: defenses.DW(brightest, 0.5, 1, 3, 9, gradient), without_the_brightest,
          identity=lambda: defenses.DW(brightest, 1)),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_exact_case = pytest.mark.parametrize("case", [c for c in CASES if c.plain], ids=lambda case: case.name)
 every_identity = pytest.mark.parametrize("case", [c for c in CASES if c.identity], ids=lambda case: case.name)
+every_random_case = pytest.mark.parametrize("case", [c for c in CASES if not c.plain], ids=lambda case: case.name)
+every_chosen_gradient = pytest.mark.parametrize("case", [c for c in CASES if "zero" in c.gradients],
+                                                ids=lambda case: case.name)
 every_gradient = pytest.mark.parametrize(
     ("case", "gradient"), [(c, gradient) for c in CASES for gradient in c.gradients],
     ids=lambda value: value if isinstance(value, str) else value.name)

@@ -179,7 +179,7 @@ def test_an_error_ends_the_other_shards_before_their_next_forward_pass():
             raise ZeroDivisionError
         assert failed.wait(10)
         time.sleep(0.05)  # by now the error has been seen
-        driver.call(lambda x: after.append(x) or ops.flatten(x), Tensor(images(1)))
+        driver.forward(lambda x: after.append(x) or ops.flatten(x), images(1))
 
     with pytest.raises(ZeroDivisionError):
         driver.run(work, lambda x: x, (np.arange(2)[:, None],), lambda *_: None, batch_size=1, workers=2)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds, shapes
 
-from tinyadv.random import Streams, check_seed
+from tinyadv.random import Streams, check_seed, drawing_from, in_hand
 
 examples = st.lists(st.integers(0, 10**6), min_size=1, max_size=8, unique=True)
 draws = pytest.mark.parametrize("draw", [Streams.uniform, Streams.normal], ids=["uniform", "normal"])
@@ -121,3 +121,25 @@ def test_a_seed_may_be_any_unsigned_integer_of_64_bits(seed):
 
 def test_its_repr():
     assert repr(Streams(3, range(10))) == "Streams(seed=3, 10 examples)"
+
+
+@draws
+@given(seed=seeds, indices=examples, data=st.data())
+def test_a_pass_has_streams_of_its_own(draw, seed, indices, data):
+    """They depend on the seed, the example and the number of the pass, which may differ between examples."""
+    numbers = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(indices), max_size=len(indices))))
+    streams = Streams(seed, indices)
+    drawn = draw(streams.of_pass(numbers), (3,))
+    for row, i, number in zip(drawn, indices, numbers, strict=True):
+        assert np.array_equal(draw(Streams(seed, [i]).of_pass(number), (3,))[0], row)
+    together = [draw(streams.of_pass(number), (3,)) for number in range(4)] + [draw(streams, (3,))]
+    assert len(np.unique(together)) == np.size(together)
+    assert np.array_equal(draw(streams.of_pass(numbers)[1:], (3,)), drawn[1:])
+
+
+def test_streams_are_in_hand_within_a_block_alone():
+    streams = Streams(0, range(2))
+    assert in_hand() is None
+    with drawing_from(streams):
+        assert in_hand() is streams
+    assert in_hand() is None

@@ -22,6 +22,7 @@ from tinyadv.nn import Module
 from tinyadv.ops.loss import check_labels, cross_entropy
 from tinyadv.ops.movement import batch_last
 from tinyadv.parallel import Setting, single_threaded_blas, submit
+from tinyadv.random import Streams, drawing_from
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers: 100 MNIST or 25 CIFAR-10 images. Fewer would be too many
@@ -107,19 +108,29 @@ def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> An
     return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=leave)
 
 
-def logits(model: Callable, x: Array, *, batch_size: int | None = None, workers: int | None = None) -> Array:
-    """The logits (N, K) of the images x (N, C, H, W), without a graph, as an array where x is."""
+def streams_of(x: Array, seed: int | Streams) -> Streams:
+    """The random streams of the images x (N, ...): those given, or those of a seed."""
+    return seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
+
+
+def logits(model: Callable, x: Array, *, seed: int | Streams = 0, batch_size: int | None = None,
+           workers: int | None = None) -> Array:
+    """The logits (N, K) of the images x (N, C, H, W), without a graph, as an array where x is.
+
+    seed: of what random layers draw, or the streams of the images.
+    """
+    streams = streams_of(x, seed)
     if not len(x):
         with evaluation_mode(model):
-            return _logits(model, x)
+            return _logits(model, x, streams)
     found: dict[int, Array] = {}
-    run(partial(_logits, model), model, (x,), lambda part, rows: found.update({part.start: rows}),
+    run(partial(_logits, model), model, (x, streams), lambda part, rows: found.update({part.start: rows}),
         batch_size=batch_size, workers=workers)
     return array_module(x).concatenate([found[start] for start in sorted(found)])
 
 
-def _logits(model: Callable, x: Array) -> Array:
-    return move(forward(model, batch_last(move(x, memory_of(model, x)))).data, like=x)
+def _logits(model: Callable, x: Array, streams: Streams) -> Array:
+    return move(forward(model, batch_last(move(x, memory_of(model, x))), streams).data, like=x)
 
 
 def own_logits(logits: Tensor, y: Array) -> Tensor:
@@ -133,32 +144,36 @@ def summed_cross_entropy(logits: Tensor, y: Array) -> Tensor:
     return cross_entropy(logits, y, "sum")
 
 
-def input_gradients(model: Callable, x: Array, y: Array, *, batch_size: int | None = None, workers: int | None = None,
-                    loss: Callable[[Tensor, Array], Tensor] = summed_cross_entropy) -> Array:
+def input_gradients(model: Callable, x: Array, y: Array, *, seed: int | Streams = 0, batch_size: int | None = None,
+                    workers: int | None = None, loss: Callable[[Tensor, Array], Tensor] = summed_cross_entropy,
+                    ) -> Array:
     """The gradients of loss(logits, y) at the images x (N, ...), as an array like x; y (N,) are classes."""
     found = array_module(x).empty_like(x)
-    run(partial(_input_gradients, model, loss), model, (x, y), found.__setitem__, batch_size=batch_size,
-        workers=workers)
+    run(partial(_input_gradients, model, loss), model, (x, y, streams_of(x, seed)), found.__setitem__,
+        batch_size=batch_size, workers=workers)
     return found
 
 
-def _input_gradients(model: Callable, loss: Callable[[Tensor, Array], Tensor], x: Array, y: Array) -> Array:
+def _input_gradients(model: Callable, loss: Callable[[Tensor, Array], Tensor], x: Array, y: Array,
+                     streams: Streams) -> Array:
     like = memory_of(model, x)
     points = Tensor(batch_last(move(x, like)))
     with recording(True):  # whatever the caller's no_grad()
-        logits = call(model, points, gradient=True)
+        logits = call(model, points, streams.of_pass(0), gradient=True)
         check_graph(logits, points)
         return move(gradients(loss(logits, move(y, like)), [points])[0], like=x)
 
 
-def call(model: Callable, x: Tensor, gradient: bool = False) -> Tensor:
+def call(model: Callable, x: Tensor, streams: Streams, gradient: bool = False) -> Tensor:
     """The model's logits at x (N, ...), checked: everything that attacks or evaluates a model calls it here.
 
-    gradient: whether one is to follow. Raises Stopped if the work is to end, and what check_logits raises.
+    streams: those of this pass, from which random layers draw. gradient: whether one is to follow. Raises Stopped if
+    the work is to end, and what check_logits raises.
     """
     if any(event.is_set() for event in _stops.get()):
         raise Stopped("stopped before a forward pass")
-    return check_logits(model(x), x.data, gradient)
+    with drawing_from(streams):
+        return check_logits(model(x), x.data, gradient)
 
 
 def check_graph(logits: Tensor, x: Tensor) -> None:
@@ -168,10 +183,10 @@ def check_graph(logits: Tensor, x: Tensor) -> None:
                          "there is no gradient, so take Square, BoundaryAttack or HopSkipJump")
 
 
-def forward(model: Callable, x: Array) -> Tensor:
-    """The logits of one batch, without a graph; ValueError unless they are (N, K)."""
+def forward(model: Callable, x: Array, seed: int | Streams = 0) -> Tensor:
+    """The logits of one batch, without a graph, as in its first pass; ValueError unless they are (N, K)."""
     with no_grad():
-        return call(model, Tensor(x))
+        return call(model, Tensor(x), streams_of(x, seed).of_pass(0))
 
 
 def classes(logits: Array) -> Array:
@@ -179,9 +194,9 @@ def classes(logits: Array) -> Array:
     return array_module(logits).where((logits != logits).any(axis=1), -1, logits.argmax(axis=1))
 
 
-def predict(model: Callable, x: Array) -> Array:
+def predict(model: Callable, x: Array, seed: int | Streams = 0) -> Array:
     """The `classes` (N,) of one batch, as an array where x is."""
-    return classes(forward(model, x).data)
+    return classes(forward(model, x, seed).data)
 
 
 def check_logits(output: Any, x: Array, gradient: bool = False) -> Tensor:

@@ -2,15 +2,19 @@
 
 Example i of a call draws from the counter-based generator Philox (Salmon et al. 2011, "Parallel random
 numbers: as easy as 1, 2, 3") with the key (seed, i). Batch size, order and number of threads do not change what
-an example draws.
+an example draws. A layer that draws at inference takes the streams of the examples in hand, `in_hand()`, which depend
+on the number of the forward pass, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+
+from tinyadv.parallel import Setting
 
 
 def check_seed(seed: int) -> int:
@@ -30,15 +34,16 @@ class Streams:
     def __init__(self, seed: int, examples: Iterable[int]):
         """seed: an integer in [0, 2**64); examples: the index of every example."""
         self.seed = check_seed(seed)
-        self.examples = np.asarray(list(examples), dtype=np.int64)
-        self._streams: dict[int, np.random.Generator] = {}  # made when first drawn from
+        self.examples = np.asarray(examples if isinstance(examples, np.ndarray) else list(examples), dtype=np.int64)
+        self._passes = np.zeros(len(self.examples), np.int64)
+        self._streams: dict[tuple[int, int], np.random.Generator] = {}  # made when first drawn from
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: slice | np.ndarray) -> Streams:
         part = Streams(self.seed, self.examples[index])
-        part._streams = self._streams
+        part._passes, part._streams = self._passes[index], self._streams
         return part
 
     def spawn(self, number: int) -> Streams:
@@ -46,11 +51,19 @@ class Streams:
         seed = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)
         return Streams(int(seed[0]), self.examples)
 
-    def _stream(self, example: int) -> np.random.Generator:
-        if example not in self._streams:
+    def of_pass(self, numbers: int | np.ndarray) -> Streams:
+        """The streams of one forward pass, its number >= 0, or one for each example (N,): apart from all others."""
+        drawn = Streams(self.seed, self.examples)
+        drawn._passes = drawn._passes + 1 + numbers
+        return drawn
+
+    def _stream(self, example: int, number: int) -> np.random.Generator:
+        """The generator; the number of the pass is the highest word of its counter, which no draw reaches."""
+        if (example, number) not in self._streams:
             key = np.array([self.seed, example], dtype=np.uint64)
-            self._streams[example] = np.random.Generator(np.random.Philox(key=key))
-        return self._streams[example]
+            generator = np.random.Philox(counter=np.array([0, 0, 0, number], np.uint64), key=key)
+            self._streams[example, number] = np.random.Generator(generator)
+        return self._streams[example, number]
 
     def uniform(self, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> np.ndarray:
         """float64 (N, *shape), uniform in [low, high)."""
@@ -62,9 +75,22 @@ class Streams:
 
     def _draw(self, shape: tuple[int, ...], draw: Callable[[np.random.Generator], Any]) -> np.ndarray:
         rows = np.empty((len(self), *shape))
-        for row, example in enumerate(self.examples.tolist()):
-            rows[row] = draw(self._stream(example))
+        for row, stream in enumerate(zip(self.examples.tolist(), self._passes.tolist(), strict=True)):
+            rows[row] = draw(self._stream(*stream))
         return rows
 
     def __repr__(self) -> str:
         return f"Streams(seed={self.seed}, {len(self)} examples)"
+
+
+_in_hand: Setting[Streams | None] = Setting("in hand", None)
+
+
+def drawing_from(streams: Streams) -> AbstractContextManager[None]:
+    """Within the block, random layers draw from these streams, which are those of one forward pass."""
+    return _in_hand.within(streams)
+
+
+def in_hand() -> Streams | None:
+    """The streams of this forward pass of an attack or an evaluation, with one for each example; None outside."""
+    return _in_hand.get()

@@ -6,9 +6,11 @@ from defense_cases import (
     CASES,
     curved,
     every_case,
+    every_chosen_gradient,
     every_exact_case,
     every_gradient,
     every_identity,
+    every_random_case,
     every_shape,
     linear,
     pictures,
@@ -21,6 +23,13 @@ from strategies import seeds
 from tinyadv import Tensor, defenses, driver, gradients, nn, no_grad, ops
 from tinyadv.attacks import PGD
 from tinyadv.backend import array_module, to_host
+from tinyadv.random import Streams, drawing_from
+
+
+def passed(layer, x, number=0):
+    """The layer's value at a Tensor (N, ...), as in one forward pass of an attack or an evaluation."""
+    with drawing_from(Streams(0, range(len(x))).of_pass(number)):
+        return layer(x)
 
 
 def defended(layer, x):
@@ -89,19 +98,22 @@ def test_the_gradient_is_the_one_that_is_named(xp, case, gradient):
     x = xp.asarray(pictures(2, (1, 28, 28), np.float64))
     w, layer, point = xp.asarray(pictures(2, (1, 28, 28), np.float64, seed=1)), case.make(gradient), Tensor(x)
     with no_grad():
-        value = layer(Tensor(x)).data
-    (found,) = gradients(inner(layer(point), w), [point])
+        value = passed(layer, Tensor(x)).data
+    (found,) = gradients(inner(passed(layer, point), w), [point])
     assert array_module(found) is xp
     if gradient == "identity":
         expected = w
     elif gradient == "zero":
         expected = 0 * w
+    elif layer.smooth is None:
+        assert (to_host(found) != 0).any()  # the stand-in depends on what was drawn
+        expected = found
     else:
         stand_in = Tensor(x)
         (expected,) = gradients(inner(layer.smooth(stand_in), w), [stand_in])
         assert (to_host(expected) != 0).any()
     np.testing.assert_array_equal(to_host(found), to_host(expected))
-    np.testing.assert_array_equal(to_host(layer(point).data), to_host(value))  # whatever the gradient
+    np.testing.assert_array_equal(to_host(passed(layer, point).data), to_host(value))  # whatever the gradient
 
 
 @given(seed=seeds)
@@ -142,6 +154,29 @@ def test_the_bytes_do_not_depend_on_threads(case):
     assert len(found) == 1
 
 
+@every_random_case
+def test_what_a_random_defence_draws_comes_from_the_streams_and_the_pass(case):
+    """It differs from pass to pass, from image to image and from seed to seed, and the layer is left as it was."""
+    x, layer = np.repeat(pictures(1, (1, 28, 28)), 3, axis=0), case.make("identity")
+    before = vars(layer).copy()
+    seen = [passed(layer, Tensor(x), number).data for number in (0, 1)] + [defended(layer, x)]
+    assert seen[0].tobytes() == seen[2].tobytes() != seen[1].tobytes()
+    assert len({image.tobytes() for value in seen[:2] for image in value}) == 6
+    other = driver.logits(nn.Sequential(layer, ops.flatten), x, seed=1)
+    assert other.tobytes() != seen[0].tobytes()
+    assert vars(layer) == before
+
+
+@every_random_case
+def test_outside_attacks_and_evaluations_the_layers_own_seed_decides(case):
+    x = Tensor(pictures(3, (1, 28, 28)))
+    one, two = case.make("identity"), case.make("identity")
+    first, second = ([layer(x).data.tobytes() for _ in range(2)] for layer in (one, two))
+    assert first == second
+    assert first[0] != first[1]
+    assert one.calls == 2
+
+
 # Errors, and what one sees
 
 
@@ -151,7 +186,7 @@ def test_every_defence_has_a_case():
     assert layers - tested == set()
 
 
-@every_case
+@every_chosen_gradient
 def test_a_gradient_that_there_is_not_is_an_error(case):
     for gradient in {"identity", "smooth", "zero", "identify"} - set(case.gradients):
         with pytest.raises(ValueError, match=f"gradient must be one of identity.*; got '{gradient}'"):

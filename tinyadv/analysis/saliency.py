@@ -18,6 +18,7 @@ from tinyadv.nn import Module
 from tinyadv.nn.module import watching
 from tinyadv.ops.elementwise import guided
 from tinyadv.ops.movement import batch_last
+from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, gradients, recording
 
 
@@ -64,12 +65,13 @@ def grad_cam(model: Module, images: Array, classes: Any = None, layer: str | Non
         raise ValueError(f"layer must be a name from model.named_modules(), {', '.join(parts)}; got {layer!r}")
     classes = chosen(model, images, classes, batch_size=batch_size, workers=workers)
     found = np.empty((len(images), *images.shape[2:]), images.dtype)
-    driver.run(partial(_grad_cam, model, None if layer is None else parts[layer]), model, (images, classes),
-               found.__setitem__, batch_size=batch_size, workers=workers)
+    driver.run(partial(_grad_cam, model, None if layer is None else parts[layer]), model,
+               (images, classes, driver.streams_of(images, 0)), found.__setitem__, batch_size=batch_size,
+               workers=workers)
     return found
 
 
-def _grad_cam(model: Module, layer: Module | None, x: Array, classes: Array) -> np.ndarray:
+def _grad_cam(model: Module, layer: Module | None, x: Array, classes: Array, streams: Streams) -> np.ndarray:
     outputs: list[Tensor] = []  # of the layer, or of all layers that give maps
 
     def keep(module: Module, y: Tensor) -> None:
@@ -78,7 +80,7 @@ def _grad_cam(model: Module, layer: Module | None, x: Array, classes: Array) -> 
 
     like = driver.memory_of(model, x)
     with recording(True), watching(keep):
-        logits = driver.call(model, Tensor(batch_last(move(x, like))), gradient=True)
+        logits = driver.call(model, Tensor(batch_last(move(x, like))), streams.of_pass(0), gradient=True)
     if not outputs or outputs[-1].ndim != 4:
         raise ValueError("layer must give maps (N, K, h, w) on the way to the logits, got "
                          + (f"shape {outputs[-1].shape}" if outputs else "no such output"))
@@ -111,7 +113,7 @@ def correlation(noise: Array, maps: Array) -> np.ndarray:
     return (a * b).sum(axis=(1, 2)) / np.where(norm > 0, norm, 1)
 
 
-def chosen(model: Callable, images: Array, classes: Any, **shards: int | None) -> Array:
+def chosen(model: Callable, images: Array, classes: Any, **shards: Any) -> Array:
     """The classes (N,), one for each image, on the device of the images: those given, or else the predicted ones."""
     if classes is None:
         return driver.classes(driver.logits(model, images, **shards))

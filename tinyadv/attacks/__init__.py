@@ -1,6 +1,6 @@
 """Adversarial attacks: each a frozen dataclass of hyper-parameters, called on a model, images and labels."""
 
-from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.attack import Attack, WhiteBox
 from tinyadv.attacks.base.batch import Batch, Step
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.black_box.boundary import BoundaryAttack
@@ -22,7 +22,7 @@ from tinyadv.spellings import missing
 
 __all__ = [
     "APGD", "BIM", "FAB", "FGSM", "MIFGSM", "PGD", "Attack", "AttackResult", "AutoAttack", "Batch", "BoundaryAttack",
-    "CarliniWagner", "DeepFool", "HopSkipJump", "MultiAttack", "Patch", "Square", "Step", "Transfer",
+    "CarliniWagner", "DeepFool", "HopSkipJump", "MultiAttack", "Patch", "Square", "Step", "Transfer", "WhiteBox",
     "least_likely_class", "paste", "universal_patch",
 ]
 

@@ -53,9 +53,10 @@ class Defense(Module):
     """
 
     smooth: Callable[[Tensor], Tensor] | None = None
+    drawn = False  # whether `forward` chooses the stand-in, as where it depends on what was drawn
 
     def __init__(self, gradient: str = "identity"):
-        allowed = [name for name in GRADIENTS if name != "smooth" or self.smooth is not None]
+        allowed = [name for name in GRADIENTS if name != "smooth" or self.smooth or self.drawn]
         if gradient not in allowed:
             raise ValueError(f"gradient must be one of {', '.join(allowed)}; got {gradient!r}"
                              + ", but there is no smooth stand-in" * (gradient == "smooth"))

@@ -14,15 +14,19 @@ from tinyadv.random import Streams
 from tinyadv.spellings import spelled
 
 
-def predict(model: Callable, images: Any, *, batch_size: int | None = None, workers: int | None = None) -> np.ndarray:
-    """The predicted class of each image (N, C, H, W), with the model in evaluation mode: (N,) int64, -1 for NaN."""
-    return classes(logits(model, images, batch_size=batch_size, workers=workers))
+def predict(model: Callable, images: Any, *, seed: int | Streams = 0, batch_size: int | None = None,
+            workers: int | None = None) -> np.ndarray:
+    """The predicted class of each image (N, C, H, W), with the model in evaluation mode: (N,) int64, -1 for NaN.
+
+    seed: of what random layers draw, for each image by itself; or a Streams object.
+    """
+    return classes(logits(model, images, seed=seed, batch_size=batch_size, workers=workers))
 
 
 @spelled
 def accuracy(model: Callable, dataset: Dataset, **options: Any) -> float:
     """The fraction of the images that the model classifies correctly; options are those of `predict`."""
-    _check(dataset)
+    check(dataset)
     return float((predict(model, dataset.images, **options) == dataset.labels).mean())
 
 
@@ -32,7 +36,7 @@ def robust_accuracy(model: Callable, attack: Attack, dataset: Dataset, *, seed: 
 
     options: those of `Attack.run`, such as workers, batch_size or progress.
     """
-    _check(dataset, attack)
+    check(dataset, attack)
     result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True, **options)
     return float(result.robust.mean())
 
@@ -48,7 +52,7 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
     return_images: return a pair: this dict, and {eps: images like dataset.images}. An image that the model gets wrong
         as it is stays so; one that a smaller eps has broken is the one from there.
     """
-    _check(dataset, attack)
+    check(dataset, attack)
     if np.isscalar(epsilons):
         raise TypeError(f"epsilons must be a list of budgets, such as [0.1, 0.2], got {epsilons!r}")
     if attack.minimum_norm:
@@ -80,7 +84,7 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
     classified correctly and its adversarial image, if one was found, is further away than eps. options: those of
     `Attack.run`. Raises ValueError for an attack with a fixed budget, and for an eps that is not a number >= 0.
     """
-    _check(dataset, attack)
+    check(dataset, attack)
     if not attack.minimum_norm:
         raise ValueError(f"attack must be a minimum-norm attack, got {attack}, whose budget is fixed: "
                          "use epsilon_curve, which runs it once for each eps")
@@ -91,7 +95,8 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
     return {float(eps): float((result.robust | right & (result.distances > eps)).mean()) for eps in epsilons}
 
 
-def _check(dataset: Dataset, *attacks: Attack) -> None:
+def check(dataset: Dataset, *attacks: Attack) -> None:
+    """Raise TypeError or ValueError unless the arguments are what they should be, and there are images."""
     if not isinstance(dataset, Dataset):
         raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: make one by "
                         "data.Dataset(images, labels)")

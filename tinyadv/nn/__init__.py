@@ -6,7 +6,6 @@ from tinyadv.nn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
-    Dropout,
     Flatten,
     GlobalAvgPool2d,
     LeakyReLU,
@@ -18,6 +17,7 @@ from tinyadv.nn.layers import (
     Tanh,
 )
 from tinyadv.nn.module import Module
+from tinyadv.nn.noise import Dropout, GaussianNoise, Random
 from tinyadv.nn.normalization import BatchNorm1d, BatchNorm2d, Normalize, Standardize
 from tinyadv.nn.pytorch import load_pytorch
 from tinyadv.nn.safetensors import save_safetensors
@@ -27,9 +27,9 @@ from tinyadv.spellings import missing
 
 __all__ = [
     "GELU", "AdaptiveAvgPool2d", "Attention", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout",
-    "Flatten", "GlobalAvgPool2d", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Module", "Normalize", "ReLU",
-    "Sequential", "Sigmoid", "Standardize", "StateError", "Tanh", "init", "load", "load_pytorch", "optim", "save",
-    "save_safetensors",
+    "Flatten", "GaussianNoise", "GlobalAvgPool2d", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Module",
+    "Normalize", "Random", "ReLU", "Sequential", "Sigmoid", "Standardize", "StateError", "Tanh", "init", "load",
+    "load_pytorch", "optim", "save", "save_safetensors",
 ]
 
 

@@ -13,8 +13,6 @@ from tinyadv import ops
 from tinyadv.backend import move
 from tinyadv.nn.init import initializer
 from tinyadv.nn.module import Module, array_of
-from tinyadv.ops.movement import batch_last
-from tinyadv.parallel import all_reduce, part_index
 from tinyadv.shapes import check_ndim, pair
 from tinyadv.tensor import Tensor
 
@@ -89,29 +87,6 @@ class Conv2d(Module):
             raise ValueError('padding must be an integer, a (height, width) pair, "valid" or, with stride 1 and an odd '
                              f'kernel, "same"; got {name!r} for {self.kernel_size} and stride {self.stride}')
         return (total[0] // 2, total[1] // 2)
-
-
-class Dropout(Module):
-    """In training mode zeroes each element with probability p and scales the others by 1 / (1 - p).
-
-    Srivastava et al. 2014. The mask of the n-th call depends on (seed, n) and, where a batch is computed in parts, on
-    the part alone; without a seed a fresh one is drawn.
-    """
-
-    def __init__(self, p: float = 0.5, seed: int | None = None):
-        if not 0 <= p < 1:
-            raise ValueError(f"p must be a probability in [0, 1), got {p!r}")
-        self.p, self.seed, self.calls = p, int(np.random.default_rng().integers(2**32)) if seed is None else seed, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        (call,) = all_reduce(self.calls if part_index() == 0 else 0)
-        if part_index() == 0:  # once for the whole batch
-            self.calls += 1
-        rng = np.random.default_rng((self.seed, call, part_index()))
-        mask = batch_last(rng.random(x.shape, np.float32) >= self.p).astype(x.dtype) / (1 - self.p)
-        return ops.multiply(x, move(mask, like=array_of(x)))
 
 
 class _Pool2d(Module):

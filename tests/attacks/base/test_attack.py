@@ -2,7 +2,7 @@
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from attack_cases import (
     labels,
     lengths,
     name,
+    noisy,
     on_device,
     predictions,
     reached,
@@ -32,11 +33,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from tinyadv import Tensor, ops
-from tinyadv.attacks import APGD, FGSM, PGD, Attack, AutoAttack
+from tinyadv import Tensor, evaluation, gradients, nn, ops
+from tinyadv.attacks import APGD, FGSM, PGD, Attack, AutoAttack, WhiteBox
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.backend import to_host
-from tinyadv.random import Streams
+from tinyadv.random import Streams, drawing_from
 
 
 def check_report(result, model, y, target):
@@ -127,6 +128,58 @@ def test_an_example_does_not_depend_on_its_batch(attack, targeted):
         np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12)
     first = attack(model, x[:4], y[:4], target=None if target is None else target[:4], seed=6)
     np.testing.assert_allclose(first, whole[:4], rtol=0, atol=1e-12)
+
+
+@targeted_or_not
+@every_attack
+def test_random_layers_draw_from_the_examples_streams(attack, targeted):
+    """So the bytes do not depend on threads, nor an example on its batch, and the next run meets the same draws."""
+    model, (_, x, y, target) = noisy(), stage("float64", targeted)
+    before = [vars(layer).copy() for layer in model.layers if isinstance(layer, nn.Random)]
+    options = {"target": target, "seed": 6}
+    results = [attack.run(model, x, y, workers=workers, batch_size=2, **options) for workers in (1, 2, 2, None)]
+    assert len({result.x_adv.tobytes() for result in results}) == 1
+    np.testing.assert_array_equal(results[0].predictions_clean, evaluation.predict(model, x, seed=6))
+    whole = attack.run(model, x, y, **options)
+    for batch_size in (1, 7):
+        parts = attack.run(model, x, y, batch_size=batch_size, **options)
+        np.testing.assert_allclose(parts.x_adv, whole.x_adv, rtol=0, atol=1e-10)
+        np.testing.assert_array_equal(parts.success, whole.success)
+    goal = target if target is None else target[5:]
+    some = attack.run(model, x[5:], y[5:], target=goal, seed=Streams(6, range(5, 9)))
+    np.testing.assert_allclose(some.x_adv, whole.x_adv[5:], rtol=0, atol=1e-10)
+    assert [vars(layer) for layer in model.layers if isinstance(layer, nn.Random)] == before
+
+
+@pytest.mark.parametrize("attack", [a for a in ATTACKS if isinstance(a, WhiteBox)], ids=name)
+def test_each_pass_has_draws_of_its_own(attack):
+    """With ever the same draws, an attack would break the noise and not the model."""
+    model, (_, x, y, _), seen = noisy(), stage("float64", False), []
+
+    def watched(points):
+        logits = model(points)
+        seen.append((logits.data - model.layers[1](points).data).round(9).ravel()[0])
+        return logits
+
+    once = replace(attack, eot=1).run(watched, x[:1], y[:1], batch_size=1)
+    assert len(set(seen)) == len(seen) > 1
+    often = replace(attack, eot=3).run(watched, x[:1], y[:1], batch_size=1)
+    assert often.backwards.sum() % 3 == 0
+    assert once.backwards.sum() <= often.backwards.sum()
+
+
+def test_a_gradient_is_the_mean_over_the_passes():
+    """Of FGSM in l2, whose step is along the gradient: that of all the passes, made one by one."""
+    model, (_, x, y, _) = noisy(), stage("float64", False)
+    found = FGSM(1e-3, norm="l2", eot=4)(model, x, y, seed=3) - x
+    mean = np.zeros_like(x)
+    for number in range(4):
+        points = Tensor(x)
+        with drawing_from(Streams(3, range(len(x))).of_pass(number)):
+            mean += gradients(ops.cross_entropy(model(points), y, "sum"), [points])[0] / 4
+    inside = (x > 2e-3) & (x < 1 - 2e-3)  # where no bound is near
+    expected = 1e-3 * mean / np.sqrt((mean**2).sum(axis=(1, 2, 3), keepdims=True))
+    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-9)
 
 
 @pytest.mark.parametrize("attack", [a for a in ATTACKS if getattr(a, "random_start", isinstance(a, APGD))], ids=name)

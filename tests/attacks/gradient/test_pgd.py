@@ -64,7 +64,7 @@ def test_the_iterative_least_likely_class_method():
 
 
 def test_bim_has_neither_a_random_start_nor_restarts():
-    settings = "bounds=(0.0, 1.0), eps=0.3, step_size=None, steps=10, norm='linf', loss='cross_entropy'"
+    settings = "bounds=(0.0, 1.0), eot=1, eps=0.3, step_size=None, steps=10, norm='linf', loss='cross_entropy'"
     assert repr(BIM(0.3)) == f"BIM({settings})"
     for option in ("random_start", "restarts"):
         with pytest.raises(TypeError, match=option):

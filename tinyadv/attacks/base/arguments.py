@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.backend import Array, is_array, move
+from tinyadv.driver import streams_of
 from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
 
@@ -20,7 +21,7 @@ def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
     y = check_classes(y, "y", x)
     if target is not None:
         target = check_classes(np.full(len(x), target) if np.isscalar(target) else target, "target", x)
-    streams = seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
+    streams = streams_of(x, seed)
     if len(streams) != len(x):
         raise ValueError(f"seed must be an integer, or Streams of {len(x)} examples as x has; got {streams!r}")
     return y, target, streams

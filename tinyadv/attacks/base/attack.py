@@ -49,7 +49,7 @@ class Attack(Parameters):
     norm = "linf"
     norms: ClassVar[tuple[str, ...]] = tuple(BALLS)  # those that the attack knows
     loss = "cross_entropy"
-    restarts = 1
+    restarts = eot = 1
     minimum_norm = False  # True if the attack has no budget and searches for the nearest misclassified point
 
     def __post_init__(self) -> None:
@@ -143,11 +143,11 @@ class Attack(Parameters):
         goal = None if target is None else move(target, like)
         eps = math.inf if self.minimum_norm else getattr(self, "eps", math.inf)
         batch = Batch(model, ball_class(self.norm)(images, eps, self.bounds), objective(self.loss), labels, goal,
-                      streams, report, self.minimum_norm)
+                      streams, report, self.minimum_norm, self.eot)
         self._search(batch, skip_misclassified, quantize, scored)
         found = batch.outcome()
         if scored and batch.clean is None:
-            found["predictions_clean"] = to_host(driver.predict(model, images))
+            found["predictions_clean"] = to_host(driver.predict(model, images, streams))
         return {"x_adv": move(batch.best, x), **found}
 
     def _search(self, batch: Batch, skip_misclassified: bool, quantize: bool, score: bool) -> None:
@@ -187,6 +187,18 @@ class Attack(Parameters):
             if self.minimum_norm:
                 batch.keep_clean()
             batch.consider(points)
+
+
+@dataclass(frozen=True)
+class WhiteBox(Attack):
+    """The base class of attacks that follow gradients.
+
+    eot: the number of forward passes over which each gradient is averaged, for models with random outputs: the
+        expectation over transformation of Athalye, Engstrom, Ilyas and Kwok 2018, arXiv:1707.07397.
+    """
+
+    _: KW_ONLY
+    eot: int = 1
 
 
 def _reports(callback: Callable[[Step], None] | None, bar: Any, name: str) -> Callable[[Step], None] | None:

@@ -48,13 +48,14 @@ class Batch:
     clean (n,): the predicted classes at x; None until they are known.
     best (n, ...), losses, predictions, succeeded (n,): the best candidates, the objective there, the predicted classes
     there, and whether they are successes; None before the first candidate.
-    forwards, backwards (n,): the number of forward and backward passes of each example.
+    forwards, backwards (n,): the number of passes of each example. Random layers draw from (seed, i, this number).
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], ball: Ball, objective: Objective, y: Array,
-                 target: Array | None, streams: Streams, report: Callable[[Step], None] | None, nearest: bool = False):
+                 target: Array | None, streams: Streams, report: Callable[[Step], None] | None, nearest: bool = False,
+                 eot: int = 1):
         self.model, self.ball, self.x, self.y, self.target = model, ball, ball.x, y, target
-        self.streams, self._objective, self._report, self._nearest = streams, objective, report, nearest
+        self.streams, self._objective, self._report, self._nearest, self._eot = streams, objective, report, nearest, eot
         self.clean: Array = None
         self.best: Array = None
         self.losses: Array = None
@@ -68,7 +69,7 @@ class Batch:
         target = None if self.target is None else self.target[index]
         ball = self.ball.around(batch_last(self.x[index]))
         part = Batch(self.model, ball, self._objective, self.y[index], target, self.streams[to_host(index)],
-                     self._report, self._nearest)
+                     self._report, self._nearest, self._eot)
         for name in ("clean", *BEST):
             value = getattr(self, name)
             setattr(part, name, None if value is None else value[index])
@@ -89,7 +90,8 @@ class Batch:
         Its costs and iterations count for this batch, too.
         """
         ball = type(self.ball)(self.x, math.inf, self.ball.bounds)
-        free = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report, nearest=True)
+        free = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report, nearest=True,
+                     eot=self._eot)
         free.forwards, free.backwards, free._iterations = self.forwards, self.backwards, self._iterations
         free.clean, free._checked = self.clean, self._checked
         free.keep_clean()
@@ -116,17 +118,26 @@ class Batch:
 
     def evaluate(self, points: Array, objective: Callable[[Tensor], Tensor],
                  candidate: bool = True) -> tuple[Array, Array, Array]:
-        """The logits (n, K) at the points, an objective of them (n,), and its gradient (n, ...); see `gradient`."""
+        """The logits (n, K) at the points, an objective of them (n,), and its gradient (n, ...); see `gradient`.
+
+        Each is a mean over `eot` forward passes. The last pass decides on success: that any pass fails is no success.
+        """
         if candidate:
             points = self.ball.project(points)
+        return self._mean(lambda last: self._slope(points, objective, candidate and last))
+
+    def _mean(self, one: Callable[[bool], tuple]) -> tuple:
+        """The means of what each of the `eot` passes returns; one: a pass, with whether it is the last."""
+        passes = [one(k == self._eot) for k in range(1, self._eot + 1)]
+        return passes[0] if self._eot == 1 else tuple(sum(each) / self._eot for each in zip(*passes, strict=True))
+
+    def _slope(self, points: Array, objective: Callable[[Tensor], Tensor], candidate: bool) -> tuple:
         x = Tensor(points)
         with recording(True):  # whatever the caller's no_grad()
             logits = self.logits(x, gradient=True)
             values = objective(logits)
             g = _usable(*gradients(values.sum(), [x]))
         self.backwards += 1
-        if points is self.x:
-            self.clean = driver.classes(logits.data)
         if candidate:
             self._keep(points, values.data, logits.data)
         self._count(points, values.data)
@@ -136,17 +147,24 @@ class Batch:
         """The logits (n, K) at the points, and the gradients (n, ...) of m logits, from one forward pass.
 
         classes (n, m): the classes of these logits, for each example. The points become candidates, as in `gradient`.
+        Each is a mean over `eot` forward passes, as in `evaluate`.
         """
-        x = Tensor(self.ball.project(points))
+        projected = self.ball.project(points)
+        logits, *slopes = self._mean(lambda last: self._slopes(projected, classes, last))
+        return logits, slopes
+
+    def _slopes(self, points: Array, classes: Array, candidate: bool) -> tuple:
+        x = Tensor(points)
         with recording(True):
             logits = self.logits(x, gradient=True)
             rows = array_module(classes).arange(len(classes))
             slopes = [_usable(*gradients(logits[rows, k].sum(), [x], keep_graph=True)) for k in classes.T]
         self.backwards += len(slopes)
         losses = self._objective(logits, self.y, self.target).data
-        self._keep(x.data, losses, logits.data)
-        self._count(x.data, losses)
-        return logits.data, slopes
+        if candidate:
+            self._keep(points, losses, logits.data)
+        self._count(points, losses)
+        return (logits.data, *slopes)
 
     def consider(self, points: Array, iteration: bool = False) -> Array:
         """Project the points (n, ...) and make them candidates; returns the logits (n, K) there.
@@ -172,9 +190,7 @@ class Batch:
     def look_at_clean(self) -> Array:
         """The logits (n, K) at x. It also sets `clean`."""
         with no_grad():
-            logits = self.logits(Tensor(self.x)).data
-        self.clean = driver.classes(logits)
-        return logits
+            return self.logits(Tensor(self.x)).data
 
     def keep_clean(self) -> None:
         """Make the clean images the best points so far; `clean` must be known."""
@@ -183,7 +199,7 @@ class Batch:
 
     def logits(self, points: Tensor, gradient: bool = False) -> Tensor:
         """The model's logits (n, K) at the points. The first call checks that y and target are classes of the model."""
-        logits = driver.call(self.model, points, gradient)
+        logits = driver.call(self.model, points, self.streams.of_pass(self.forwards), gradient)
         if gradient and not self.backwards.any():
             driver.check_graph(logits, points)
             if are_probabilities(logits.data):
@@ -192,6 +208,8 @@ class Batch:
         if not self._checked:
             check_range(logits.data, self.y, self.target)
             self._checked = True
+        if self.clean is None and points.data is self.x:
+            self.clean = driver.classes(logits.data)
         self.forwards += 1
         return logits
 

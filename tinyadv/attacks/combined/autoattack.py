@@ -18,6 +18,7 @@ from tinyadv.attacks.combined.multi import MultiAttack
 from tinyadv.attacks.gradient.apgd import APGD
 from tinyadv.attacks.minimum_norm.fab import FAB
 from tinyadv.backend import Array, to_host
+from tinyadv.random import Streams
 
 VERSIONS = ("standard", "plus", "rand")
 WITHOUT_GRADIENT = 0.05  # above this fraction of images there is a warning
@@ -83,13 +84,15 @@ class AutoAttack(MultiAttack):
         result = super().run(model, x, y, **options)
         return replace(result, warnings=(*result.warnings, *self._doubts(result)))
 
-    def _warnings(self, model: Callable, x: Array, y: Array, logits: Array, options: dict[str, Any]) -> tuple[str, ...]:
+    def _warnings(self, model: Callable, x: Array, y: Array, logits: Array, streams: Streams,
+                  options: dict[str, Any]) -> tuple[str, ...]:
         if not len(x):
             return ()
         found = []
         shards: dict[str, Any] = {name: options.get(name) for name in ("workers", "batch_size")}
         right = np.flatnonzero(driver.classes(to_host(logits)) == to_host(y))
-        logits, again = (np.nan_to_num(to_host(each)) for each in (logits, driver.logits(model, x, **shards)))
+        again = driver.logits(model, x, seed=streams.spawn(0), **shards)  # with other draws
+        logits, again = (np.nan_to_num(to_host(each)) for each in (logits, again))
         change = abs(again - logits).max()
         random = change > 1e-4 * abs(logits).max()
         if random and self.version != "rand":
@@ -101,7 +104,8 @@ class AutoAttack(MultiAttack):
                          "the margin takes the place of losses that are undefined")
         if are_probabilities(logits):
             found.append("the model returns probabilities: attack its logits, without the softmax")
-        slopes, pixels = to_host(driver.input_gradients(model, x[right], y[right], **shards)), tuple(range(1, x.ndim))
+        slopes = to_host(driver.input_gradients(model, x[right], y[right], seed=streams[right], **shards))
+        pixels = tuple(range(1, x.ndim))
         stuck = int(((slopes == 0) | (slopes != slopes)).all(axis=pixels).sum())
         if stuck > WITHOUT_GRADIENT * len(right):
             found.append(f"at {stuck} of {len(right)} right images the cross entropy's gradient is 0 or NaN: "

@@ -10,6 +10,7 @@ from tinyadv import driver
 from tinyadv.attacks.base.arguments import check_range
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.backend import Array
+from tinyadv.random import Streams
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class Composite(Attack):
             if value is not None:
                 object.__setattr__(self, name, value)
 
-    def _logits(self, model: Callable, x: Array, y: Array, target: Array | None, options: dict[str, Any]) -> Array:
+    def _logits(self, model: Callable, x: Array, y: Array, target: Array | None, streams: Streams,
+                options: dict[str, Any]) -> Array:
         """The logits (N, K) of the images x (N, ...), in the same shards as the attacks; y and target are checked."""
-        logits = driver.logits(model, x, workers=options.get("workers"), batch_size=options.get("batch_size"))
+        shards = {name: options.get(name) for name in ("workers", "batch_size")}
+        logits = driver.logits(model, x, seed=streams, **shards)
         check_range(logits, y, target)
         return logits

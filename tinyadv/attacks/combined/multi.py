@@ -81,22 +81,24 @@ class MultiAttack(Composite):
         started = time.perf_counter()
         y, target, streams = check_arguments(x, y, target, seed, self.bounds)
         options |= {"progress": progress, "_report": True}  # a call, too, has to know who is left
-        logits = self._logits(model, x, y, target, options)
+        logits = self._logits(model, x, y, target, streams, options)
         result = AttackResult.blank(self, x.copy(), y, target, self.norm, streams.seed)
-        standing, warnings = Standing(result, logits, len(self.attacks)), self._warnings(model, x, y, logits, options)
+        standing = Standing(result, logits, len(self.attacks))
+        warnings = self._warnings(model, x, y, logits, streams, options)
         if state is not None:
             run = identify(self.attacks, x, y, target, streams, options | {"skip_misclassified": skip_misclassified})
-            standing.keep(Path(state), run, again=self._logits(model, x, y, target, options))
+            standing.keep(Path(state), run, again=self._logits(model, x, y, target, streams, options))
             started -= standing.rows[:, 2].sum()
 
         def tell(*lines: str) -> None:
             if progress:
                 print(*lines, sep="\n", file=sys.stderr)
 
-        def worth(found: AttackResult, y: Array, target: Array | None) -> np.ndarray:
+        def worth(found: AttackResult, y: Array, target: Array | None, streams: Streams) -> np.ndarray:
             if self.minimum_norm:
                 return -found.distances
-            return to_host(margin(Tensor(self._logits(model, found.x_adv, y, target, options)), y, target).data)
+            logits = self._logits(model, found.x_adv, y, target, streams, options)
+            return to_host(margin(Tensor(logits), y, target).data)
 
         tell(*map("{}: {!r}".format, self.names, self.attacks), *map("warning: {}".format, warnings))
         attacked = ~standing.reached if self.minimum_norm else np.ones(len(x), bool)
@@ -109,7 +111,8 @@ class MultiAttack(Composite):
                 began, classes, goal = time.perf_counter(), y[some], None if target is None else target[some]
                 found = attack.run(model, x[some], classes, target=goal, seed=drawn[some],
                                    **options | {"batch_size": size})
-                standing.take(number, some, found, worth(found, classes, goal), time.perf_counter() - began)
+                margins = worth(found, classes, goal, streams[some])
+                standing.take(number, some, found, margins, time.perf_counter() - began)
             tell("{}: {:.0f} left, {:.0f} broken, {:.1f} s".format(name, *standing.rows[number - 1]))
         by = np.where(result.success & ~standing.reached, standing.by, 0)
         return replace(result, broken_by=np.array(["", *self.names])[by], table=standing.table(self.names),
@@ -124,6 +127,7 @@ class MultiAttack(Composite):
         block = len(index) + 1 if whole else SHARDS * size * (options.get("workers") or usable_cores())
         return [(index[left][start:start + block], size) for start in range(0, left.sum(), block)]
 
-    def _warnings(self, model: Callable, x: Array, y: Array, logits: Array, options: dict[str, Any]) -> tuple[str, ...]:
-        """Warnings about the model, before it is attacked. logits (N, K): those of x."""
+    def _warnings(self, model: Callable, x: Array, y: Array, logits: Array, streams: Streams,
+                  options: dict[str, Any]) -> tuple[str, ...]:
+        """Warnings about the model, before it is attacked. logits (N, K): those of x, with draws of the streams."""
         return ()

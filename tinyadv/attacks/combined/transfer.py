@@ -55,7 +55,7 @@ class Transfer(Composite):
         y, target, streams = check_arguments(x, y, target, seed, self.bounds)
 
         def predict(images: Array) -> np.ndarray:
-            return to_host(driver.classes(self._logits(model, images, y, target, options)))
+            return to_host(driver.classes(self._logits(model, images, y, target, streams, options)))
 
         result = AttackResult.blank(self, x.copy(), y, target, self.norm, streams.seed)
         result.predictions_clean[:] = predict(x)

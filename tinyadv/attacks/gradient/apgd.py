@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import Objective, objective
@@ -14,7 +14,7 @@ from tinyadv.backend import Array, array_module
 
 
 @dataclass(frozen=True)
-class APGD(Attack):
+class APGD(WhiteBox):
     """PGD that halves its step size when the loss stops rising, and then goes back to the best point.
 
     "linf", "l2": Croce and Hein 2020, arXiv:2003.01690, algorithm 1. The steps have momentum and start at 2 * eps.
@@ -29,7 +29,6 @@ class APGD(Attack):
     rho: the step size is kept if at least this fraction of the steps raised the loss; no effect for "l1".
     restarts: the number of runs, each from a new random point, on the examples that are not broken yet.
     loss: "cross_entropy", "margin" or "dlr", which with `target=` is the loss of their targeted attack.
-    eot: the number of passes over which a gradient is averaged, for models with random outputs.
     target_classes: None, or a number of runs, each towards another class, in falling order of the logits at x, on the
     examples that are not broken yet (with "dlr" this is their APGD-T). Any misclassification is a success.
     """
@@ -40,7 +39,6 @@ class APGD(Attack):
     rho: float = 0.75
     restarts: int = 1
     loss: str = "cross_entropy"
-    eot: int = 1
     target_classes: int | None = None
 
     norms = ("linf", "l2", "l1")
@@ -71,7 +69,7 @@ class APGD(Attack):
             if steps:
                 ball = batch.ball if times == 1 else type(batch.ball)(batch.x, times * self.eps, self.bounds)
                 start = ball.random(batch.streams) if start is None else ball.project(start)
-                way = _Way(batch, ball, start, objective(self.loss), target, self.eot)
+                way = _Way(batch, ball, start, objective(self.loss), target)
                 (self._sparsely if self.norm == "l1" else self._with_momentum)(way, steps)
                 start = way.x_max
         return way.x
@@ -114,17 +112,16 @@ class APGD(Attack):
 class _Way:
     """The present point x of each example, its objective f and gradient g, and the best so far: x_max, f_max, g_max."""
 
-    def __init__(self, batch: Batch, ball: Ball, x: Array, objective: Objective, target: Array | None, eot: int):
-        xp, self.batch, self.ball, self.eot = array_module(x), batch, ball, eot
+    def __init__(self, batch: Batch, ball: Ball, x: Array, objective: Objective, target: Array | None):
+        xp, self.batch, self.ball = array_module(x), batch, ball
         self.objective = lambda logits: objective(logits, batch.y, target)
         self.x, self.g = self.x_max, self.g_max = x, xp.zeros_like(x)  # (n, ...)
         self.f, self.f_max = xp.full(len(x), math.inf), xp.full(len(x), -math.inf)  # (n,)
 
     def look(self) -> None:
-        """Compute the objective and its gradient at x, as means over `eot` passes; the last pass decides on success."""
-        where, last = array_module(self.x).where, self.eot - 1 if self.ball is self.batch.ball else None
-        passes = [self.batch.evaluate(self.x, self.objective, candidate=k == last) for k in range(self.eot)]
-        _, f, self.g = passes[0] if self.eot == 1 else (sum(each) / self.eot for each in zip(*passes, strict=True))
+        """Compute the objective and its gradient at x."""
+        where = array_module(self.x).where
+        _, f, self.g = self.batch.evaluate(self.x, self.objective, candidate=self.ball is self.batch.ball)
         self.f = where(f == f, f, -math.inf)  # NaN is the worst objective
         better = self.f > self.f_max
         self.f_max = where(better, self.f, self.f_max)

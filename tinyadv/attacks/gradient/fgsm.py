@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinyadv import driver
-from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.backend import Array
 
 
 @dataclass(frozen=True)
-class FGSM(Attack):
+class FGSM(WhiteBox):
     """One step of length eps in the direction of steepest ascent of the loss.
 
     x_adv = x + eps * steepest(grad of the loss at x), clipped to the bounds: the sign of the gradient for "linf"

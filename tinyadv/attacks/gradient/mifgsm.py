@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import L1Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import is_number
@@ -12,7 +12,7 @@ from tinyadv.backend import Array
 
 
 @dataclass(frozen=True)
-class MIFGSM(Attack):
+class MIFGSM(WhiteBox):
     """Steps along a running sum of normalised gradients, the momentum: Dong et al. 2018, arXiv:1710.06081.
 
     It starts at the image itself, with g_0 = 0 (algorithm 1): g_{t+1} = decay * g_t + grad / |grad|_1 (eq. 6), and

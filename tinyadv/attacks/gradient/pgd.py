@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import is_number
 from tinyadv.backend import Array
 
 
 @dataclass(frozen=True)
-class PGD(Attack):
+class PGD(WhiteBox):
     """Steps of steepest ascent on the loss, each projected onto the ball, from a random point of the ball.
 
     x_0 uniform in the ball, x_{t+1} = project(x_t + step_size * steepest(grad of the loss at x_t)): Madry et al. 2018,

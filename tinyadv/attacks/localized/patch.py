@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import is_number
@@ -19,7 +19,7 @@ RANKED = 10  # the places that places="all" attacks, the best one first
 
 
 @dataclass(frozen=True)
-class Patch(Attack):
+class Patch(WhiteBox):
     """Any change within one rectangle of each image, and none outside of it: x' = (1 - m) x + m p, m = 1 inside.
 
     Steps along the sign of the gradient inside the rectangle, from uniform random values (Chiang et al. 2020,
@@ -36,8 +36,8 @@ class Patch(Attack):
     """
 
     size: tuple[int, int] = (5, 5)
-    steps: int = 40
     step_size: float | None = None
+    steps: int = 40
     places: str = "random"
     restarts: int = 1
     loss: str = "margin"

@@ -31,10 +31,11 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
     classes, sign = (y, 1) if goal is None else (goal, -1)
     rng, xp = np.random.default_rng(streams.seed), array_module(x)
     patch = xp.full((x.shape[1], *check_sides(size)), sum(bounds) / 2, x.dtype)
-    for _ in range(to_count("steps", steps)):
+    for step in range(to_count("steps", steps)):
         chosen = rng.permutation(len(x))[:to_count("batch_size", batch_size)]
         there = _anywhere(x[chosen], patch, streams[chosen])
-        g = input_gradients(model, pasted(x[chosen], patch, there), classes[chosen])[there].sum(axis=0)
+        images, drawn = pasted(x[chosen], patch, there), streams[chosen].spawn(step)  # for random layers
+        g = input_gradients(model, images, classes[chosen], seed=drawn)[there].sum(axis=0)
         patch = xp.clip(patch + (sign * step_size) * xp.sign(g), *bounds)
     return patch
 

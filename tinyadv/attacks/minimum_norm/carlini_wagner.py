@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin, rounding
@@ -22,7 +22,7 @@ FARTHEST = math.atanh(SMOOTHING)  # the w of such a pixel
 
 
 @dataclass(frozen=True)
-class CarliniWagner(Attack):
+class CarliniWagner(WhiteBox):
     """Minimise the squared distance plus c times the missing margin, with the smallest c that succeeds.
 
     Carlini and Wagner 2017, arXiv:1608.04644, section VI-A: minimise over w, by Adam,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import ball_class, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import is_number
@@ -15,7 +15,7 @@ from tinyadv.backend import Array, array_module
 
 
 @dataclass(frozen=True)
-class DeepFool(Attack):
+class DeepFool(WhiteBox):
     """Linearise the model at each point and step to its nearest boundary, until the class changes.
 
     Moosavi-Dezfooli et al. 2016, arXiv:1511.04599, algorithm 2 and, for "linf", eqs. 10 to 12. As in the authors' code,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyadv import driver
-from tinyadv.attacks.base.attack import Attack
+from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin, reached, rounding
@@ -21,7 +21,7 @@ SEARCH_STEPS, BEYOND = 3, 1e-4  # of the final search: how often, and the margin
 
 
 @dataclass(frozen=True)
-class FAB(Attack):
+class FAB(WhiteBox):
     """Walk along the boundary to the point nearest to the image, by projections onto linearised boundaries.
 
     Croce and Hein 2020, arXiv:1907.02044, algorithm 1. Each step linearises the model and goes to its nearest boundary,
