@@ -1,6 +1,6 @@
 """Training: one loop over seeded batches, and the standard and adversarial methods that it can use."""
 
-from tinyadv.training.certified import Certified
+from tinyadv.training.certified import CCIBP, MTLIBP, SABR, Certified
 from tinyadv.training.checkpoint import Interrupted
 from tinyadv.training.fast import NFGSM, Fast, Free
 from tinyadv.training.history import Epoch, History
@@ -9,6 +9,7 @@ from tinyadv.training.methods import TRADES, Adversarial, Method, Mixed, Scene, 
 from tinyadv.training.update import Update, updates
 
 __all__ = [
-    "NFGSM", "TRADES", "Adversarial", "CatastrophicOverfitting", "Certified", "Epoch", "Fast", "Free", "History",
-    "Interrupted", "Method", "Mixed", "Scene", "Standard", "Update", "attacked", "fit", "ramp", "updates",
+    "CCIBP", "MTLIBP", "NFGSM", "SABR", "TRADES", "Adversarial", "CatastrophicOverfitting", "Certified", "Epoch",
+    "Fast", "Free", "History", "Interrupted", "Method", "Mixed", "Scene", "Standard", "Update", "attacked", "fit",
+    "ramp", "updates",
 ]
