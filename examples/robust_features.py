@@ -11,9 +11,7 @@ is less than half of the other's.
 import numpy as np
 from common import arguments, at_least, mnist_or_digits
 
-from tinyadv import Tensor, driver, evaluation, models, no_grad, ops, plots
-
-SIDE = 41  # points along a side of a plane
+from tinyadv import analysis, driver, evaluation, models, plots
 
 
 def near_strokes(images):
@@ -21,15 +19,6 @@ def near_strokes(images):
     h, w = images.shape[-2:]
     padded = np.pad(images > 0.5, ((0, 0), (0, 0), (1, 1), (1, 1)))
     return np.any([padded[..., i:i + h, j:j + w] for i in range(3) for j in range(3)], axis=0)
-
-
-def plane(model, image, label, across, along, reach):
-    """The loss at image + b * across + a * along, for all b and a in reach: (SIDE, SIDE)."""
-    points = image + reach[:, None, None, None, None] * across + reach[:, None, None, None] * along  # (b, a, C, H, W)
-    points = points.reshape(-1, *image.shape).clip(0, 1).astype(image.dtype)
-    with no_grad():
-        logits = Tensor(driver.logits(model, points))
-        return ops.cross_entropy(logits, np.full(len(points), label), "none").numpy().reshape(SIDE, SIDE)
 
 
 def main(options):
@@ -45,12 +34,12 @@ def main(options):
         print(f"{test.name}  {name} network: accuracy {evaluation.accuracy(model, test):.2%}; within a pixel of a "
               f"stroke lies {shares[name].mean():.0%} of the squared gradient, and {near.mean():.0%} of the image")
 
-    reach, planes = np.linspace(-options.eps, options.eps, SIDE), {}
+    reach, planes = np.linspace(-options.eps, options.eps, 41), {}
     for name, model in networks.items():
-        rng = np.random.default_rng(options.seed)  # the same random signs for both
-        planes[name] = np.array([
-            plane(model, image, label, rng.choice([-1, 1], image.shape), np.sign(g), reach)
-            for image, label, g in zip(many.images, many.labels, gradients[name], strict=False)])
+        rng = np.random.default_rng(options.seed)
+        x, y, signs = many.images[:options.columns], many.labels[:options.columns], np.sign(gradients[name])
+        random = rng.choice([-1, 1], x.shape)  # the same for both
+        planes[name] = analysis.landscape(model, x, y, signs, random, reach)
         low, high = (end(planes[name].mean(axis=(1, 2))) for end in (np.min, np.max))
         print(f"{test.name}  {name} network: mean loss on {len(planes[name])} planes {low:.3g} to {high:.3g}")
 

@@ -1,6 +1,7 @@
 """Figures of numbers: every point and label, what is refused, and no text that overlaps."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -113,6 +114,46 @@ def test_histograms_count_everything_in_bins_of_one_width(headings, names, n, se
         bars = [[bar.get_height() for bar in container] for container in axes.containers]
         assert [sum(heights) for heights in bars] == [n] * names
     assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == list("abc"[:names])
+
+
+@settings(max_examples=10, deadline=None)
+@given(n=st.integers(1, 9), seed=st.integers(0, 99))
+def test_on_a_logarithmic_axis_bins_have_one_ratio(n, seed):
+    rng = np.random.default_rng(seed)
+    axes = plots.histograms({"a": [10 ** rng.uniform(-9, 3, n), np.ones(n)]}, "ab", xlabel="loss", log=True).axes[0]
+    assert axes.get_xscale() == "log"
+    ends = np.array([(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.containers[0]])
+    np.testing.assert_allclose(ends[:, 1] / ends[:, 0], ends[0, 1] / ends[0, 0], rtol=1e-6)
+    assert [sum(bar.get_height() for bar in container) for container in axes.containers] == [n] * 2
+
+
+def test_a_logarithmic_axis_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="values must be above 0 for a logarithmic axis"):
+        plots.histograms({"a": [np.zeros(3)]}, "a", xlabel="", log=True)
+
+
+@settings(max_examples=10, deadline=None)
+@given(labels=st.integers(1, 3), n=st.integers(1, 5), seed=st.integers(0, 99))
+def test_bars_stand_side_by_side_at_their_names(labels, n, seed):
+    heights = {str(k): row for k, row in enumerate(np.random.default_rng(seed).random((labels, n)))}
+    (axes,) = plots.bars(heights, "abcde"[:n], ylabel="images", title="pets").axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == list("abcde"[:n])
+    ends = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for container in axes.containers for bar in container)
+    assert all(end <= start + 1e-9 for (_, end), (start, _) in pairwise(ends))
+    for row, container in zip(heights.values(), axes.containers, strict=True):
+        assert [bar.get_height() for bar in container] == row.tolist()
+        assert [round(bar.get_x() + bar.get_width() / 2) for bar in container] == list(range(n))
+    assert (axes.get_ylabel(), axes.get_title()) == ("images", "pets")
+
+
+def test_no_text_of_bars_is_cut_off_or_overlaps():
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    assert check_layout(plots.bars({"a": range(10), "b": range(10)}, names, ylabel="y", title="b")) > 12
+
+
+def test_bars_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="heights must hold at least one label, with 2 numbers for each"):
+        plots.bars({"a": [1]}, "ab", ylabel="")
 
 
 def test_a_histogram_of_one_value_is_drawn():

@@ -34,3 +34,28 @@ def test_a_flat_surface_is_drawn():
 def test_surfaces_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=re.escape("arrays of shape (2, 3), at least one, got {'a': (3, 2)}")):
         plots.surfaces({"a": np.ones((3, 2))}, [0, 1, 2], [0, 1], xlabel="", ylabel="")
+
+
+@settings(max_examples=10, deadline=None)
+@given(shape=st.tuples(st.integers(1, 5), st.integers(1, 5)), count=st.integers(1, 3), signed=st.booleans(),
+       seed=st.integers(0, 99))
+def test_heatmaps_have_one_scale_and_zero_in_the_middle(shape, count, signed, seed):
+    rng = np.random.default_rng(seed)
+    values = {str(k): rng.normal(size=shape) for k in range(count)}
+    *places, bar = plots.heatmaps(values, xlabel="a", ylabel="b", label="log", signed=signed, title="pets").axes
+    every = np.array(list(values.values()))
+    limits = (-abs(every).max(), abs(every).max()) if signed else (every.min(), every.max())
+    for axes, (name, each) in zip(places, values.items(), strict=True):
+        image = axes.images[0]
+        assert image.get_clim() == limits
+        assert np.array_equal(image.get_array(), each)
+        left, right, bottom, top = image.get_extent()
+        assert (right - left, bottom - top) == shape[::-1]
+        assert (-left - 0.5, -top - 0.5) == (shape[1] // 2, shape[0] // 2)
+        assert (axes.get_title(), axes.get_xlabel()) == (name, "a")
+    assert bar.get_ylabel() == "log"
+
+
+def test_heatmaps_of_nothing_are_refused():
+    with pytest.raises(ValueError, match=re.escape("arrays (H, W), at least one, got {'a': (3,)}")):
+        plots.heatmaps({"a": np.ones(3)}, xlabel="", ylabel="", label="")

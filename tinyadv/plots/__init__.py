@@ -8,9 +8,13 @@ needed: it works on a server and in threads. `figure=` draws into a part of a la
     plots.epsilon_curve(curves, figure=left)
 """
 
-from tinyadv.plots.curves import epsilon_curve, histograms, history, lines
-from tinyadv.plots.fields import surfaces
+from tinyadv.plots.animation import animate
+from tinyadv.plots.curves import bars, epsilon_curve, histograms, history, lines
+from tinyadv.plots.fields import heatmaps, surfaces
 from tinyadv.plots.images import adversarial_triples, grid
 from tinyadv.plots.style import blank
 
-__all__ = ["adversarial_triples", "blank", "epsilon_curve", "grid", "histograms", "history", "lines", "surfaces"]
+__all__ = [
+    "adversarial_triples", "animate", "bars", "blank", "epsilon_curve", "grid", "heatmaps", "histograms", "history",
+    "lines", "surfaces",
+]

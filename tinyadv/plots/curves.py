@@ -88,22 +88,47 @@ def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure |
     return figure.figure
 
 
+def bars(heights: Mapping[str, Sequence[float]], names: Sequence[str], *, ylabel: str, title: str | None = None,
+         figure: Figure | SubFigure | None = None) -> Figure:
+    """Bars side by side at each of `names`, one for each {label: heights (n,)}.
+
+    Raises ValueError if there is nothing to draw, or the number of heights is not the number of names.
+    """
+    if not heights or any(len(each) != len(names) for each in heights.values()):
+        raise ValueError(f"heights must hold at least one label, with {len(names)} numbers for each, got {heights!r}")
+    figure = figure or blank(1 + len(names) * max(0.6, *(0.1 * len(name) for name in names)), 3)
+    axes, width = figure.subplots(), 0.8 / len(heights)
+    for k, ((label, each), (colour, _)) in enumerate(zip(heights.items(), cycle(LINES), strict=False)):
+        places = np.arange(len(names)) + (k - (len(heights) - 1) / 2) * width
+        axes.bar(places, each, width, color=colour, label=label, hatch="//" * k, edgecolor="white")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_title(title or "", pad=12)
+    axes.set_ylabel(ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(heights) > 1:
+        axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
+        axes.legend(frameon=False, ncols=len(heights), loc="upper center")
+    return figure.figure
+
+
 def histograms(values: Mapping[str, Sequence[Array]], names: Sequence[str], *, xlabel: str, title: str | None = None,
-               figure: Figure | SubFigure | None = None) -> Figure:
+               log: bool = False, figure: Figure | SubFigure | None = None) -> Figure:
     """Histograms side by side, one for each {heading: arrays}, with the same bins for all arrays of a heading.
 
-    arrays: one array (n,) of numbers for each of `names`. Raises ValueError if there is nothing to draw, or the number
-    of arrays is not the number of names.
+    arrays: one array (n,) of numbers for each of `names`. log: a logarithmic axis of the values, which are above 0.
+    Raises ValueError if there is nothing to draw, or the number of arrays is not the number of names.
     """
     if not values or any(len(several) != len(names) for several in values.values()):
         raise ValueError(f"values must hold at least one heading, with {len(names)} arrays for each, got {values!r}")
+    if log and not all(np.min(each) > 0 for several in values.values() for each in several):
+        raise ValueError("values must be above 0 for a logarithmic axis")
     figure = figure or blank(2 * len(values), 3)
     figure.suptitle(title or "")
     for axes, (heading, several) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
-        bins = np.linspace(min(map(np.min, several)), max(map(np.max, several)), 41)
+        bins = (np.geomspace if log else np.linspace)(min(map(np.min, several)), max(map(np.max, several)), 41)
         for each, name, (colour, _) in zip(several, names, cycle(LINES), strict=False):
             axes.hist(each, bins=bins if bins[-1] > bins[0] else 1, color=colour, alpha=0.7, label=name)
-        axes.set(title=heading, yticks=[])
+        axes.set(title=heading, yticks=[], xscale="log" if log else "linear")
         axes.spines[["top", "left", "right"]].set_visible(False)
     figure.supxlabel(xlabel, size="medium")
     axes.legend(frameon=False)

@@ -32,3 +32,28 @@ def surfaces(heights: Mapping[str, Array], x: Array, y: Array, *, xlabel: str, y
     places[0].set_ylabel(ylabel)
     figure.colorbar(drawn, ax=list(places), ticks=levels[::4], format="%.2g")
     return figure.figure
+
+
+def heatmaps(values: Mapping[str, Array], *, xlabel: str, ylabel: str, label: str, signed: bool = False,
+             title: str | None = None, figure: Figure | SubFigure | None = None) -> Figure:
+    """Maps side by side, one for each {name: array (H, W)}, with 0 in the middle of both axes, such as spectra.
+
+    All have one colour scale, named by `label`; it is symmetric around 0, from blue to red, if the values are `signed`.
+    Raises ValueError if there is nothing to draw.
+    """
+    if not values or any(np.ndim(each) != 2 or not np.size(each) for each in values.values()):
+        raise ValueError(f"values must hold arrays (H, W), at least one, got "
+                         f"{ {name: np.shape(each) for name, each in values.items()} }")
+    figure = figure or blank(0.8 + 2.4 * len(values), 3)
+    figure.suptitle(title or "")
+    places = figure.subplots(1, len(values), squeeze=False)[0]
+    high = max(np.max(abs(each) if signed else each) for each in values.values())
+    low = -high if signed else min(np.min(each) for each in values.values())
+    for axes, (name, each) in zip(places, values.items(), strict=True):
+        h, w = np.shape(each)
+        edges = -(w // 2) - 0.5, w - w // 2 - 0.5, h - h // 2 - 0.5, -(h // 2) - 0.5
+        drawn = axes.imshow(each, vmin=low, vmax=high, extent=edges, cmap="RdBu_r" if signed else "viridis")
+        axes.set(xlabel=xlabel, title=name)
+    places[0].set_ylabel(ylabel)
+    figure.colorbar(drawn, ax=list(places), label=label)
+    return figure.figure

@@ -1,0 +1,88 @@
+"""The first error: the closed form on linear networks, wrong there and right before, inf where there is none."""
+
+import re
+
+import numpy as np
+import pytest
+from attack_cases import cnn, dense, images, on_device
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import seeds
+
+from tinyadv import Tensor, analysis, evaluation, ops
+
+
+def two_classes(seed, shape=(1, 3, 3)):
+    """A linear network with two classes, images that it tells well apart, and their margins."""
+    rng = np.random.default_rng(seed)
+    weight = rng.choice([-1, 1], (2, 9)) * rng.uniform(0.5, 1, (2, 9))
+    weight[1] = -weight[0] * rng.uniform(0.5, 1, 9)
+    x = 0.5 + 0.05 * rng.uniform(-1, 1, (4, *shape))
+    lead = (x.reshape(4, 9) - 0.5) @ (weight[0] - weight[1])
+    bias = np.array([0, -(weight[1] @ np.full(9, 0.5)) + weight[0] @ np.full(9, 0.5)])
+    model = lambda images: ops.linear(ops.flatten(images), Tensor(weight), Tensor(bias))  # noqa: E731
+    return model, x, lead, weight[0] - weight[1]
+
+
+@given(seed=seeds, norm=st.sampled_from(["linf", "l2"]))
+def test_on_a_linear_network_it_is_the_margin_over_the_dual_norm(seed, norm):
+    """Of two classes, whose boundary is a hyperplane: no pixel reaches a bound on the way."""
+    model, x, lead, difference = two_classes(seed)
+    expected = abs(lead) / np.linalg.norm(difference, ord={"linf": 1, "l2": 2}[norm])
+    found = analysis.first_error(model, x, norm)
+    assert (found >= expected - 1e-12).all()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@given(seed=seeds, norm=st.sampled_from(["linf", "l2"]), classes=st.integers(2, 5))
+@settings(deadline=None)
+def test_it_is_wrong_there_and_right_at_every_step_before(seed, norm, classes):
+    rng = np.random.default_rng(seed)
+    model, x = dense((1, 3, 3), classes, scale=6.0, seed=seed % 1000), rng.random((5, 1, 3, 3), np.float32)
+    y, way = rng.integers(0, classes, 5), rng.normal(size=x.shape)
+    if norm == "l2":
+        way /= np.linalg.norm(way.reshape(5, -1), axis=1).reshape(5, 1, 1, 1)
+    else:
+        way = np.sign(way)
+    found, cells = analysis.first_error(model, x, way, y, cells=20), 20
+    farthest = 1.0 if norm == "linf" else 3.0
+
+    def right(k, eps):
+        point = (x[k:k + 1] + eps * way[k:k + 1]).clip(0, 1).astype(np.float32)
+        return evaluation.predict(model, point)[0] == y[k]
+
+    for k, eps in enumerate(found):
+        grid = np.arange(cells + 1) / cells * farthest
+        if np.isinf(eps):
+            assert all(right(k, step) for step in grid)
+        else:
+            assert not right(k, eps)
+            assert all(right(k, step) for step in grid[grid < eps - farthest / cells * 1e-9])
+            assert eps == 0 or right(k, max(0, eps - 1e-4)) or eps - 1e-4 < grid[np.searchsorted(grid, eps) - 1]
+
+
+def test_a_direction_of_nothing_errs_at_once_or_never():
+    model, x = cnn(), images(4)
+    y = evaluation.predict(model, x)
+    wrong = np.where(np.arange(4) % 2, y, (y + 1) % 5)
+    assert analysis.first_error(model, x, np.zeros_like(x), wrong).tolist() == [0, np.inf, 0, np.inf]
+
+
+def test_it_depends_on_no_shard_and_no_memory(xp):
+    model, x = cnn(), images(6)
+    found = analysis.first_error(model, x, "linf")
+    assert found.shape == (6,)
+    assert found.dtype == np.float64
+    moved = analysis.first_error(on_device(cnn(), xp), xp.asarray(x), "linf", batch_size=2, workers=2)
+    np.testing.assert_allclose(moved, found, atol=2e-4)
+
+
+@pytest.mark.parametrize(("direction", "options", "message"), [
+    (np.zeros((2, 1, 8, 7)), {}, "direction must have the shape of the images, (2, 1, 8, 8), got (2, 1, 8, 7)"),
+    ("up", {}, "norm must be"),
+    ("linf", {"cells": 0}, "cells must be >= 1 and tolerance > 0, got 0 and 0.0001"),
+    ("linf", {"tolerance": 0}, "cells must be >= 1 and tolerance > 0, got 100 and 0"),
+])
+def test_what_does_not_fit_is_refused(direction, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        analysis.first_error(cnn(), images(2), direction, **options)

@@ -1,0 +1,60 @@
+"""How far an image can move in a direction until the network errs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinyadv import driver
+from tinyadv.analysis.saliency import chosen
+from tinyadv.attacks.base.balls import ball_class
+from tinyadv.backend import Array, move, to_host
+
+
+def first_error(model: Callable, images: Array, direction: Any, labels: Any = None, *, cells: int = 100,
+                tolerance: float = 1e-4, bounds: tuple[float, float] = (0.0, 1.0), batch_size: int | None = None,
+                workers: int | None = None) -> np.ndarray:
+    """The first eps at which clip(image + eps * direction) is misclassified: (N,) float64, inf where there is none.
+
+    direction: an array like the images (N, C, H, W), or the norm of a step of FGSM: "linf" for the sign of the gradient
+    of the cross entropy (FGSM), "l2" for the gradient over its norm (FGM). It stays the same for all eps.
+    Farther out the prediction may be right again. So `cells` equal steps are tried, up to a root mean square change of
+    the whole range of the bounds: eps 1 for FGSM, and the root of the number of pixels for FGM. The first step that
+    errs is then halved until it is known up to `tolerance`. At the returned eps the prediction is wrong; it is 0 where
+    it is so from the beginning. An error that begins and ends within one step is not seen.
+    labels: (N,), the predicted classes by default. Raises ValueError for arguments that do not fit.
+    """
+    if cells < 1 or not tolerance > 0:
+        raise ValueError(f"cells must be >= 1 and tolerance > 0, got {cells!r} and {tolerance!r}")
+    shards: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
+    labels = chosen(model, images, labels, **shards)
+    if isinstance(direction, str):
+        direction = ball_class(direction).steepest(driver.input_gradients(model, images, labels, **shards))
+    x, way, y = (to_host(each) for each in (images, direction, labels))
+    if way.shape != x.shape:
+        raise ValueError(f"direction must have the shape of the images, {x.shape}, got {way.shape}")
+    axes = tuple(range(1, x.ndim))
+    length = np.sqrt((way.astype(np.float64) ** 2).sum(axis=axes))
+    farthest = (bounds[1] - bounds[0]) * math.sqrt(math.prod(x.shape[1:])) / np.where(length > 0, length, 1)  # (N,)
+
+    def wrong(rows: np.ndarray, eps: np.ndarray) -> np.ndarray:
+        points = x[rows] + eps.reshape(-1, *(1 for _ in axes)) * way[rows]
+        points = move(points.clip(*bounds).astype(x.dtype), images)
+        return to_host(driver.classes(driver.logits(model, points, **shards))) != y[rows]
+
+    found, left = np.full(len(x), np.inf), np.arange(len(x))
+    for k in range(cells + 1):
+        hit = wrong(left, k / cells * farthest[left])
+        found[left[hit]] = k / cells * farthest[left[hit]]
+        left = left[~hit & (length[left] > 0)]
+    rows = np.flatnonzero(np.isfinite(found) & (found > 0))
+    low = found[rows] - farthest[rows] / cells  # right there, wrong at `found`
+    while (wide := found[rows] - low > tolerance).any():
+        middle = (low + found[rows]) / 2
+        hit = wrong(rows, middle)
+        found[rows] = np.where(hit & wide, middle, found[rows])
+        low = np.where(~hit & wide, middle, low)
+    return found
