@@ -52,7 +52,7 @@ def heatmaps(values: Mapping[str, Array], *, xlabel: str, ylabel: str, label: st
     for axes, (name, each) in zip(places, values.items(), strict=True):
         h, w = np.shape(each)
         edges = -(w // 2) - 0.5, w - w // 2 - 0.5, h - h // 2 - 0.5, -(h // 2) - 0.5
-        drawn = axes.imshow(each, vmin=low, vmax=high, extent=edges, cmap="RdBu_r" if signed else "viridis")
+        drawn = axes.imshow(each, vmin=low, vmax=high if high > low else low + 1, extent=edges, cmap="RdBu_r" if signed else "viridis")
         axes.set(xlabel=xlabel, title=name)
     places[0].set_ylabel(ylabel)
     figure.colorbar(drawn, ax=list(places), label=label)
