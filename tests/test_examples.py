@@ -42,6 +42,8 @@ TINY = {
     "fast_training_mnist.py": (*SMALL, "--seeds", "2", "--restarts", "2", "--images", "4"),
     "ibp_mnist.py": (*SMALL, "--width", "2", "--steps", "2", "--images", "4", "--eps", "0", "0.1"),
     "capacity_mnist.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
+    "jpeg_mnist.py": (*SMALL, "--steps", "2", "--few", "2", "--images", "4"),
+    "noise_layers_mnist.py": (*SMALL, "--eot", "2", "--steps", "2", "--seeds", "2", "--images", "4"),
 }
 SHARED = ("common.py", "options.py", "recipes.py")
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in SHARED)
