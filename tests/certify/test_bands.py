@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from training_cases import CLASSES, fit, stripes
+
+from tinyadv import certify, nn
+from tinyadv.certify import Bands
+from tinyadv.data import Dataset
+from tinyadv.random import Streams
+
+
+def wide_stripes(n, seed=0):
+    """Stripes, repeated four times, so that many bands show them: (n, 1, 4, 12)."""
+    small = stripes(n, seed)
+    return Dataset(np.tile(small.images, (1, 1, 1, 4)), small.labels, "wide", CLASSES)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(96, 3, rng=0))
+    fit(model, wide_stripes(400), lr=0.3, epochs=8, augment=Bands(4).augment)
+    return model
+
+
+def test_a_band_begins_at_each_column_and_goes_round():
+    kept = Bands(3).kept(5)[:, 0, 0]
+    assert kept.shape == (5, 5)
+    assert (kept.sum(axis=0) == 3).all()
+    assert (kept.sum(axis=1) == 3).all()
+    assert kept[4].tolist() == [True, True, False, False, True]
+    seen = Bands(3).augment(np.ones((7, 1, 2, 5), np.float32), Streams(0, range(7)))
+    assert (seen[:, 0].sum(axis=(1, 2)) == 6).all()
+    assert (seen[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_no_patch_changes_a_certified_image(trained, patch):
+    """Every place, with patches of noise and of each grey level; the vote of all bands is the defended model."""
+    test, bands = wide_stripes(25, seed=1), Bands(4)
+    report = bands.certify(trained, test, patch)
+    assert report.consistent
+    assert 0 < float(report) <= report.accuracy
+    rng, images = np.random.default_rng(0), []
+    chosen = test[report.certified][:3]
+    for x in chosen.images:
+        for top in range(4 - patch + 1):
+            for left in range(12 - patch + 1):
+                for fill in (0.0, 1.0, rng.random((1, patch, patch))):
+                    changed = x.copy()
+                    changed[:, top:top + patch, left:left + patch] = fill
+                    images.append(changed)
+    labels = np.repeat(chosen.labels, len(images) // len(chosen))
+    attacked = bands.certify(trained, Dataset(np.array(images, np.float32), labels, "attacked", CLASSES), patch)
+    assert attacked.clean.all()
+
+
+def test_a_larger_patch_certifies_less_and_a_tie_goes_to_the_lower_class(trained):
+    test = wide_stripes(30, seed=2)
+    found = [Bands(4).certify(trained, test, patch).certified for patch in (1, 2, 3)]
+    assert (found[1] <= found[0]).all()
+    assert (found[2] <= found[1]).all()
+
+    class Votes(Bands):
+        def votes(self, model, images):
+            return np.tile([[6, 6, 0]], (len(images), 1))
+
+    assert Votes(1).certify(trained, Dataset(test.images[:2], np.int64([0, 1]), classes=CLASSES), 1).clean.tolist() == [
+        True, False]
+
+
+def test_arguments_are_checked(trained):
+    with pytest.raises(ValueError, match="width must be an integer >= 1"):
+        Bands(0)
+    with pytest.raises(ValueError, match="patch must be an integer >= 1"):
+        Bands(2).certify(trained, wide_stripes(2), 0)
+    assert certify.Bands is Bands

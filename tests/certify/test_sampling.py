@@ -1,0 +1,190 @@
+from itertools import combinations, product
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from certify_cases import images
+from training_cases import fit, stripes
+
+from tinyadv import attacks, certify, nn, ops
+from tinyadv.certify import Ablation, Smoothing, hidden
+from tinyadv.certify.ablation import met
+from tinyadv.data import Dataset
+from tinyadv.nn import StateError
+from tinyadv.random import Streams
+
+CERTIFICATES = [Smoothing(0.5, choose=20, samples=300), Ablation(4, choose=20, samples=300)]
+each_certificate = pytest.mark.parametrize("certificate", CERTIFICATES, ids=repr)
+
+
+def base(certificate, seed=0):
+    channels = 2 if certificate.norm == "l0" else 1
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12 * channels, 3, rng=np.random.default_rng(seed)))
+    fit(model, stripes(300), lr=0.3, epochs=6, augment=certificate.augment)
+    return model
+
+
+def found(certificate, model, test, **options):
+    return certificate.certify(model, test, **options)
+
+
+@each_certificate
+def test_an_image_has_the_same_certificate_alone_and_on_any_number_of_workers(certificate):
+    model, test = base(certificate), stripes(12, seed=1)
+    one, two = (found(certificate, model, test, seed=3, workers=workers) for workers in (1, 2))
+    first = found(certificate, model, test[:5], seed=3)
+    for name in ("predictions", "radii"):
+        assert (getattr(one, name) == getattr(two, name)).all()
+        assert (getattr(one, name)[:5] == getattr(first, name)).all()
+    if certificate.norm == "l2":  # in l0 radii are integers, and most are alike
+        assert (one.radii != found(certificate, model, test, seed=4).radii).any()
+    assert one.accuracy > 0.5
+    assert (one.radii[one.predictions == -1] == 0).all()
+
+
+@each_certificate
+def test_a_constant_model_has_the_largest_radius_that_so_many_samples_can_prove(certificate):
+    test = stripes(3)
+
+    def constant(x):
+        return ops.flatten(x)[:, :3] * 0 + np.float32([0, 1, 0])
+
+    report = found(certificate, constant, test)
+    share = certify.clopper_pearson(300, 300, certificate.alpha)
+    assert (report.predictions == 1).all()
+    assert (report.radii == certificate.radius(share, (1, 4, 3))).all()
+    assert (certificate.predict(constant, test).predictions == 1).all()
+
+
+def test_a_model_of_no_opinion_abstains():
+    def coin(x):  # which of two pixels is brighter, where both are as bright
+        rows = ops.flatten(x)
+        return ops.concatenate([rows[:, :1], rows[:, 1:2]], axis=1)
+
+    flat = Dataset(np.full((20, 1, 4, 3), 0.5, np.float32), np.zeros(20, np.int64), classes=("a", "b"))
+    certificate = Smoothing(0.5, samples=300)
+    for report in (certificate.certify(coin, flat), certificate.predict(coin, flat)):
+        assert (report.predictions == -1).mean() > 0.9
+
+
+def test_the_radius_of_a_linear_model_is_at_most_the_distance_to_its_boundary_and_comes_near_it():
+    rng = np.random.default_rng(0)
+    w, sigma = rng.normal(size=12).astype(np.float32), 0.5
+
+    def model(x):
+        score = ops.linear(ops.flatten(x), w[None])
+        return ops.concatenate([-score, score], axis=1)
+
+    x = rng.normal(size=(8, 1, 4, 3)).astype(np.float32) * 0.3
+    scores = x.reshape(8, -1).astype(float) @ w
+    exact = np.abs(scores) / np.linalg.norm(w)
+    test = Dataset(x, (scores > 0).astype(np.int64), classes=("a", "b"))
+    for samples, gap in ((100, 0.4), (4000, 0.07)):
+        report = Smoothing(sigma, samples=samples).certify(model, test)
+        ceiling = sigma * NormalDist().inv_cdf(certify.clopper_pearson(samples, samples, 0.001))
+        assert (report.radii <= exact).all()
+        assert (report.radii >= np.minimum(exact - gap, ceiling - gap)).all()
+
+
+def test_the_probability_to_meet_a_changed_pixel_is_that_of_all_choices_of_a_small_image():
+    for keep in range(1, 7):
+        masks = list(combinations(range(6), keep))
+        for changed in range(7):
+            share = sum(any(pixel < changed for pixel in mask) for mask in masks) / len(masks)
+            assert met(changed, 6, keep) == pytest.approx(share, abs=1e-15)
+    assert met(1, 784, 45) == pytest.approx(45 / 784)
+    expected = {(20, 0.7): 8, (20, 0.99): 25, (45, 0.8): 6, (45, 0.99): 11, (85, 0.7): 1, (85, 0.95): 5}
+    for (keep, share), radius in expected.items():
+        assert Ablation(keep).radius(share, (1, 28, 28)) == radius
+
+
+def test_no_change_of_so_many_pixels_changes_the_vote_of_a_small_image():
+    """All masks, all images of 0 and 1, of 6 pixels, and a random model: the exact shares, checked by brute force."""
+    keep, rng = 2, np.random.default_rng(1)
+    masks = np.array([[i in mask for i in range(6)] for mask in combinations(range(6), keep)])
+    grid = np.array(list(product((0, 1), repeat=6)), np.float32)
+    weight = rng.normal(size=(2, 12)) + np.array([[0.6], [-0.6]])
+    shares = []
+    for image in grid:
+        seen = hidden(np.broadcast_to(image, (len(masks), 1, 1, 6)), masks[:, None, None]).reshape(len(masks), 12)
+        shares.append((seen @ weight.T).argmax(axis=1).mean())
+    shares = np.array(shares)
+    votes, certified = shares > 0.5, 0
+    for image, share, vote in zip(grid, shares, votes, strict=True):
+        radius = Ablation(keep).radius(max(share, 1 - share), (1, 1, 6))
+        near = np.abs(grid - image).sum(axis=1) <= radius
+        assert (votes[near] == vote).all()
+        certified += radius > 0
+    assert certified
+
+
+def test_so_many_pixels_are_kept_each_as_often_as_any_other():
+    x = images((3, 4, 4), 2000)
+    seen = Ablation(5).vary(x, Streams(0, range(2000)))
+    kept = (seen[:, :3] + seen[:, 3:]).round(3)
+    assert (kept == kept[:, :1]).all()
+    assert (kept[:, 0].sum(axis=(1, 2)) == 5).all()
+    assert np.allclose(seen[:, :3], x * kept)
+    counts = kept[:, 0].sum(axis=0)
+    chi = ((counts - 2000 * 5 / 16) ** 2 / (2000 * 5 / 16 * 11 / 16)).sum()
+    assert chi < 40  # 15 degrees of freedom
+
+
+@each_certificate
+def test_no_attack_succeeds_within_the_certified_radius(certificate):
+    """The smoothed model is attacked through many of its samples; what it finds is put to the vote."""
+    model, test = base(certificate), stripes(10, seed=2)
+    report = found(certificate, model, test)
+    rng = np.random.default_rng(0)
+    for x, y, radius in zip(test.images, report.predictions, report.radii, strict=True):
+        if y < 0 or radius <= 0:
+            continue
+        for _ in range(3):
+            step = rng.normal(size=x.shape)
+            if certificate.norm == "l2":
+                other = x + step * (0.95 * radius / np.linalg.norm(step))
+            else:
+                places = rng.permutation(x.size)[:int(radius)]
+                other = x.copy()
+                other.flat[places] = rng.integers(0, 2, len(places))
+            moved = Dataset(other[None].astype(np.float32), np.int64([max(y, 0)]), classes=test.classes)
+            assert certificate.predict(model, moved).predictions[0] in (y, -1)
+
+
+def test_a_report_prints_draws_a_curve_and_survives_a_file(tmp_path):
+    certificate = CERTIFICATES[0]
+    report = found(certificate, base(certificate), stripes(20, seed=1))
+    assert str(report).startswith("Smoothing(choose=20, samples=300, alpha=0.001, sigma=0.5)")
+    curve = report.curve([0, 0.2, 0.4, 9])
+    assert list(curve.values()) == sorted(curve.values(), reverse=True)
+    assert curve[0.0] == report.accuracy
+    assert curve[9.0] == 0
+    report.save(tmp_path / "radii.npz")
+    again = certify.CertifiedRadii.load(tmp_path / "radii.npz")
+    assert repr(again) == repr(report)
+    assert (again.radii == report.radii).all()
+    nn.save(nn.ReLU(), tmp_path / "model.npz")
+    with pytest.raises(StateError, match="certified radii"):
+        certify.CertifiedRadii.load(tmp_path / "model.npz")
+
+
+def test_the_base_model_is_trained_on_what_it_will_see(tmp_path):
+    certificate = CERTIFICATES[1]
+    model, train = base(certificate), stripes(32)
+    options = {"augment": certificate.augment, "checkpoint": tmp_path / "run.npz", "resume": True}
+    fit(model, train, **options)
+    with pytest.raises(StateError, match="augment"):
+        fit(model, train, **options | {"augment": Ablation(3).augment})
+    assert attacks.FGSM(0.1)(lambda x: model(ops.concatenate([x, 1 - x], axis=1)), train.images, train.labels).shape
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Smoothing(0), "sigma must be a number above 0"),
+    (lambda: Smoothing(0.5, samples=0), "samples must be an integer >= 1, got 0"),
+    (lambda: Smoothing(0.5, alpha=1), r"alpha must be in \(0, 1\), got 1"),
+    (lambda: Ablation(0), "keep must be an integer >= 1"),
+    (lambda: Ablation(17).vary(images((1, 4, 4)), Streams(0, range(3))), "keep must be at most the 16 pixels"),
+])
+def test_arguments_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

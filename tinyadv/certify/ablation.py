@@ -1,0 +1,54 @@
+"""Randomised ablation: a few pixels, all others hidden, give a certificate in l0, the number of changed pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from tinyadv.certify.hiding import hidden
+from tinyadv.certify.sampling import Sampled
+from tinyadv.random import Streams
+
+
+@dataclass(frozen=True)
+class Ablation(Sampled):
+    """The class that the base model gives most often to `keep` random pixels of x, certified in l0.
+
+    Levine and Feizi 2020, arXiv:1911.09272, theorem 1: an image that differs in r of d pixels looks the same to the
+    base model, unless one of these r is kept; if the class has a share of at least p, and p less the probability of
+    that is above 1/2, it wins for that image, too. The base model gets 2 C channels (`certify.hidden`). The pixels of
+    an image are drawn without replacement, those of different samples independently.
+    """
+
+    keep: int
+
+    norm: ClassVar[str] = "l0"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.keep, int) and self.keep >= 1):
+            raise ValueError(f"keep must be an integer >= 1, the number of kept pixels; got {self.keep!r}")
+
+    def vary(self, images: np.ndarray, streams: Streams) -> np.ndarray:
+        n, _, height, width = images.shape
+        if self.keep > height * width:
+            raise ValueError(f"keep must be at most the {height * width} pixels of an image, got {self.keep}")
+        order = streams.uniform((height * width,))  # the `keep` smallest of d random numbers: each set is as likely
+        kept = np.zeros((n, height * width), bool)
+        np.put_along_axis(kept, np.argpartition(order, self.keep - 1, axis=1)[:, :self.keep], True, axis=1)
+        return hidden(images, kept.reshape(n, 1, height, width))
+
+    def radius(self, share: float, shape: tuple[int, ...]) -> float:
+        pixels, radius = shape[-2] * shape[-1], 0
+        while share - met(radius + 1, pixels, self.keep) > 0.5:
+            radius += 1
+        return float(radius)
+
+
+def met(changed: int, pixels: int, keep: int) -> float:
+    """The probability that a sample keeps one or more of the changed pixels; exact but for the last rounding."""
+    whole = math.comb(pixels, keep)
+    return (whole - math.comb(pixels - changed, keep)) / whole

@@ -1,0 +1,63 @@
+"""Exact bounds and tests of a binomial proportion, in plain Python.
+
+P(X >= k) for X ~ Bin(n, p) is the regularised incomplete beta function I_p(k, n - k + 1): Abramowitz and Stegun 1964,
+eq. 26.5.24; here by the continued fraction of their eq. 26.5.8.
+"""
+
+from __future__ import annotations
+
+import math
+
+TINY = 1e-300  # stands for 0 in a denominator
+
+
+def clopper_pearson(k: int, n: int, alpha: float) -> float:
+    """The lower end of the one-sided interval of Clopper and Pearson 1934, for k hits of n: at most p in all but alpha.
+
+    The true proportion is at least this with probability 1 - alpha or more. ValueError unless 0 <= k <= n, n >= 1 and
+    0 < alpha < 1.
+    """
+    if not (0 <= k <= n and n >= 1 and 0 < alpha < 1):
+        raise ValueError(f"k must be in 0 ... n, n at least 1 and alpha in (0, 1); got k={k}, n={n}, alpha={alpha}")
+    if k == 0:
+        return 0.0
+    low, high = 0.0, k / n
+    while low < (middle := (low + high) / 2) < high:  # until they are neighbours
+        if incomplete_beta(middle, k, n - k + 1) <= alpha:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def sign_test(a: int, b: int) -> float:
+    """The p-value of the two-sided test that two outcomes, seen a and b times, are equally likely."""
+    if min(a, b) < 0 or a + b < 1:
+        raise ValueError(f"a and b must be counts, not both 0; got {a} and {b}")
+    high, low = max(a, b), min(a, b)
+    return 1.0 if high == low else min(1.0, 2 * incomplete_beta(0.5, high, low + 1))
+
+
+def incomplete_beta(x: float, a: float, b: float) -> float:
+    """I_x(a, b), for 0 <= x <= 1 and a, b > 0."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly
+        return 1 - incomplete_beta(1 - x, b, a)
+    front = a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    return math.exp(front) / a * _fraction(x, a, b)
+
+
+def _fraction(x: float, a: float, b: float) -> float:
+    """The continued fraction 1 / (1 + d1 / (1 + d2 / (1 + ...))), by Lentz's method."""
+    value, c, d = 1.0, 1.0, 0.0
+    for m in range(1, 100_000):
+        for step in (
+                -(a + m - 1) * (a + b + m - 1) * x / ((a + 2 * m - 2) * (a + 2 * m - 1)),
+                m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))):
+            d = 1 / ((1 + step * d) or TINY)
+            c = 1 + step / c or TINY
+            value *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    return 1 / value

@@ -1,0 +1,13 @@
+"""How a pixel is hidden from a model, so that hidden is not the same as black."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def hidden(images: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Images (N, C, H, W) in [0, 1] as (N, 2 C, H, W): a kept pixel p is the pair (p, 1 - p), a hidden one is (0, 0).
+
+    kept: bool (N or 1, 1, H, W). The encoding of Levine and Feizi 2020, arXiv:1911.09272.
+    """
+    return (np.concatenate([images, 1 - images], axis=1) * kept).astype(images.dtype)

@@ -1,0 +1,188 @@
+"""Certificates by sampling: a smoothed model is the majority vote of a base model on random versions of the image.
+
+Cohen et al. 2019, arXiv:1902.02918, algorithm 1. smoothing.py and ablation.py each add how an image is varied, and how
+far away another image must be to change the vote.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tinyadv import driver
+from tinyadv.backend import VERSION, move, to_host
+from tinyadv.certify.binomial import clopper_pearson, sign_test
+from tinyadv.data.augment import Augmentation
+from tinyadv.nn import archive
+from tinyadv.nn.archive import StateError
+from tinyadv.nn.table import table
+from tinyadv.ops.movement import batch_last
+from tinyadv.random import Streams
+
+CHUNK = 100  # versions of an image in one forward pass; always so many, so that no bit depends on anything else
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The base class. choose: the number of samples that choose the class; samples: of those that bound its share.
+
+    alpha: the probability, for each image, that the certificate is wrong. The true share of the class is above its
+    lower bound (Clopper and Pearson) in all but that many cases, whatever the model is.
+    """
+
+    choose: int = field(default=100, kw_only=True)
+    samples: int = field(default=10_000, kw_only=True)
+    alpha: float = field(default=0.001, kw_only=True)
+
+    norm: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for name in ("choose", "samples"):
+            if not (isinstance(value := getattr(self, name), int) and value >= 1):
+                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
+
+    def vary(self, images: np.ndarray, streams: Streams) -> np.ndarray:
+        """A random version of each image (N, C, H, W), drawn from its own stream."""
+        raise NotImplementedError
+
+    def radius(self, share: float, shape: tuple[int, ...]) -> float:
+        """The certified radius of an image (C, H, W) one of whose classes has at least this share, above 1/2."""
+        raise NotImplementedError
+
+    @property
+    def augment(self) -> Augmentation:
+        """The augmentation with which to train the base model: `training.fit(..., augment=certificate.augment)`."""
+        def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
+            return self.vary(images, streams)
+
+        apply.__qualname__ = f"{self!r}.augment"  # which stands in the settings of a checkpoint
+        return apply
+
+    def certify(self, model: Callable, dataset: Any, *, seed: int = 0, workers: int | None = None,
+                progress: bool = False) -> CertifiedRadii:
+        """CERTIFY of Cohen et al. for each image: the class, and within which radius no image has another one.
+
+        Image i draws from (seed, i) alone, and every forward pass has CHUNK versions of one image. So the result does
+        not depend on the number of workers, on the machine, or on the other images.
+        """
+        return self._all(self._certify, model, dataset, seed, workers, progress)
+
+    def predict(self, model: Callable, dataset: Any, *, seed: int = 0, workers: int | None = None,
+                progress: bool = False) -> CertifiedRadii:
+        """PREDICT of Cohen et al.: the class of the majority, or -1 where a test at alpha does not confirm it."""
+        return self._all(self._predict, model, dataset, seed, workers, progress)
+
+    def _all(self, work: Callable, model: Callable, dataset: Any, seed: int, workers: int | None,
+             progress: bool) -> CertifiedRadii:
+        count, started = len(dataset), time.perf_counter()
+        predictions, radii = np.full(count, -1), np.zeros(count)
+        with driver.progress_bar(count, str(self), progress) as bar:
+            def put(part: slice, found: tuple[int, float]) -> None:
+                predictions[part], radii[part] = found
+                bar.update(1)
+
+            driver.run(partial(work, model), model, (dataset.images, Streams(seed, range(count))), put, batch_size=1,
+                       workers=workers)
+        return CertifiedRadii(str(self), self.norm, seed, dataset.name, dataset.labels, predictions, radii,
+                              time.perf_counter() - started)
+
+    def _certify(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float]:
+        top = int(self._votes(model, image, streams, 0, self.choose).argmax())
+        hits = int(self._votes(model, image, streams, 1, self.samples)[top])  # of new samples
+        share = clopper_pearson(hits, self.samples, self.alpha)
+        return (top, self.radius(share, image.shape[1:])) if share > 0.5 else (-1, 0.0)
+
+    def _predict(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float]:
+        votes = self._votes(model, image, streams, 2, self.samples)
+        second, first = np.sort(votes)[-2:].tolist()
+        return (int(votes.argmax()) if first and sign_test(first, second) <= self.alpha else -1), 0.0
+
+    def _votes(self, model: Callable, image: np.ndarray, streams: Streams, purpose: int, count: int) -> np.ndarray:
+        """(K,): how many of `count` versions of one image (1, C, H, W) the base model puts into each class.
+
+        Version s draws from a stream of its own, which depends on the seed, the image, the purpose and s.
+        """
+        key = np.random.SeedSequence((streams.seed, int(streams.examples[0]), purpose)).generate_state(1, np.uint64)
+        like, images, found = driver.memory_of(model, image), np.repeat(to_host(image), CHUNK, axis=0), []
+        for start in range(0, count, CHUNK):
+            own = Streams(int(key[0]), range(start, start + CHUNK))
+            logits = driver.forward(model, batch_last(move(self.vary(images, own), like)), own)
+            found.append(to_host(driver.classes(logits.data))[:count - start])
+        return (np.concatenate(found)[:, None] == np.arange(logits.shape[1])).sum(axis=0)
+
+
+@dataclass(frozen=True, eq=False)
+class CertifiedRadii:
+    """The classes of N images, and the radii within which they are certified. It prints as a table.
+
+    method: how; norm: that of the radii; seed: of the samples; data: the name of the images. Arrays (N,):
+    labels: the true classes. predictions: int64, -1 where the vote abstains. radii: float64, 0 without a certificate.
+    """
+
+    method: str
+    norm: str
+    seed: int
+    data: str
+    labels: np.ndarray = field(repr=False)
+    predictions: np.ndarray = field(repr=False)
+    radii: np.ndarray = field(repr=False)
+    seconds: float = 0.0
+    version: str = VERSION
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) bool: whether the class is the true one."""
+        return self.predictions == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of images of the right class; who abstains is wrong."""
+        return float(self.correct.mean())
+
+    @property
+    def median_radius(self) -> float:
+        """The median radius, where a wrong class counts as none: -1."""
+        return float(np.median(np.where(self.correct, self.radii, -1)))
+
+    def certified_accuracy(self, radius: float) -> float:
+        """The fraction of images of the right class whose certified radius is at least this."""
+        return float((self.correct & (self.radii >= radius)).mean())
+
+    def curve(self, radii: Any) -> dict[float, float]:
+        """{radius: certified accuracy}, as `plots.epsilon_curve` draws it."""
+        return {float(radius): self.certified_accuracy(radius) for radius in radii}
+
+    def __str__(self) -> str:
+        top = max(float(self.radii.max(initial=0)), 1e-9)
+        rows = [("radius", "certified"), *((f"{radius:.3g}", f"{self.certified_accuracy(radius):.2%}")
+                                           for radius in np.linspace(0, top, 6))]
+        facts = (f"{self.data}: {len(self.labels):,} images, {self.norm}, seed {self.seed}, {self.seconds:.1f} s; "
+                 f"accuracy {self.accuracy:.2%}, abstained {(self.predictions == -1).mean():.2%}, median radius "
+                 f"{self.median_radius:.4g}")
+        return "\n  ".join([self.method, facts, *table(rows, "<>")])
+
+    def save(self, path: str | Path) -> None:
+        """Write all of it to an .npz file, which is whole or not there at all."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        archive.write(path, {name: value for name, value in values.items() if name not in arrays}, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CertifiedRadii:
+        """What was saved at `path`; StateError if the file is damaged or something else."""
+        header, arrays = archive.read(path, "certified radii", "method")
+        values = {name: value for name, value in header.items() if name != "format"} | arrays
+        kinds = {"labels": "i", "predictions": "i", "radii": "f"}
+        if values.keys() != {each.name for each in fields(cls)} or any(
+                name not in arrays or arrays[name].dtype.kind != kind or arrays[name].shape != arrays["labels"].shape
+                for name, kind in kinds.items()):
+            raise StateError(f"{path}: not certified radii of tinyadv {VERSION}")
+        return cls(**values)
