@@ -49,10 +49,11 @@ def heatmaps(values: Mapping[str, Array], *, xlabel: str, ylabel: str, label: st
     places = figure.subplots(1, len(values), squeeze=False)[0]
     high = max(np.max(abs(each) if signed else each) for each in values.values())
     low = -high if signed else min(np.min(each) for each in values.values())
+    look = {"vmin": low, "vmax": high if high > low else low + 1, "cmap": "RdBu_r" if signed else "viridis"}
     for axes, (name, each) in zip(places, values.items(), strict=True):
         h, w = np.shape(each)
         edges = -(w // 2) - 0.5, w - w // 2 - 0.5, h - h // 2 - 0.5, -(h // 2) - 0.5
-        drawn = axes.imshow(each, vmin=low, vmax=high if high > low else low + 1, extent=edges, cmap="RdBu_r" if signed else "viridis")
+        drawn = axes.imshow(each, extent=edges, **look)
         axes.set(xlabel=xlabel, title=name)
     places[0].set_ylabel(ylabel)
     figure.colorbar(drawn, ax=list(places), label=label)
