@@ -2,6 +2,7 @@
 
 from tinyadv.nn import init, optim
 from tinyadv.nn.archive import StateError
+from tinyadv.nn.latent import Latent
 from tinyadv.nn.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -27,7 +28,7 @@ from tinyadv.spellings import missing
 
 __all__ = [
     "GELU", "AdaptiveAvgPool2d", "Attention", "AvgPool2d", "BatchNorm1d", "BatchNorm2d", "Conv2d", "Dropout",
-    "Flatten", "GaussianNoise", "GlobalAvgPool2d", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Module",
+    "Flatten", "GaussianNoise", "GlobalAvgPool2d", "Latent", "LayerNorm", "LeakyReLU", "Linear", "MaxPool2d", "Module",
     "Normalize", "Random", "ReLU", "Sequential", "Sigmoid", "Standardize", "StateError", "Tanh", "init", "load",
     "load_pytorch", "optim", "save", "save_safetensors",
 ]

@@ -2,6 +2,7 @@
 
 from tinyadv.training.certified import CCIBP, MTLIBP, SABR, Certified
 from tinyadv.training.checkpoint import Interrupted
+from tinyadv.training.contrastive import Contrastive, Trapped
 from tinyadv.training.fast import NFGSM, Fast, Free
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.loop import CatastrophicOverfitting, fit
@@ -9,7 +10,7 @@ from tinyadv.training.methods import TRADES, Adversarial, Method, Mixed, Scene, 
 from tinyadv.training.update import Update, updates
 
 __all__ = [
-    "CCIBP", "MTLIBP", "NFGSM", "SABR", "TRADES", "Adversarial", "CatastrophicOverfitting", "Certified", "Epoch",
-    "Fast", "Free", "History", "Interrupted", "Method", "Mixed", "Scene", "Standard", "Update", "attacked", "fit",
-    "ramp", "updates",
+    "CCIBP", "MTLIBP", "NFGSM", "SABR", "TRADES", "Adversarial", "CatastrophicOverfitting", "Certified", "Contrastive",
+    "Epoch", "Fast", "Free", "History", "Interrupted", "Method", "Mixed", "Scene", "Standard", "Trapped", "Update",
+    "attacked", "fit", "ramp", "updates",
 ]

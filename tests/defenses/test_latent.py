@@ -1,0 +1,128 @@
+"""Defences in the latent space: the nearest reference, and trapdoors with their detector."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import seeds
+from training_cases import stripes
+
+from tinyadv import Tensor, data, defenses, driver, evaluation, nn, training
+from tinyadv.attacks import FGSM, PGD
+from tinyadv.nn.latent import unit
+
+
+def network(seed=0, shape=(12, 8, 3)):
+    first, second, last = shape
+    return nn.Sequential(nn.Flatten(), nn.Linear(first, second, rng=seed), nn.ReLU(),
+                         nn.Linear(second, last, rng=seed + 1))
+
+
+# The nearest reference
+
+
+@given(seed=seeds, normalize=st.booleans())
+def test_the_logits_are_minus_the_smallest_squared_distances(seed, normalize):
+    model, train, x = network(seed % 99), stripes(30, seed), stripes(5, seed + 1).images
+    train = train[np.concatenate([[np.flatnonzero(train.labels == k)[0] for k in range(3)], np.arange(12)])]
+    found = driver.logits(defenses.NearestLatent(model, train.images, train.labels, normalize), x)
+    z, references = (driver.logits(nn.Latent(model), images).astype(float) for images in (x, train.images))
+    if normalize:
+        z, references = (unit(Tensor(each)).data for each in (z, references))
+    for row, own in zip(z, found, strict=True):
+        squares = ((row - references) ** 2).sum(axis=1)
+        np.testing.assert_allclose(own, [-squares[train.labels == k].min() for k in range(3)], rtol=1e-4, atol=1e-5)
+
+
+def test_a_reference_is_its_own_nearest_and_attacks_run_through_the_distances():
+    model, train = network(), stripes(60)
+    training.fit(model, train, epochs=15, optimizer=nn.optim.Adam(model, lr=1e-2), method=training.Contrastive())
+    few = np.concatenate([np.flatnonzero(train.labels == k)[:5] for k in range(3)])
+    nearest = defenses.NearestLatent(model, train.images[few], train.labels[few])
+    assert evaluation.accuracy(nearest, train[few]) == 1
+    clean = evaluation.accuracy(nearest, train)
+    assert clean > 0.9
+    assert evaluation.robust_accuracy(nearest, PGD(0.4), train) < clean / 2
+    assert len(nearest.parameters()) == len(model.parameters())
+
+
+@pytest.mark.parametrize("labels", [[0, 2], [1, 2], [0]])
+def test_references_must_hold_all_classes(labels):
+    with pytest.raises(ValueError, match=r"labels must be .* hold all classes from 0 on"):
+        defenses.NearestLatent(network(), stripes(2).images, np.array(labels))
+
+
+# Trapdoors
+
+
+@given(seed=seeds, strength=st.floats(0, 1), side=st.integers(1, 3), squares=st.integers(0, 5))
+def test_a_trapdoor_moves_a_pixel_by_its_strength_at_most_and_only_in_its_squares(seed, strength, side, squares):
+    trapdoors = defenses.Trapdoors(4, (2, 6, 5), strength, squares, side, seed)
+    x, classes = np.random.default_rng(seed).random((8, 2, 6, 5)), np.arange(8) % 4
+    once = trapdoors.inject(x, classes)
+    twice = trapdoors.inject(once, classes)
+    assert abs(once - x).max() <= strength * (1 + 1e-6)
+    assert abs(twice - once).max() <= strength * (1 + 1e-6)
+    assert (once >= 0).all()
+    assert (once <= 1).all()
+    assert (once != x).any(axis=1).sum(axis=(1, 2)).max() <= squares * side**2
+    assert once.tobytes() == np.concatenate([trapdoors.inject(x[i:i + 1], classes[i]) for i in range(8)]).tobytes()
+    if not strength:
+        assert once.tobytes() == x.tobytes()
+
+
+@pytest.fixture(scope="module")
+def trapped():
+    """A network with trapdoors for the digits, its detector, trapdoors, and data that neither has seen."""
+    train, test = data.digits(train=2000, test=500)
+    trapdoors = defenses.Trapdoors(strength=0.5, seed=2)
+    model = network(5, (784, 256, 10))
+    training.fit(model, train[:1500], epochs=25, optimizer=nn.optim.Adam(model, lr=2e-3),
+                 method=training.Trapped(trapdoors), seed=1)
+    return model, defenses.trapdoor_detector(model, trapdoors, train[:200], train[1500:]), trapdoors, test
+
+
+def test_trapped_images_are_flagged_and_clean_ones_at_the_given_rate(trapped):
+    model, detector, trapdoors, test = trapped
+    goals = (test.labels + 3) % 10
+    lured = trapdoors.inject(test.images, goals)
+    assert (evaluation.predict(model, lured) == goals).mean() > 0.9
+    assert detector.flagged(lured).mean() > 0.6
+    assert detector.flagged(test.images).mean() == pytest.approx(0.05, abs=0.05)
+
+
+def test_a_flag_is_one_more_class_by_the_cosine_and_the_threshold(trapped):
+    model, detector, trapdoors, test = trapped
+    x = np.concatenate([test.images[:50], trapdoors.inject(test.images[:50], 4)])
+    predicted, found = evaluation.predict(model, x), evaluation.predict(detector, x)
+    above = detector.scores(x) > detector.thresholds[predicted]
+    np.testing.assert_array_equal(found, np.where(above, 10, predicted))
+    np.testing.assert_array_equal(detector.flagged(x), above)
+
+
+def test_the_scale_of_the_latent_vectors_does_not_matter(trapped):
+    model, detector, _, test = trapped
+    twin = defenses.TrapdoorDetector(model, 7 * detector.signatures, detector.thresholds)
+    np.testing.assert_allclose(twin.scores(test.images[:20]), detector.scores(test.images[:20]), rtol=1e-5)
+
+
+def test_the_adaptive_attack_is_flagged_less_than_the_one_that_ignores_the_detector(trapped):
+    model, detector, _, test = trapped
+    x, y = test.images[:60], test.labels[:60]
+    target = (y + 1) % 10
+    ignoring = FGSM(0.1, norm="linf").run(model, x, y)
+    assert ignoring.success.any()
+    plain, adaptive = (PGD(0.15, steps=60, loss="margin").run(each, x, y, target=target) for each in (model, detector))
+    joint = [(evaluation.predict(detector, result.x_adv) == target).mean() for result in (plain, adaptive)]
+    assert joint[0] < joint[1]
+    assert joint[1] == adaptive.success.mean() > 0.8
+
+
+@pytest.mark.parametrize(("message", "make"), [
+    (r"strength must be in \[0, 1\], got 2", lambda: defenses.Trapdoors(strength=2)),
+    ("side must be at most that of the image, 4, got 5", lambda: defenses.Trapdoors(shape=(1, 4, 6), side=5)),
+    (r"fpr must be a rate in \(0, 1\), got 1", lambda: defenses.trapdoor_detector(None, None, None, None, fpr=1)),
+])
+def test_a_wrong_setting_is_refused_by_name(message, make):
+    with pytest.raises(ValueError, match=message):
+        make()
