@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinyadv import driver, ops
@@ -74,12 +76,12 @@ class TrapdoorDetector(Module):
         flag = ops.max(logits, axis=1) + self.sharpness * (cosine - self.thresholds[chosen])
         return ops.concatenate([logits, flag.reshape(-1, 1)], axis=1)
 
-    def scores(self, images: Array, **options: int | None) -> np.ndarray:
+    def scores(self, images: Array, **options: Any) -> np.ndarray:
         """The cosines (N,) of images (N, C, H, W) with the signatures of their predicted classes."""
         z, logits = (to_host(driver.logits(model, images, **options)) for model in (Latent(self.model), self.model))
         return (unit(Tensor(z)).data * to_host(self.signatures)[logits.argmax(axis=1)]).sum(axis=1)
 
-    def flagged(self, images: Array, **options: int | None) -> np.ndarray:
+    def flagged(self, images: Array, **options: Any) -> np.ndarray:
         """(N,) bool: whether images (N, C, H, W) are taken for attacks."""
         return to_host(driver.classes(driver.logits(self, images, **options)) == len(self.thresholds))
 
