@@ -14,13 +14,14 @@ from PIL import Image
 from tinyadv.models import zoo
 
 DOCS = Path(__file__).parent
-EXAMPLES = DOCS.parent / "examples"
+SCRIPTS = [DOCS.parent / "examples", DOCS.parent / "benchmarks"]
 RESULTS = """# Results
 
 After this page you know how this library's numbers compare with published experiments on MNIST. Each section is one
-script of `examples/`. The heading is the claim that the script tests, and "Here" says whether it held. Then follow the
-command, what it took and on which machine, the figure and the numbers. Published numbers are those of the source that
-the section names. `python docs/pages.py` writes this page from the files in `docs/results/`.
+script of `examples/` or, where another library is timed, of `benchmarks/`. The heading is the claim that the script
+tests, and "Here" says whether it held. Then follow the command, what it took and on which machine, the figure and the
+numbers. Published numbers are those of the source that the section names. `python docs/pages.py` writes this page from
+the files in `docs/results/`.
 
 ## Why the zoo's figures differ a little
 
@@ -69,7 +70,8 @@ def results():
     sections = [RESULTS]
     for path in sorted((DOCS / "results").glob("*.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
-        claim, _, text = ast.get_docstring(ast.parse((EXAMPLES / f"{path.stem}.py").read_text("utf-8"))).partition("\n")
+        (script,) = (found for folder in SCRIPTS if (found := folder / f"{path.stem}.py").is_file())
+        claim, _, text = ast.get_docstring(ast.parse(script.read_text("utf-8"))).partition("\n")
         version, _, numpy, _, blas, *_ = told["machine"]
         sections.append("\n\n".join([
             f"## {claim.removesuffix('.')}", text.strip(), f"Here: {told['verdict']}.",

@@ -1,15 +1,27 @@
-"""`python -m tinyadv` says what was found on this machine."""
+"""`python -m tinyadv` says what was found on this machine, and attacks a model."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tinyadv import attacks, models
+from tinyadv.__main__ import main
 from tinyadv.backend import describe
 
+DIGITS = ("--data", "digits", "--images", "6")
 
-def test_it_prints_the_description():
-    command = [sys.executable, "-m", "tinyadv"]
-    ran = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+
+def command(folder, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run([sys.executable, "-m", "tinyadv", *arguments], cwd=folder, env=environment, text=True,
+                          capture_output=True, timeout=120)
+
+
+def test_it_prints_the_description(tmp_path):
+    ran = command(tmp_path)
     assert ran.stderr == ""
     assert without_the_setting(ran.stdout) == without_the_setting(describe())
 
@@ -17,3 +29,60 @@ def test_it_prints_the_description():
 def without_the_setting(text):
     """The kernels may have been chosen in one process and inherited in the other, and pytest loads more BLAS users."""
     return [line for line in text.splitlines() if not line.startswith(("BLAS", "OPENBLAS_CORETYPE"))]
+
+
+def test_it_lists_the_zoo_and_shows_a_card(capsys):
+    main(["zoo"])
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == models.zoo.names()
+    main(["zoo", "mnist-lenet-linf"])
+    assert capsys.readouterr().out == f"{models.zoo.card('mnist-lenet-linf')}\n"
+
+
+def test_it_attacks_a_network_of_the_zoo_and_saves_what_the_library_finds(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["attack", "PGD", "--model", "mnist-lenet-natural", *DIGITS, "--eps", "0.2", "--steps", "3", "--seed", "7",
+          "--out", "pgd.npz"])
+    said, result = capsys.readouterr().out, attacks.AttackResult.load("pgd.npz")
+    assert result.summary() in said
+    assert "accuracy without an attack" in said
+    assert (str(result.attack), result.seed) == (str(attacks.PGD(0.2, steps=3)), 7)
+    assert len(result.x_adv) == 6
+    assert Path("pgd.png").stat().st_size > 1000
+
+
+def test_it_runs_autoattack_on_a_model_of_ones_own_and_goes_on_from_its_state(tmp_path):
+    (tmp_path / "mine.py").write_text("from tinyadv import models\ndef net():\n    return models.LeNet(seed=1)\n")
+    run = ("evaluate", "--model", "mine:net", *DIGITS, "--eps", "0.01", "--state", "state.npz")
+    first, again = command(tmp_path, *run), command(tmp_path, *run)
+    assert first.returncode == 0, first.stderr
+    assert (tmp_path / "state.npz").exists()
+    assert [line for line in again.stdout.splitlines() if "second" not in line] == [
+        line for line in first.stdout.splitlines() if "second" not in line]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("attack", "PGD", "--model", "mnist-none", "--eps", "0.1"), "name must be one of mnist-"),
+    (("attack", "PGD", "--model", "none:net", *DIGITS, "--eps", "0.1"), "--model must be a network of the zoo, or mod"),
+    (("attack", "PGD", "--model", "tinyadv.models:LeNet", "--eps", "0.1"), "--data must be given with --model tinyadv"),
+    (("attack", "PDG", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1"), "such as PGD, got PDG"),
+    (("attack", "Batch", "--model", "mnist-lenet-linf", *DIGITS), "must be a class of tinyadv.attacks"),
+    (("attack", "FGSM", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--steps", "3"), "FGSM has no steps"),
+    (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS), "eps"),
+    (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "-1"), "eps must be"),
+    (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--out", "a.txt"), "must end in .npz"),
+    (("evaluate", "--model", "mnist-lenet-linf", "--data", "digits", "--images", "0"), "--images must be at least 1"),
+])
+def test_what_cannot_be_is_one_line_before_any_work(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    assert message in str(stopped.value)
+    assert "accuracy" not in capsys.readouterr().out
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attacks.AutoAttack, "run", interrupted)
+    with pytest.raises(SystemExit, match=r"stopped by Ctrl-C\. The same command goes on"):
+        main(["evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--state", "s.npz"])

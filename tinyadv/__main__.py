@@ -1,13 +1,127 @@
-"""`python -m tinyadv` prints what the library found on this machine."""
+"""The command line: what was found on this machine, and attacks on a model without writing a script.
+
+    python -m tinyadv
+    python -m tinyadv zoo mnist-madry-linf
+    python -m tinyadv attack PGD --model mnist-slide-natural --eps 0.3 --images 100 --out pgd.npz
+    python -m tinyadv evaluate --model mypackage.networks:robust --data cifar10 --eps 0.03 --state run.npz
+
+It only calls the library.
+"""
 
 import argparse
+import importlib
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
-from tinyadv.backend import describe
+from tinyadv import attacks, backend, data, evaluation, models, nn
+
+DATA: dict[str, Any] = {"mnist": data.mnist, "cifar10": data.cifar10, "digits": data.digits}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command of these arguments, by default those of the command line."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        on = " The same command goes on from there." if getattr(options, "state", None) else ""
+        sys.exit(f"\nstopped by Ctrl-C.{on}")
+    except (OSError, TypeError, ValueError, RuntimeError) as error:
+        sys.exit(f"{error}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line; the namespace that it gives has the function `run`."""
+    made = argparse.ArgumentParser(
+        prog="python -m tinyadv", description="Print the versions of tinyadv, Python and NumPy, the BLAS kernels and "
+        "threads, and the GPUs; or, with a command, attack a model.",
+        epilog="To see an attack, run examples/fgsm_mnist.py in a clone; docs/index.md is the documentation.")
+    made.set_defaults(run=lambda _: print(backend.describe()))
+    commands = made.add_subparsers(title="commands")
+    zoo = commands.add_parser("zoo", help="list the trained networks, or show the card of one")
+    zoo.add_argument("name", nargs="?", help="a network")
+    zoo.set_defaults(run=show)
+    attack = commands.add_parser("attack", help="run one attack on test images")
+    attack.add_argument("attack", help="a class of tinyadv.attacks, such as PGD")
+    attack.add_argument("--steps", type=int, help="of the attack; its own default unless given")
+    evaluate = commands.add_parser("evaluate", help="run AutoAttack on test images")
+    evaluate.add_argument("--state", help="file from which a stopped run goes on")
+    evaluate.set_defaults(attack="AutoAttack", steps=None)
+    for command in (attack, evaluate):
+        command.add_argument("--model", required=True, help="a network of the zoo, or module:function, which returns "
+                             "one; the module is looked for in the working folder, too")
+        command.add_argument("--data", choices=DATA, help="whose test set; that of a zoo network unless given")
+        command.add_argument("--eps", type=float, help="the budget, in the units of the data")
+        command.add_argument("--norm", help="of the budget; the attack's own default unless given")
+        command.add_argument("--images", type=int, default=1000, help="the first so many of the test set")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--device", default="cpu", help="cpu or cuda")
+        command.add_argument("--out", type=Path, help="file NAME.npz for the result; a figure is saved as NAME.png")
+        command.set_defaults(run=run)
+    return made
+
+
+def show(options: argparse.Namespace) -> None:
+    """Print the names of the zoo, with what each network is, or a card."""
+    if options.name:
+        print(models.zoo.card(options.name))
+    else:
+        print("\n".join(f"{name}: {models.zoo.card(name).summary}" for name in models.zoo.names()))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Attack the model, print the summary, and save the result and a figure."""
+    model, source = network(options.model)
+    name = options.data or source
+    if name is None:
+        raise ValueError(f"--data must be given with --model {options.model}: one of {', '.join(DATA)}")
+    if options.images < 1:
+        raise ValueError(f"--images must be at least 1, got {options.images}")
+    if options.out and options.out.suffix != ".npz":
+        raise ValueError(f"--out must end in .npz, got {options.out}")
+    attack = made(options)
+    if isinstance(model, nn.Module):
+        model.to(options.device)
+    test = DATA[name]()[1][:options.images]
+    print(f"{test}\naccuracy without an attack: {evaluation.accuracy(model, test):.2%}")
+    state = {"state": options.state} if getattr(options, "state", None) else {}
+    result = attack.run(model, test.images, test.labels, seed=options.seed, skip_misclassified=True, progress=True,
+                        **state)
+    print(result.summary())
+    for warning in result.warnings:
+        print(f"warning: {warning}")
+    if options.out:
+        from tinyadv import plots  # only now: matplotlib takes longer than all of tinyadv
+
+        result.save(options.out)
+        figure = options.out.with_suffix(".png")
+        plots.adversarial_triples(model, test[:5], result.x_adv[:5], title=f"{test.name}: {attack}").savefig(figure)
+        print(f"result: {options.out}; figure: {figure}")
+
+
+def network(name: str) -> tuple[Any, str | None]:
+    """The model of that name, and the name of its data set; None if that is not known."""
+    module, colon, function = name.partition(":")
+    if not colon:
+        return models.zoo.load(name), models.zoo.card(name).settings.get("data", "mnist")
+    try:
+        return getattr(importlib.import_module(module), function)(), None
+    except (AttributeError, ImportError) as error:
+        raise ValueError(f"--model must be a network of the zoo, or module:function, got {name}: {error}") from error
+
+
+def made(options: argparse.Namespace) -> attacks.Attack:
+    """The attack, with those of its parameters that were given."""
+    kind = getattr(attacks, options.attack, None)
+    if not (isinstance(kind, type) and issubclass(kind, attacks.Attack)):
+        raise ValueError(f"the attack must be a class of tinyadv.attacks, such as PGD, got {options.attack}")
+    given = {key: value for key in ("eps", "norm", "steps") if (value := getattr(options, key)) is not None}
+    if unknown := given.keys() - {field.name for field in fields(kind)}:
+        raise ValueError(f"{options.attack} has no {', '.join(sorted(unknown))}")
+    return kind(**given)
+
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m tinyadv",
-        description="Print the versions of tinyadv, Python and NumPy, the BLAS kernels and threads, and the GPUs.",
-        epilog="To see an attack, run examples/fgsm_mnist.py in a clone; docs/index.md is the documentation.")
-    parser.parse_args()
-    print(describe())
+    main()
