@@ -40,6 +40,8 @@ TINY = {
     "loss_starts_mnist.py": ("--limit", "100", "--steps", "3", "--ways", "3", "--starts", "5",
                              "--natural", ZOO[1], "--robust", ZOO[0]),
     "fast_training_mnist.py": (*SMALL, "--seeds", "2", "--restarts", "2", "--images", "4"),
+    "smoothing_mnist.py": (*SMALL, "--sigma", "0.25", "--samples", "100", "--images", "3"),
+    "ablation_mnist.py": (*SMALL, "--samples", "100", "--images", "3"),
     "ibp_mnist.py": (*SMALL, "--width", "2", "--steps", "2", "--images", "4", "--eps", "0", "0.1"),
     "capacity_mnist.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
     "jpeg_mnist.py": (*SMALL, "--steps", "2", "--few", "2", "--images", "4"),

@@ -10,11 +10,12 @@ from tinyadv.certify.interval import Interval
 from tinyadv.certify.report import CertifiedReport
 from tinyadv.certify.sampling import CertifiedRadii
 from tinyadv.certify.smoothing import Smoothing
+from tinyadv.certify.zonotope import Zonotope
 from tinyadv.spellings import missing
 
 __all__ = [
-    "Ablation", "Bands", "CertifiedRadii", "CertifiedReport", "Interval", "Smoothing", "certified_accuracy",
-    "clopper_pearson", "hidden", "sign_test",
+    "Ablation", "Bands", "CertifiedRadii", "CertifiedReport", "Interval", "Smoothing", "Zonotope",
+    "certified_accuracy", "clopper_pearson", "hidden", "sign_test",
 ]
 
 

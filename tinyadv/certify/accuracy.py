@@ -14,6 +14,7 @@ from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.certify.interval import Interval
 from tinyadv.certify.report import CertifiedReport
 from tinyadv.certify.rounding import FLOAT32
+from tinyadv.certify.zonotope import Zonotope
 from tinyadv.ops.movement import batch_last
 from tinyadv.spellings import spelled
 from tinyadv.tensor import no_grad
@@ -24,7 +25,17 @@ def by_intervals(model: Callable, box: Interval, labels: Array) -> Array:
     return model(box).worst(labels).data
 
 
-METHODS: dict[str, Callable[[Callable, Interval, Array], Array]] = {"ibp": by_intervals}
+def by_zonotopes(model: Callable, box: Interval, labels: Array) -> Array:
+    """The same by hybrid zonotopes (Mirman et al. 2018), one image after the other, where intervals do not suffice."""
+    worst = by_intervals(model, box, labels)
+    for i in to_host(((worst >= 0).sum(axis=1) > 1).nonzero()[0]).tolist():
+        one = slice(i, i + 1)
+        zonotope = Zonotope(box.low.data[one], box.high.data[one], roundoff=box.roundoff)
+        worst[one] = model(zonotope).worst(labels[one]).data
+    return worst
+
+
+METHODS: dict[str, Callable[[Callable, Interval, Array], Array]] = {"ibp": by_intervals, "zonotope": by_zonotopes}
 
 
 @spelled
@@ -33,7 +44,8 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
                        workers: int | None = None) -> CertifiedReport:
     """Which images of the data set are certified within linf eps: `float(report)` is the certified accuracy.
 
-    method: "ibp". attack: one that is run on the same images, to stand beside the certificate; seed: its seed.
+    method: "ibp", or "zonotope", which is never worse, and takes hundreds of times as long.
+    attack: one that is run on the same images, to stand beside the certificate; seed: its seed.
     bounds: those of the data, which cut the budget; batch_size, workers: as in `evaluation.accuracy`.
 
     The bounds are computed in float64, and hold for the float32 network, rounding errors included: no float32 image

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from certify_cases import NETWORKS, all_kinds, corners, images, linear, logits_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyadv import nn, no_grad, ops
+from tinyadv.certify import Interval, Zonotope
+from tinyadv.certify.rounding import FLOAT32
+
+SMALL = {
+    "dense": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 12, rng=0), nn.ReLU(), nn.Linear(12, 12, rng=1),
+                                    nn.ReLU(), nn.Linear(12, 4, rng=2)), (1, 4, 4)),
+    "all kinds": NETWORKS["all kinds"],
+    "residual": (lambda: Residual(), (1, 6, 6)),
+}
+every_network = pytest.mark.parametrize("name", SMALL)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.first, self.norm = nn.Conv2d(1, 3, 3, padding=1, rng=rng), nn.BatchNorm2d(3)
+        self.second, self.last = nn.Conv2d(3, 3, 3, padding=1, rng=rng), nn.Linear(27, 4, rng=rng)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x + ops.relu(self.second(ops.relu(self.norm(x)) * 0.5))
+        return self.last(ops.flatten(ops.avg_pool2d(x, 2)))
+
+
+def both(model, x, eps, **options):
+    low, high = (x - eps).clip(0, 1), (x + eps).clip(0, 1)
+    return model(Interval(low, high, **options)), model(Zonotope(low, high, **options))
+
+
+@every_network
+@settings(max_examples=6)
+@given(eps=st.sampled_from([0.0, 0.02, 0.2]), seed=st.integers(0, 99))
+def test_no_point_leaves_a_zonotope_at_any_layer_and_it_is_within_the_interval(name, eps, seed):
+    make, shape = SMALL[name]
+    model, x = make().eval(), images(shape, seed=seed).astype(float)
+    low, high = (x - eps).clip(0, 1), (x + eps).clip(0, 1)
+    with no_grad():
+        interval = model(Interval(low, high))
+    for point in corners(model, low.astype(np.float32), high.astype(np.float32), seed):
+        with no_grad():
+            z = model(Zonotope(low, high, value=point.astype(float).clip(low, high)))
+        for step in z.steps():
+            room = 1e-9 * (1 + step.magnitude.data.max())
+            assert (step.low.data <= step.value.data + room).all()
+            assert (step.value.data <= step.high.data + room).all()
+        assert (z.low.data >= interval.low.data - 1e-9).all()
+        assert (z.high.data <= interval.high.data + 1e-9).all()
+
+
+@every_network
+def test_its_worst_logits_bound_every_difference_and_are_within_those_of_intervals(name):
+    make, shape = SMALL[name]
+    model, x = make().eval(), images(shape).astype(float)
+    labels, rows = np.arange(3), np.arange(3)
+    tighter = 0
+    for eps in (0.0, 0.05, 0.2):
+        with no_grad():
+            interval, zonotope = (z.worst(labels).data for z in both(model, x, eps))
+        assert (zonotope <= interval + 1e-9).all()
+        assert (zonotope[rows, labels] == 0).all()
+        tighter += (zonotope < interval - 1e-3).any()
+        low, high = (x - eps).clip(0, 1).astype(np.float32), (x + eps).clip(0, 1).astype(np.float32)
+        for point in corners(model, low, high):
+            logits = logits_of(model, point)
+            assert (logits - logits[rows, labels][:, None] <= zonotope + 1e-4).all()
+    assert tighter or name == "all kinds"
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_two_affine_layers_are_exact(seed):
+    """Intervals are exact for one; zonotopes for any number of them."""
+    rng = np.random.default_rng(seed)
+    second, (model, (first, _)) = rng.normal(size=(3, 4)), linear(seed)
+    x = rng.random((2, 1, 2, 3))
+    z = ops.linear(model(Zonotope(x - 0.1, x + 0.1)), second)
+    np.testing.assert_allclose((z.high - z.low).data, np.tile(0.2 * np.abs(second @ first).sum(axis=1), (2, 1)))
+
+
+@given(seed=st.integers(0, 99), eps=st.sampled_from([0.0, 2.0**-20, 0.01]))
+@settings(max_examples=5)
+def test_float32_rounding_does_not_leave_the_bounds_that_include_it(seed, eps):
+    model, x = all_kinds().eval(), images((1, 8, 8), seed=seed)
+    low, high = (x - np.float32(eps)).clip(0, 1), (x + np.float32(eps)).clip(0, 1)
+    for point in corners(model, low, high, seed):
+        with no_grad():
+            z = model(Zonotope(low.astype(float), high.astype(float), value=point, roundoff=FLOAT32))
+        for step in z.steps():
+            assert (step.low.data <= step.value.data).all()
+            assert (step.value.data <= step.high.data).all()
+
+
+def test_without_error_terms_relu_is_that_of_an_interval():
+    low, high = np.array([[-1.0, -2.0, 1.0]]), np.array([[2.0, -1.0, 3.0]])
+    z = Zonotope(low, high)
+    assert repr(z) == "Zonotope(shape=(1, 3), float64, 3 error terms)"
+    y = ops.relu(z)
+    assert y.low.data.tolist() == [[0, 0, 1]]
+    assert y.high.data.tolist() == [[2, 0, 3]]
+    assert y.centre.data[0, 0] == pytest.approx(2 / 3 * 0.5 + 1 / 3)
+    assert y.box.data.tolist() == [[pytest.approx(1 / 3), 0, 0]]
+    flat = ops.relu(ops.tanh(z))
+    assert len(flat.errors) == 0
+    assert flat.high.data[0, 0] == pytest.approx(np.tanh(2))

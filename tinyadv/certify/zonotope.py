@@ -1,0 +1,123 @@
+"""Hybrid zonotopes: intervals that remember, for the part that comes from the input, what they have in common.
+
+Mirman et al. 2018 (DiffAI, ICML): a centre, a box of independent errors, and error terms whose symbols are shared by
+all numbers of the network. The ReLU is that of Singh et al. 2018 (DeepZ, NeurIPS), the line of least area.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from tinyadv import ops
+from tinyadv.backend import Array, array_module
+from tinyadv.certify.abstract import Abstract, Origin, at
+from tinyadv.certify.interval import Interval
+from tinyadv.certify.rounding import rounding_error
+from tinyadv.ops.movement import _concatenate
+from tinyadv.tensor import Tensor
+
+BY_IMAGES = {ops.linear, ops.conv2d, ops.batch_norm, ops.avg_pool2d}  # treat each image of a batch by itself
+AFFINE = {*BY_IMAGES, ops.add, ops.subtract, ops.negative, ops.flatten, ops.reshape, ops.transpose, ops.broadcast_to,
+          ops.pad, ops.getitem, ops.sum, ops.mean, _concatenate}
+BILINEAR = {ops.multiply, ops.matmul, ops.divide}  # affine where one argument is a constant, that of divide the second
+
+
+class Zonotope(Abstract):
+    """The arrays centre + box * e0 + the sum of errors[m] * e_m, with all e in [-1, 1], as far as they are in interval.
+
+    low, high: of the input, as for an Interval. Each pixel gets an error term of its own, so an image of D pixels costs
+    the memory of D images. Affine operations are exact. For an operation that is neither affine nor relu, the terms are
+    given up: what follows is an interval. The interval of each step is computed, too, so that low and high are never
+    looser than interval arithmetic. Zonotopes are for evaluation: train with intervals.
+    centre, box: Tensors (N, ...); errors: (M, N, ...); interval: the Interval. value, roundoff: as for an Interval.
+    """
+
+    __slots__ = ("box", "centre", "errors", "interval")
+    rules: ClassVar[dict[Callable, Callable]] = Interval.rules
+
+    def __init__(self, low: Any, high: Any, value: Any = None, roundoff: float = 0.0):
+        interval = Interval(low, high, value, roundoff)
+        radius = interval.radius.data
+        xp, pixels = array_module(radius), math.prod(radius.shape[1:])
+        rows = xp.eye(pixels, dtype=radius.dtype)[:, None] * radius.reshape(1, -1, pixels)  # (D, N, D)
+        self._set(interval, interval.centre, interval.radius * 0, Tensor(rows.reshape(-1, *radius.shape)), None)
+
+    def _set(self, interval: Interval, centre: Tensor, box: Tensor, errors: Tensor, origin: Origin | None) -> Zonotope:
+        radius = box + ops.abs(errors).sum(axis=0)
+        self.interval, self.centre, self.box, self.errors, self.origin = interval, centre, box, errors, origin
+        self.low, self.high = ops.maximum(centre - radius, interval.low), ops.minimum(centre + radius, interval.high)
+        self.value = interval.value
+        return self
+
+    @property
+    def magnitude(self) -> Tensor:
+        """The largest absolute value."""
+        return ops.maximum(ops.abs(self.low), ops.abs(self.high))
+
+    def through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
+        interval = operation(*at(args, "interval"), **kwargs)
+        if operation is ops.relu:
+            parts = self._relu()
+        elif _is_affine(operation, args):
+            centre, box = (operation(*at(args, part), **kwargs) for part in ("centre", "_around_zero"))
+            box = box.radius
+            if self.interval.roundoff:
+                error = rounding_error(operation, args, kwargs, self.interval.roundoff, interval.magnitude)
+                box = box if error is None else box + error
+            parts = centre, box, self._errors(operation, args, kwargs)
+        else:
+            parts = interval.centre, interval.radius, interval.centre[None][:0]
+        return Zonotope.__new__(Zonotope)._set(interval, *parts, Origin(operation, args, kwargs))
+
+    @property
+    def _around_zero(self) -> Interval:
+        return Interval(-self.box, self.box)
+
+    def _relu(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Between low and high, relu is slope * x + offset, up to the offset; on one side of zero it is exact."""
+        low, high = self.low.data, self.high.data
+        xp = array_module(low)
+        crossing = (low < 0) & (high > 0)
+        slope = xp.where(crossing, high / xp.where(crossing, high - low, 1), (low >= 0) * 1.0).astype(low.dtype)
+        offset = xp.where(crossing, -slope * low / 2, 0).astype(low.dtype)
+        return slope * self.centre + offset, slope * self.box + offset, self.errors * slope
+
+    def _errors(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+        """The error terms behind an affine operation: what it makes of each, less what it makes of zero."""
+        zero = operation(*(x.centre * 0 if isinstance(x, Zonotope) else x for x in args), **kwargs)
+        m, n = self.errors.shape[:2]
+        if not m:
+            return zero[None][:0]
+        if operation in BY_IMAGES:
+            rows = operation(self.errors.reshape((m * n, *self.shape[1:])), *args[1:], **kwargs)
+            return rows.reshape((m, n, *rows.shape[1:])) - zero
+        rows = [operation(*(x.errors[k] if isinstance(x, Zonotope) else x for x in args), **kwargs) for k in range(m)]
+        return ops.concatenate([row[None] for row in rows]) - zero
+
+    def worst(self, labels: Array) -> Tensor:
+        """(N, K): for logits, upper bounds of z_j - z_y, as `Interval.worst`, and never above it."""
+        xp = array_module(self.low.data)
+        n, k = self.shape
+        rows = xp.arange(n)
+        difference, terms = self.centre, self.errors
+        worst = difference - difference[rows, labels].reshape(n, 1)
+        worst = worst + ops.abs(terms - terms[:, rows, labels].reshape(-1, n, 1)).sum(axis=0)
+        if self.origin is not None and self.origin.operation is ops.linear:  # the box of the layer before: see Interval
+            x, weight, *_ = self.origin.args
+            box: Any = ops.linear(x._around_zero, weight)
+            spread, error = box.worst(labels), self.box - box.high  # the rest is of rounding
+        else:
+            spread, error = self.box * 0, self.box
+        worst = worst + spread + error + error[rows, labels].reshape(n, 1)
+        return ops.minimum(worst * (labels[:, None] != xp.arange(k)).astype(self.dtype), self.interval.worst(labels))
+
+    def __repr__(self) -> str:
+        return f"Zonotope(shape={self.shape}, {self.dtype}, {len(self.errors)} error terms)"
+
+
+def _is_affine(operation: Callable, args: tuple) -> bool:
+    constant = [i for i, x in enumerate(args[:2]) if not isinstance(x, Zonotope)]
+    return operation in AFFINE or (operation in BILINEAR and (constant == [1] or (
+        constant == [0] and operation is not ops.divide)))
