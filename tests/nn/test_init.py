@@ -25,7 +25,8 @@ def variance(name, shape):
     if name == "he_normal_out":
         return 2 / fan_out
     return {"he": 2 / fan_in, "lecun": 1 / fan_in, "glorot": 2 / (fan_in + fan_out), "keras": 2 / (fan_in + fan_out),
-            "pytorch": 1 / (3 * fan_in), "madry": 0.1**2 * 0.773741, "vgg": 0.01**2}[name.partition("_")[0]]
+            "pytorch": 1 / (3 * fan_in), "madry": 0.1**2 * 0.773741, "vgg": 0.01**2,
+            "ibp": 2 * math.pi / fan_in**2}[name.partition("_")[0]]
 
 
 UNIFORM = {"he_uniform", "lecun_uniform", "glorot_uniform", "keras", "pytorch"}
