@@ -78,7 +78,8 @@ def results():
             f"```sh\n{told['command']}\n```",
             f"Seed {told['seed']}, {told['seconds']:,} seconds, on {told['data'].removeprefix('Dataset ')}; {version}, "
             f"{numpy}, {blas}.",
-            f"![What {path.stem}.py has drawn](results/{path.stem}.png)",
+            *(f"![What {path.stem}.py has drawn](results/{path.stem}.{kind})" for kind in ("png", "gif")
+              if path.with_suffix(f".{kind}").is_file()),
             *(f"{title}:\n\n{table(rows)}" for title, rows in told["tables"].items())]) + "\n")
     return "\n".join(sections)
 
@@ -107,7 +108,10 @@ def the_zoo():
 
 if __name__ == "__main__":
     for figure in (DOCS / "results").glob("*.png"):
-        if figure.stat().st_size > 60_000:  # a repository keeps every version of it
-            Image.open(figure).convert("RGB").quantize(32).save(figure, optimize=True)
+        whole, share = Image.open(figure).convert("RGB"), 1.0
+        while figure.stat().st_size > 60_000:  # a repository keeps every version of it
+            small = whole.resize([round(share * side) for side in whole.size], Image.Resampling.LANCZOS)
+            small.quantize(32).save(figure, optimize=True)
+            share *= 0.95
     for name, write in {"results.md": results, "zoo.md": the_zoo}.items():
         (DOCS / name).write_text(write(), encoding="utf-8")

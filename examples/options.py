@@ -9,16 +9,17 @@ from tinyadv import models, nn
 CONFIGS = Path(__file__).parent / "configs"
 
 
-def arguments(description, out, **networks):
+def arguments(description, out, trains=True, **networks):
     """A parser with the options of all examples.
 
-    networks: {option: default} for networks of the zoo. Without any, the example trains, and has the option --epochs.
+    networks: {option: default} for networks of the zoo. Without any, the example trains, and has the option --epochs,
+    unless `trains` is False.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for name, default in networks.items():
         parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="a network of models.zoo")
-    if not networks:
+    if trains and not networks:
         parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
     parser.add_argument("--limit", type=at_least(1, int), default=60_000, help="images of each set, at most")
     parser.add_argument("--device", type=device, default="cpu", help="where to compute: cpu or cuda")

@@ -45,6 +45,7 @@ TINY = {
     "ibp_mnist.py": (*SMALL, "--width", "2", "--steps", "2", "--images", "4", "--eps", "0", "0.1"),
     "capacity_mnist.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
     "jpeg_mnist.py": (*SMALL, "--steps", "2", "--few", "2", "--images", "4"),
+    "data_sets.py": ("--rows", "2"),
     "noise_layers_mnist.py": (*SMALL, "--eot", "2", "--steps", "2", "--seeds", "2", "--images", "4"),
 }
 SHARED = ("common.py", "options.py", "recipes.py")
