@@ -23,6 +23,11 @@ print("begun", flush=True)
 PROGRAMS = {  # what is interrupted, and the file that it must leave
     "an attack on one thread": ("endless(model, test.images, test.labels, workers=1)", None),
     "an attack on two threads": ("endless(model, test.images, test.labels, workers=2)", None),
+    "an attack in two processes": ("""
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    endless(model, test.images, test.labels, executor=pool)""", None),
     "an evaluation": ("evaluation.robust_accuracy(model, endless, test)", None),
     "attacks with a state": ("attacks.MultiAttack((attacks.FGSM(1e-6), endless)).run(model, test.images[:20], "
                              "evaluation.predict(model, test.images[:20]), state='left.npz')", "left.npz"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from tinyadv import Tensor, driver, nn, ops
+from tinyadv import Tensor, driver, executors, nn, ops
 from tinyadv.backend import to_host
 
 
@@ -51,7 +51,7 @@ def test_the_shards_cover_every_example_once_and_in_order(count, batch_size, siz
 def test_all_shards_are_run_once_on_at_most_so_many_threads(count, batch_size, workers):
     seen, threads = [], set()
 
-    def work(rows, doubled, nothing):
+    def work(model, rows, doubled, nothing):
         assert nothing is None
         threads.add(threading.get_ident())
         return rows + doubled
@@ -135,7 +135,7 @@ def test_an_exception_in_a_shard_is_raised_once_the_running_ones_have_ended(work
     model, running, lock = small_model(), [0, 0], threading.Lock()
     before = snapshot(model)
 
-    def work(rows):
+    def work(model, rows):
         with lock:
             running[0] += 1
             running[1] += 1
@@ -164,7 +164,7 @@ def test_once_an_event_is_set_no_forward_pass_begins(workers):
             event.set()
         return ops.flatten(x)
 
-    with pytest.raises(driver.Stopped), driver.stopping(event):
+    with pytest.raises(executors.Stopped), executors.stopping(event):
         driver.logits(counted, images(100), batch_size=1, workers=workers)
     assert 3 <= len(passes) <= 2 + workers
     assert driver.logits(counted, images(4), batch_size=1).shape == (4, 25)  # outside the block the event is nobody's
@@ -173,7 +173,7 @@ def test_once_an_event_is_set_no_forward_pass_begins(workers):
 def test_an_error_ends_the_other_shards_before_their_next_forward_pass():
     failed, after = threading.Event(), []
 
-    def work(rows):
+    def work(model, rows):
         if rows[0, 0] == 0:
             failed.set()
             raise ZeroDivisionError

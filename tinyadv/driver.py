@@ -10,18 +10,19 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tinyadv.backend import Array, array_module, is_array, move, usable_cores
+from tinyadv.executors import check_executor, gather, run_elsewhere, stop_if_told, stopping_also
 from tinyadv.nn import Module
 from tinyadv.ops.loss import check_labels, cross_entropy
 from tinyadv.ops.movement import batch_last
-from tinyadv.parallel import Setting, single_threaded_blas, submit
+from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.random import Streams, drawing_from
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
@@ -45,12 +46,13 @@ def shards(count: int, batch_size: int | None, size: int = 28 * 28, on_host: boo
 
 
 def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, Any], None], *,
-        batch_size: int | None = None, workers: int | None = None) -> None:
-    """Call put(shard, work(images, ...)) for all shards, with the model in evaluation mode.
+        batch_size: int | None = None, workers: int | None = None, executor: Executor | None = None) -> None:
+    """Call put(shard, work(model, images, ...)) for all shards, with the model in evaluation mode.
 
     values: the images x (N, ...), and what else `work` takes: sequences of N, of which it gets the same rows, or None.
-    `work` is called on `workers` threads, `put` by the thread that called `run`, in any order. The first exception is
-    raised here, also that of Ctrl-C: shards that run then end before their next forward pass, the others never begin.
+    `work` is called on `workers` threads or by the executor, `put` by the thread that called `run`, in any order. The
+    first exception is raised here, also that of Ctrl-C: shards that run on threads then end before their next forward
+    pass, those in other processes run on, the others never begin.
     """
     if isinstance(model, type):
         raise TypeError(f"the model must be built first: {model.__name__}(...), got the class")
@@ -59,46 +61,48 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
                         "attack(model, x, y)")
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1):
         raise ValueError(f"workers must be an integer >= 1, got {workers!r}")
+    check_executor(executor)
     x = values[0]
     on_host = isinstance(memory_of(model, x), np.ndarray)
     parts = shards(len(x), batch_size, math.prod(x.shape[1:]), on_host)
     threads = min(workers or usable_cores(), len(parts)) if on_host else 1
 
-    def result(part: slice) -> Any:
-        try:
-            with np.errstate(under="ignore"):  # what is too small becomes 0, also for who raises at the rest
-                return work(*[None if value is None else value[part] for value in values])
-        except (TypeError, ValueError) as error:
-            error.add_note(f"x has shape {x.shape}; the model was given x[{part.start}:{part.stop}]")
-            raise
+    def arguments(part: slice) -> tuple:
+        return work, [None if value is None else value[part] for value in values], part, x.shape
 
     with evaluation_mode(model), single_threaded_blas():
+        if executor is not None and parts:
+            run_elsewhere(executor, partial(_elsewhere, dict(np.geterr())), model, arguments, parts, put, workers)
+            return
         if threads <= 1:
             for part in parts:
-                put(part, result(part))
+                put(part, _work(model, *arguments(part)))
             return
         stop = threading.Event()
-        with _stops.within((*_stops.get(), stop)), ThreadPoolExecutor(threads) as pool:
-            futures = dict(zip(submit(pool, result, parts), parts, strict=True))
+        with stopping_also(stop), ThreadPoolExecutor(threads) as pool:
+            def start(part: slice) -> Any:
+                return submit(pool, lambda part: _work(model, *arguments(part)), [part])[0]
+
             try:
-                for future in as_completed(futures):
-                    put(futures[future], future.result())
+                gather(start, parts, len(parts), put)
             finally:
                 stop.set()
-                for future in futures:
-                    future.cancel()
 
 
-class Stopped(KeyboardInterrupt):
-    """A model was not called, because an event of `stopping` is set."""
+def _work(model: Callable, work: Callable, rows: list, part: slice, shape: tuple[int, ...]) -> Any:
+    """The result for one shard; the notes of an exception say which."""
+    try:
+        with np.errstate(under="ignore"):  # what is too small becomes 0, also for who raises at the rest
+            return work(model, *rows)
+    except Exception as error:
+        error.add_note(f"x has shape {shape}; the model was given x[{part.start}:{part.stop}]")
+        raise
 
 
-_stops: Setting[tuple[threading.Event, ...]] = Setting("stops", ())  # each is looked at before every forward pass
-
-
-def stopping(*events: threading.Event) -> AbstractContextManager[None]:
-    """Within the block, attacks and evaluations raise Stopped before the next forward pass if an event is set."""
-    return _stops.within(events)
+def _elsewhere(errors: dict[str, Any], model: Callable, *arguments: Any) -> Any:
+    """As `_work`, in another process: in evaluation mode and on one thread, as they are in `run`."""
+    with evaluation_mode(model), single_threaded_blas(), np.errstate(**errors):
+        return _work(model, *arguments)
 
 
 def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> Any:
@@ -108,13 +112,18 @@ def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> An
     return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=leave)
 
 
+def sharding(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options of `Attack.run` that say how shards are made and who runs them."""
+    return {name: options[name] for name in ("workers", "executor", "batch_size") if name in options}
+
+
 def streams_of(x: Array, seed: int | Streams) -> Streams:
     """The random streams of the images x (N, ...): those given, or those of a seed."""
     return seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
 
 
 def logits(model: Callable, x: Array, *, seed: int | Streams = 0, batch_size: int | None = None,
-           workers: int | None = None) -> Array:
+           workers: int | None = None, executor: Executor | None = None) -> Array:
     """The logits (N, K) of the images x (N, C, H, W), without a graph, as an array where x is.
 
     seed: of what random layers draw, or the streams of the images.
@@ -124,8 +133,8 @@ def logits(model: Callable, x: Array, *, seed: int | Streams = 0, batch_size: in
         with evaluation_mode(model):
             return _logits(model, x, streams)
     found: dict[int, Array] = {}
-    run(partial(_logits, model), model, (x, streams), lambda part, rows: found.update({part.start: rows}),
-        batch_size=batch_size, workers=workers)
+    run(_logits, model, (x, streams), lambda part, rows: found.update({part.start: rows}), batch_size=batch_size,
+        workers=workers, executor=executor)
     return array_module(x).concatenate([found[start] for start in sorted(found)])
 
 
@@ -145,16 +154,16 @@ def summed_cross_entropy(logits: Tensor, y: Array) -> Tensor:
 
 
 def input_gradients(model: Callable, x: Array, y: Array, *, seed: int | Streams = 0, batch_size: int | None = None,
-                    workers: int | None = None, loss: Callable[[Tensor, Array], Tensor] = summed_cross_entropy,
-                    ) -> Array:
+                    workers: int | None = None, executor: Executor | None = None,
+                    loss: Callable[[Tensor, Array], Tensor] = summed_cross_entropy) -> Array:
     """The gradients of loss(logits, y) at the images x (N, ...), as an array like x; y (N,) are classes."""
     found = array_module(x).empty_like(x)
-    run(partial(_input_gradients, model, loss), model, (x, y, streams_of(x, seed)), found.__setitem__,
-        batch_size=batch_size, workers=workers)
+    run(partial(_input_gradients, loss), model, (x, y, streams_of(x, seed)), found.__setitem__,
+        batch_size=batch_size, workers=workers, executor=executor)
     return found
 
 
-def _input_gradients(model: Callable, loss: Callable[[Tensor, Array], Tensor], x: Array, y: Array,
+def _input_gradients(loss: Callable[[Tensor, Array], Tensor], model: Callable, x: Array, y: Array,
                      streams: Streams) -> Array:
     like = memory_of(model, x)
     points = Tensor(batch_last(move(x, like)))
@@ -170,8 +179,7 @@ def call(model: Callable, x: Tensor, streams: Streams, gradient: bool = False) -
     streams: those of this pass, from which random layers draw. gradient: whether one is to follow. Raises Stopped if
     the work is to end, and what check_logits raises.
     """
-    if any(event.is_set() for event in _stops.get()):
-        raise Stopped("stopped before a forward pass")
+    stop_if_told()
     with drawing_from(streams):
         return check_logits(model(x), x.data, gradient)
 

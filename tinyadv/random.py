@@ -46,6 +46,10 @@ class Streams:
         part._passes, part._streams = self._passes[index], self._streams
         return part
 
+    def __getstate__(self) -> dict[str, Any]:
+        own = set(zip(self.examples.tolist(), self._passes.tolist(), strict=True))
+        return vars(self) | {"_streams": {key: value for key, value in self._streams.items() if key in own}}
+
     def spawn(self, number: int) -> Streams:
         """New streams for the same examples, which depend only on the seed and the number."""
         seed = np.random.SeedSequence((self.seed, number)).generate_state(1, np.uint64)

@@ -65,13 +65,13 @@ def grad_cam(model: Module, images: Array, classes: Any = None, layer: str | Non
         raise ValueError(f"layer must be a name from model.named_modules(), {', '.join(parts)}; got {layer!r}")
     classes = chosen(model, images, classes, batch_size=batch_size, workers=workers)
     found = np.empty((len(images), *images.shape[2:]), images.dtype)
-    driver.run(partial(_grad_cam, model, None if layer is None else parts[layer]), model,
+    driver.run(partial(_grad_cam, None if layer is None else parts[layer]), model,
                (images, classes, driver.streams_of(images, 0)), found.__setitem__, batch_size=batch_size,
                workers=workers)
     return found
 
 
-def _grad_cam(model: Module, layer: Module | None, x: Array, classes: Array, streams: Streams) -> np.ndarray:
+def _grad_cam(layer: Module | None, model: Module, x: Array, classes: Array, streams: Streams) -> np.ndarray:
     outputs: list[Tensor] = []  # of the layer, or of all layers that give maps
 
     def keep(module: Module, y: Tensor) -> None:

@@ -62,7 +62,7 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
     def put(part: slice, found: tuple[Array, Array]) -> None:
         certified[part], clean[part] = map(to_host, found)
 
-    driver.run(partial(_certify, model, eps, bounds, METHODS[method]), model, (dataset.images, dataset.labels), put,
+    driver.run(partial(_certify, eps, bounds, METHODS[method]), model, (dataset.images, dataset.labels), put,
                batch_size=batch_size, workers=workers)
     seconds, attacked = time.perf_counter() - started, None
     if attack is not None:
@@ -72,7 +72,7 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
                            "" if attack is None else str(attack), seconds)
 
 
-def _certify(model: Callable, eps: float, bounds: tuple[float, float], worst: Callable, x: Array,
+def _certify(eps: float, bounds: tuple[float, float], worst: Callable, model: Callable, x: Array,
              labels: Array) -> tuple[Array, Array]:
     like = driver.memory_of(model, x)
     x, labels = move(x, like), move(labels, like)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class Bands:
             clean[part] = (lead >= 0).all(axis=1)
             certified[part] = (lead >= 2 * (patch + self.width - 1)).all(axis=1)
 
-        driver.run(partial(self.votes, model), model, (dataset.images,), put, batch_size=10, workers=workers)
+        driver.run(self.votes, model, (dataset.images,), put, batch_size=10, workers=workers)
         return CertifiedReport(str(self), float(patch), "patch", dataset.name, certified, clean,
                                seconds=time.perf_counter() - started)
 

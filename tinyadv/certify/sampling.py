@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -89,7 +88,7 @@ class Sampled:
                 predictions[part], radii[part] = found
                 bar.update(1)
 
-            driver.run(partial(work, model), model, (dataset.images, Streams(seed, range(count))), put, batch_size=1,
+            driver.run(work, model, (dataset.images, Streams(seed, range(count))), put, batch_size=1,
                        workers=workers)
         return CertifiedRadii(str(self), self.norm, seed, dataset.name, dataset.labels, predictions, radii,
                               time.perf_counter() - started)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from tinyadv.spellings import spelled
 
 
 def predict(model: Callable, images: Any, *, seed: int | Streams = 0, batch_size: int | None = None,
-            workers: int | None = None) -> np.ndarray:
+            workers: int | None = None, executor: Executor | None = None) -> np.ndarray:
     """The predicted class of each image (N, C, H, W), with the model in evaluation mode: (N,) int64, -1 for NaN.
 
-    seed: of what random layers draw, for each image by itself; or a Streams object.
+    seed: of what random layers draw, for each image by itself; or a Streams object. executor: see `Attack.run`.
     """
-    return classes(logits(model, images, seed=seed, batch_size=batch_size, workers=workers))
+    return classes(logits(model, images, seed=seed, batch_size=batch_size, workers=workers, executor=executor))
 
 
 @spelled
@@ -34,7 +35,7 @@ def accuracy(model: Callable, dataset: Dataset, **options: Any) -> float:
 def robust_accuracy(model: Callable, attack: Attack, dataset: Dataset, *, seed: int = 0, **options: Any) -> float:
     """The fraction of the images that the model classifies correctly before and after the attack.
 
-    options: those of `Attack.run`, such as workers, batch_size or progress.
+    options: those of `Attack.run`, such as workers, executor, batch_size or progress.
     """
     check(dataset, attack)
     result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True, **options)

@@ -32,7 +32,8 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     gradients an image. If any logits are NaN, there is one more check, which fails. Raises ValueError if the model gets
     no image right.
     """
-    predicted = predict(model, dataset.images)
+    shards = driver.sharding(options)
+    predicted = predict(model, dataset.images, **shards)
     right = dataset[predicted == dataset.labels]
     if not len(right):
         lost = (predicted < 0).sum()
@@ -57,7 +58,7 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     robust = iterated.mean()
     rise = max(robust - smaller, larger - robust)
     checks = [
-        _gradients(model, x, y),
+        _gradients(model, x, y, shards),
         Check("iterated beats single-step", robust <= single + SLACK, robust - single,
               f"PGD leaves {robust:.3f} right, FGSM {single:.3f}: many steps should break more images than one"),
         Check("a larger eps never helps", rise <= SLACK, rise,
@@ -82,9 +83,9 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     return Report(f"{len(right)} images of {dataset.name}, {norm} eps={eps:.4g}", tuple(checks))
 
 
-def _gradients(model: Callable, x: Array, y: np.ndarray) -> Check:
+def _gradients(model: Callable, x: Array, y: np.ndarray, shards: dict[str, Any]) -> Check:
     """Check that the cross entropy has usable gradients, and not the same one for all images."""
-    rows = to_host(driver.input_gradients(model, x, y)).reshape(len(x), -1)
+    rows = to_host(driver.input_gradients(model, x, y, **shards)).reshape(len(x), -1)
     lost = ~np.isfinite(rows).all(axis=1)
     useless = (lost | (rows == 0).all(axis=1)).mean()
     if not useless and len(rows) > 1 and (rows == rows[0]).all():

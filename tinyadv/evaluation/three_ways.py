@@ -11,7 +11,7 @@ import numpy as np
 from tinyadv.attacks import Attack, Square
 from tinyadv.backend import Array, to_host
 from tinyadv.data import Dataset
-from tinyadv.driver import streams_of
+from tinyadv.driver import sharding, streams_of
 from tinyadv.evaluation.accuracy import check, predict
 from tinyadv.nn.table import percent, table
 from tinyadv.spellings import spelled
@@ -74,7 +74,7 @@ def three_ways(undefended: Callable, defended: Callable, attack: Attack, dataset
                              'norm "linf" or "l2"')
         black_box = Square(attack.eps, norm=attack.norm, bounds=attack.bounds)
     x, y = dataset.images, dataset.labels
-    shards = {name: options[name] for name in ("workers", "batch_size") if name in options}
+    shards = sharding(options)
     fresh = streams_of(x, seed).spawn(1)
 
     def right(model: Callable, images: Array, seed: Any = fresh) -> np.ndarray:

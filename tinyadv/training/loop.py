@@ -19,6 +19,7 @@ from tinyadv import driver, evaluation
 from tinyadv.attacks import Attack
 from tinyadv.backend import Array, array_module
 from tinyadv.data import Dataset, batches
+from tinyadv.executors import Stopped, stopping
 from tinyadv.nn import Module
 from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
@@ -117,13 +118,13 @@ class _Run:
         elif self.average:
             self.state.average = {name: p.data.copy() for name, p in self.model.named_parameters()}
         try:
-            with interruptible(self.path is not None) as self.interrupt, driver.stopping(self.interrupt):
+            with interruptible(self.path is not None) as self.interrupt, stopping(self.interrupt):
                 self.save()  # so an unwritable folder or a full disk is found now, not after an epoch
                 while self.state.epoch < self.epochs:
                     self.epoch()
                     self.judge()
                     self.save()
-        except driver.Stopped:  # within an attack, which changes nothing: the state is that before this step
+        except Stopped:  # within an attack, which changes nothing: the state is that before this step
             self.save()
         finally:
             self.optimizer.lr = self.base_rate

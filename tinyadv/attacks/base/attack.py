@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, cast
@@ -36,7 +37,8 @@ SHOWN_EVERY = 0.5  # seconds between two updates of the progress bar within a sh
 
 @dataclass(frozen=True)
 class Attack(Parameters):
-    """The base class of all attacks. A call splits x into shards, attacks them on threads, and keeps their order.
+    """The base class of all attacks. A call splits x into shards, attacks them on threads or by an executor, and
+    keeps their order.
 
     bounds: the range of the data, in its own units.
     """
@@ -92,9 +94,10 @@ class Attack(Parameters):
 
     @spelled
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
-            seed: int | Streams = 0, workers: int | None = None, batch_size: int | None = None,
-            skip_misclassified: bool = False, quantize: bool = False, callback: Callable[[Step], None] | None = None,
-            progress: bool = False, _report: bool = True) -> AttackResult:
+            seed: int | Streams = 0, workers: int | None = None, executor: Executor | None = None,
+            batch_size: int | None = None, skip_misclassified: bool = False, quantize: bool = False,
+            callback: Callable[[Step], None] | None = None, progress: bool = False,
+            _report: bool = True) -> AttackResult:
         """Attack every image of x, and return the adversarial images with a report on each.
 
         model: any callable from a Tensor (N, C, H, W) to logits (N, K). They are a Tensor or, if the attack uses no
@@ -103,15 +106,22 @@ class Attack(Parameters):
             all images. The model, x, y and target are not changed.
         seed: of the random streams, one for each example; or a Streams object.
         workers: the number of threads (default: all usable cores); it changes no bit of the result.
+        executor: any concurrent.futures.Executor, such as one of processes, of Dask or of MPI, which takes the place
+            of the threads; it changes no bit either. `workers` is then the number of its workers, if it does not say
+            so itself. Streams given as seed are not advanced. See docs/scale.md.
         batch_size: the number of examples in a shard; it changes only the rounding of matrix products.
         skip_misclassified: return images that the model gets wrong unchanged, without attacking them.
         quantize: return images on 256 levels from low to high, within the budget, which can be saved with 8 bits.
             Levels are rounded to floats, so write a budget of 8 levels as eps=8.01/255: with 8/255 half of them would
             be slightly too far.
-        callback: called with a Step after every iteration of a shard, by one thread at a time. progress: show a bar.
+        callback: called with a Step after every iteration of a shard, by one thread at a time, and not with an
+            executor. progress: show a bar.
         Raises ValueError for arguments that do not fit. An example that is not broken is no error.
         """
         started = time.perf_counter()
+        if callback is not None and executor is not None:
+            raise ValueError("callback must be None with an executor, whose steps are taken in other processes: leave "
+                             "out the executor, or ask for progress=True")
         y, target, streams = check_arguments(x, y, target, seed, self.bounds)
         if not self.minimum_norm:
             doubt_eps(getattr(self, "eps", 0), self.norm, self.bounds)
@@ -124,10 +134,12 @@ class Attack(Parameters):
                 bar.update(part.stop - part.start)
                 bar.set_postfix_str(f"{result.success.sum() / bar.n:.1%} succeeded")
 
-        work = partial(self.shard, model, skip_misclassified=skip_misclassified, quantize=quantize,
-                       scored=_report or progress, report=_reports(callback, bar, str(self)))
+        report = None if executor is not None else _reports(callback, bar, str(self))
+        work = partial(self.shard, skip_misclassified=skip_misclassified, quantize=quantize,
+                       scored=_report or progress, report=report)
         with bar:
-            driver.run(work, model, (x, y, target, streams), put, batch_size=batch_size, workers=workers)
+            driver.run(work, model, (x, y, target, streams), put, batch_size=batch_size, workers=workers,
+                       executor=executor)
         return replace(result, seconds=time.perf_counter() - started)
 
     def shard(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, target: Array | None, streams: Streams, *,
@@ -135,7 +147,7 @@ class Attack(Parameters):
               ) -> dict[str, Array]:
         """Attack the examples of one shard, and return {field of AttackResult: values} for them.
 
-        It depends on its arguments only, so it could run in another process. They are those of `run`, already checked.
+        It depends on its arguments only, so it can run in another process. They are those of `run`, already checked.
         scored: whether all fields are needed, or only x_adv, which may be cheaper. report: called after every step.
         """
         like = driver.memory_of(model, x)

@@ -89,7 +89,7 @@ class AutoAttack(MultiAttack):
         if not len(x):
             return ()
         found = []
-        shards: dict[str, Any] = {name: options.get(name) for name in ("workers", "batch_size")}
+        shards = driver.sharding(options)
         right = np.flatnonzero(driver.classes(to_host(logits)) == to_host(y))
         again = driver.logits(model, x, seed=streams.spawn(0), **shards)  # with other draws
         logits, again = (np.nan_to_num(to_host(each)) for each in (logits, again))

@@ -34,7 +34,6 @@ class Composite(Attack):
     def _logits(self, model: Callable, x: Array, y: Array, target: Array | None, streams: Streams,
                 options: dict[str, Any]) -> Array:
         """The logits (N, K) of the images x (N, ...), in the same shards as the attacks; y and target are checked."""
-        shards = {name: options.get(name) for name in ("workers", "batch_size")}
-        logits = driver.logits(model, x, seed=streams, **shards)
+        logits = driver.logits(model, x, seed=streams, **driver.sharding(options))
         check_range(logits, y, target)
         return logits

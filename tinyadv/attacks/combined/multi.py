@@ -21,12 +21,13 @@ from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.combined.composite import Composite
 from tinyadv.attacks.combined.standing import Standing, identify
 from tinyadv.backend import Array, to_host, usable_cores
+from tinyadv.executors import width
 from tinyadv.nn.archive import owned
 from tinyadv.random import Streams
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 
-SHARDS = 2  # for each thread, between two writes of the state
+SHARDS = 2  # for each thread or worker, between two writes of the state
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,12 @@ class MultiAttack(Composite):
             drawn = streams if number == 1 else streams.spawn(number)
             for some, size in self._blocks(model, x, index, standing.tried[index] < number, state is None, options):
                 began, classes, goal = time.perf_counter(), y[some], None if target is None else target[some]
-                found = attack.run(model, x[some], classes, target=goal, seed=drawn[some],
-                                   **options | {"batch_size": size})
+                try:
+                    found = attack.run(model, x[some], classes, target=goal, seed=drawn[some],
+                                       **options | {"batch_size": size})
+                except Exception as error:
+                    error.add_note(f"in {name}, which had {len(some)} examples from x[{some[0]}] to x[{some[-1]}]")
+                    raise
                 margins = worth(found, classes, goal, streams[some])
                 standing.take(number, some, found, margins, time.perf_counter() - began)
             tell("{}: {:.0f} left, {:.0f} broken, {:.1f} s".format(name, *standing.rows[number - 1]))
@@ -124,7 +129,8 @@ class MultiAttack(Composite):
         on_host = isinstance(driver.memory_of(model, x), np.ndarray)
         shards = driver.shards(len(index), options.get("batch_size"), math.prod(x.shape[1:]), on_host)
         size = shards[0].stop if shards else 1
-        block = len(index) + 1 if whole else SHARDS * size * (options.get("workers") or usable_cores())
+        workers = width(options.get("workers"), options.get("executor")) or usable_cores()
+        block = len(index) + 1 if whole else SHARDS * size * workers
         return [(index[left][start:start + block], size) for start in range(0, left.sum(), block)]
 
     def _warnings(self, model: Callable, x: Array, y: Array, logits: Array, streams: Streams,
