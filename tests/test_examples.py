@@ -49,6 +49,12 @@ TINY = {
     "trapdoors_mnist.py": (*SMALL, "--clean", "1", "--steps", "2", "--images", "3"),
     "patches_mnist.py": (*SMALL, "--steps", "2", "--queries", "3", "--images", "3"),
     "jpeg_mnist.py": (*SMALL, "--steps", "2", "--few", "2", "--images", "4"),
+    "spectra_mnist.py": ("--limit", "100", "--images", "4", "--cnn", ZOO[1]),
+    "transfer_functions_mnist.py": SMALL,
+    "first_error_mnist.py": ("--limit", "100", "--steps", "2", "--images", "4"),
+    "saliency_mnist.py": ("--limit", "100", "--images", "4"),
+    "overfitting_mnist.py": (*SMALL, "--passes", "1", "2", "--layers", "0", "2", "--steps", "2", "--seeds", "2",
+                             "--images", "4"),
     "data_sets.py": ("--rows", "2"),
     "noise_layers_mnist.py": (*SMALL, "--eot", "2", "--steps", "2", "--seeds", "2", "--images", "4"),
 }
