@@ -37,7 +37,8 @@ This project started from five documents. They name the experiments, networks an
 - Fabrizio Vasquez Auqui, Luis Chahua Salguera, Anthony Guimarey Saavedra: "Adversarial Machine Learning", undated.
   Its tables I and II stand beside our numbers below, as do its sizes of steps and its remark on losses.
 - Aaron Kelley, Rodrigo Fritz: "Interpretabilidad de los Ataques Adversarios", Universidad Nacional Autónoma de México,
-  June 2021. From it come `models.LeNet` with more dense layers, `models.MnistResNet` and `models.CifarCNN`.
+  June 2021. From it come `models.LeNet` with more dense layers, `models.MnistResNet` and `models.CifarCNN`. Several
+  sections repeat its figures, and say where a conclusion does not hold.
 - Alejandro Castro Ros, Adnan Ben Mansour, Laurène Bouskila: "Adversarial Networks", December 2020. From it comes
   `models.BaseCNN`.
 - U Kang: "Deep Learning: Adversarial Machine Learning", lecture at Seoul National University, undated. From it come
@@ -111,7 +112,7 @@ if __name__ == "__main__":
         whole, share = Image.open(figure).convert("RGB"), 1.0
         while figure.stat().st_size > 60_000:  # a repository keeps every version of it
             small = whole.resize([round(share * side) for side in whole.size], Image.Resampling.LANCZOS)
-            small.quantize(32).save(figure, optimize=True)
+            small.quantize(64, Image.Quantize.MAXCOVERAGE, kmeans=2).save(figure, optimize=True)
             share *= 0.95
     for name, write in {"results.md": results, "zoo.md": the_zoo}.items():
         (DOCS / name).write_text(write(), encoding="utf-8")

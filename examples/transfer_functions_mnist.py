@@ -41,7 +41,7 @@ def draw(panels, left, out):
                    xlabel="cycles per image", ylabel="quality of JPEG", figure=bottom,
                    title="LeNet's first layer behind JPEG: the share of its answer that is left")
     figure.savefig(out)
-    for k in range(0, len(QUALITIES), 4):
+    for k in range(0, len(QUALITIES), 6):
         frames.append(plots.lines({f"{level} levels of grey": (CYCLES, each[k]) for level, each in left.items()},
                                   xlabel="cycles per image", ylabel="share that is left", figure=plots.blank(4, 3),
                                   title=f"First layer behind JPEG of quality {QUALITIES[k]}"))
@@ -51,21 +51,21 @@ def draw(panels, left, out):
 
 def main(options):
     train, test = mnist_or_digits(options.limit)
-    panels, left = {"first layer, grey included": {}, "first layer": {}, "whole network": {}}, {}
+    panels, left, scores = {name: {} for name in ("first layer, grey included", "first layer", "whole network")}, {}, []
     for name, network in NETWORKS.items():
         model = network(seed=options.seed)
         training.fit(model, train, epochs=options.epochs, optimizer=nn.optim.Adam(model, lr=1e-3), batch_size=64,
                      seed=options.seed, progress=True)
-        print(f"{test.name}  {name}: accuracy {evaluation.accuracy(model, test):.2%}")
-        layer, left[name] = model.layers[0], left_by_jpeg(model.layers[0])
-        panels["first layer, grey included"][name] = with_grey(layer)
-        panels["first layer"][name] = analysis.transfer_function(layer, CYCLES, 0.1)
+        scores.append(f"{name} {evaluation.accuracy(model, test):.2%}")
+        left[name] = left_by_jpeg(model.layers[0])
+        panels["first layer, grey included"][name] = with_grey(model.layers[0])
+        panels["first layer"][name] = analysis.transfer_function(model.layers[0], CYCLES, 0.1)
         panels["whole network"][name] = analysis.transfer_function(model, CYCLES, 0.1, base=test.images[:50])
     draw(panels, left["LeNet"], options.out)
     ratios = {title: [each.max() / each.min() for each in curves.values()] for title, curves in panels.items()}
-    (grey, *_), (alone, *_), _ = ratios.values()
+    (grey, _), (alone, _), _ = ratios.values()
     lost, kept, shown = (left["LeNet"][10][4] < 0.01).mean(), left["LeNet"][127][4].min(), (1, 5, 10, 20, 40)
-    tables = {"Highest by lowest answer to 1 to 13 cycles per image": [
+    tables = {f"Highest by lowest answer to 1 to 13 cycles per image (accuracy: {', '.join(scores)})": [
         ["", *NETWORKS], *([title, *(f"{each:.2f}" for each in row)] for title, row in ratios.items())],
         "Share of the first layer's answer that JPEG leaves, mean over 1 to 13 cycles": [
             ["network", "levels of grey", *(f"quality {q}" for q in shown)],
