@@ -24,6 +24,7 @@ from tinyadv.ops.loss import check_labels, cross_entropy
 from tinyadv.ops.movement import batch_last
 from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.random import Streams, drawing_from
+from tinyadv.ranks import ranks
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers: 100 MNIST or 25 CIFAR-10 images. Fewer would be too many
@@ -65,21 +66,34 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     x = values[0]
     on_host = isinstance(memory_of(model, x), np.ndarray)
     parts = shards(len(x), batch_size, math.prod(x.shape[1:]), on_host)
-    threads = min(workers or usable_cores(), len(parts)) if on_host else 1
+    threads = workers or usable_cores() if on_host else 1
 
     def arguments(part: slice) -> tuple:
         return work, [None if value is None else value[part] for value in values], part, x.shape
 
+    shared, found = ranks(), list[tuple[slice, Any]]()
     with evaluation_mode(model), single_threaded_blas():
-        if executor is not None and parts:
-            run_elsewhere(executor, partial(_elsewhere, dict(np.geterr())), model, arguments, parts, put, workers)
+        if shared.size == 1:
+            _run(model, arguments, parts, put, threads, executor, workers)
             return
-        if threads <= 1:
-            for part in parts:
-                put(part, _work(model, *arguments(part)))
-            return
+        with shared.telling():
+            _run(model, arguments, parts[shared.number::shared.size], lambda part, result: found.append((part, result)),
+                 threads, executor, workers)
+        for part, result in shared.exchange(found):
+            put(part, result)
+
+
+def _run(model: Callable, arguments: Callable[[slice], tuple], parts: list[slice], put: Callable[[slice, Any], None],
+         threads: int, executor: Executor | None, workers: int | None) -> None:
+    """What this process does of `run`."""
+    if executor is not None and parts:
+        run_elsewhere(executor, partial(_elsewhere, dict(np.geterr())), model, arguments, parts, put, workers)
+    elif min(threads, len(parts)) <= 1:
+        for part in parts:
+            put(part, _work(model, *arguments(part)))
+    else:
         stop = threading.Event()
-        with stopping_also(stop), ThreadPoolExecutor(threads) as pool:
+        with stopping_also(stop), ThreadPoolExecutor(min(threads, len(parts))) as pool:
             def start(part: slice) -> Any:
                 return submit(pool, lambda part: _work(model, *arguments(part)), [part])[0]
 

@@ -25,6 +25,8 @@ from weakref import WeakSet
 
 from threadpoolctl import ThreadpoolController
 
+from tinyadv.ranks import Ranks, ranks, sharing
+
 T = TypeVar("T")
 Part = TypeVar("Part")
 
@@ -69,41 +71,77 @@ def submit(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequence[
     return [pool.submit(copy_context().run, work, part) for part in parts]
 
 
+class _Meeting:
+    """Where the parts of a batch bring their values, and find the totals.
+
+    here: the indices of the parts that this process computes; the others' values come from the other ranks.
+    """
+
+    def __init__(self, count: int, here: Sequence[int], others: Ranks | None):
+        self.here, self.others = here, others
+        self.brought: list[tuple] = [()] * count
+        self.totals: tuple = ()
+        self.barrier = threading.Barrier(len(here), self._add)
+
+    def _add(self) -> None:
+        """What the last part here does that comes to the barrier, before any part may go on."""
+        if self.others:
+            self.brought = self.others.exchange([self.brought[index] for index in self.here])
+        if len({len(each) for each in self.brought}) != 1:
+            raise RuntimeError("the parts of a batch must call all_reduce the same number of times, with as many "
+                               "values")
+        self.totals = tuple(functools.reduce(operator.add, shares) for shares in zip(*self.brought, strict=True))
+
+
 class _Place(threading.local):
-    """Which part of a batch this thread computes; meeting: the barrier of all parts, and the values that each sums."""
+    """Which part of a batch this thread computes, and where it meets the others."""
 
     index = 0
-    meeting: tuple[threading.Barrier, list] | None = None
+    meeting: _Meeting | None = None
 
 
 _place = _Place()
 
 
 def together(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequence[Part]) -> list[T]:
-    """[work(part) for all parts of a batch], all parts at the same time.
+    """[work(part) for all parts of a batch], all parts at the same time; other ranks may compute some of them.
 
     The pool needs a free thread for each part: with fewer, the running parts would wait forever for the others. If a
     part raises, its exception is raised here, the first one if there are several, and no part is left waiting.
     """
-    meeting = threading.Barrier(len(parts)), [None] * len(parts)
+    shared, here = ranks(), range(len(parts))
+    others = shared if shared.size > 1 and len(parts) % shared.size == 0 else None
+    if others:
+        here = here[len(parts) // shared.size * shared.number:][:len(parts) // shared.size]
+    meeting = _Meeting(len(parts), here, others)
 
     def attend(index: int) -> T:
         _place.index, _place.meeting = index, meeting
         try:
-            result = work(parts[index])
+            with sharing(None):
+                result = work(parts[index])
             all_reduce()  # so that a part with fewer calls than the others gives an error, and no endless wait
             return result
         except BaseException:
-            meeting[0].abort()
+            meeting.barrier.abort()
             raise
         finally:
             _place.index, _place.meeting = 0, None
 
+    if others is None:
+        return _results(pool, attend, meeting)
+    with others.telling():
+        results = _results(pool, attend, meeting)
+    return others.exchange(results)
+
+
+def _results(pool: ThreadPoolExecutor, attend: Callable[[int], T], meeting: _Meeting) -> list[T]:
+    """Those of the parts that this process computes."""
     try:
-        futures = submit(pool, attend, range(len(parts)))
+        futures = submit(pool, attend, meeting.here)
         errors = [error for error in [future.exception() for future in futures] if error]
     except BaseException:  # Ctrl-C, or a thread that did not start: the parts that run must not wait for the others
-        meeting[0].abort()
+        meeting.barrier.abort()
         raise
     if errors:
         raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
@@ -115,6 +153,11 @@ def part_index() -> int:
     return _place.index
 
 
+def first_part() -> bool:
+    """Whether this thread computes the first part in this process, which alone may change what the model keeps."""
+    return _place.meeting is None or _place.index == _place.meeting.here[0]
+
+
 def all_reduce(*values: Any) -> tuple[Any, ...]:
     """Sum each value, an array or a number, over the parts of the batch, in order: every part gets the same bits.
 
@@ -123,14 +166,10 @@ def all_reduce(*values: Any) -> tuple[Any, ...]:
     """
     if _place.meeting is None:
         return values
-    barrier, brought = _place.meeting
-    brought[_place.index] = values
-    barrier.wait()
-    if len({len(each) for each in brought}) != 1:
-        raise RuntimeError("the parts of a batch must call all_reduce the same number of times, with as many values")
-    totals = tuple(functools.reduce(operator.add, shares) for shares in zip(*brought, strict=True))
-    barrier.wait()  # no part may bring its next values before all have read these
-    return totals
+    meeting = _place.meeting
+    meeting.brought[_place.index] = values
+    meeting.barrier.wait()
+    return meeting.totals  # they stay until all parts have read them, and come with new values
 
 
 class _User:

@@ -1,5 +1,6 @@
 """The same bytes on a cluster: by Dask and by MPI, each in programs of their own, as docs/scale.md starts them."""
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -9,9 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from rank_cases import trained
+
+from tinyadv.attacks import PGD
+from tinyadv.training import Adversarial, update
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "tests" / "cluster_digests.py"
+PROGRAM, TRAINING = (ROOT / "tests" / f"cluster_{name}.py" for name in ("digests", "training"))
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}  # Open MPI, in a container
 CROWDED = {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
 
@@ -25,9 +30,9 @@ def skip_without(kind):
         pytest.skip(f"{kind} is not installed: pip install -e '.[parity]' brings Dask, mpi4py and an mpiexec")
 
 
-def said(kind, program, *arguments):
-    """What the program prints, run by MPI on three ranks or else by Python."""
-    mpi = ["mpiexec", "-n", "3", sys.executable, "-m", "mpi4py.futures"]
+def said(kind, program, *arguments, ranks=3, module="mpi4py.futures"):
+    """What the program prints, run by MPI or else by Python."""
+    mpi = ["mpiexec", "-n", str(ranks), sys.executable, "-m", module]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([*(mpi if kind == "mpi" else [sys.executable]), program, *arguments], text=True, timeout=120,
                           env=os.environ | AS_ROOT | CROWDED | {"PYTHONPATH": paths}, capture_output=True)
@@ -41,11 +46,28 @@ def test_the_bytes_are_those_of_one_thread(kind):
     assert said(kind, PROGRAM, kind) == said(None, PROGRAM, "one thread") != ""
 
 
+@pytest.mark.parametrize(("before", "size"), [(None, 1), (None, 2), (None, 4), (2, 4)])
+def test_training_on_ranks_ends_with_the_weights_of_threads(before, size, tmp_path, monkeypatch):
+    """Killed on `before` ranks, if it says so, and resumed."""
+    skip_without("mpi")
+    run = tmp_path / "run.npz"
+    if before:
+        assert said("mpi", TRAINING, run, "stop", ranks=before, module="mpi4py") == ""
+        assert run.exists()
+    digests = re.findall("[0-9a-f]{64}", said("mpi", TRAINING, run, ranks=size, module="mpi4py"))
+    monkeypatch.setattr(update.driver, "SHARD", 12 * 16)
+    weights, _ = trained(Adversarial(PGD(0.1, steps=2)))
+    assert digests == [hashlib.sha256(weights).hexdigest()] * size
+
+
 @pytest.mark.parametrize("kind", ["dask", "mpi"])
 def test_the_script_of_the_page_runs_and_says_what_it_says_there(kind, tmp_path):
     skip_without(kind)
     page = (ROOT / "docs" / "scale.md").read_text("utf-8")
     scripts = re.findall(r"^```py\n(.*?)^```\n\n```console\n.*?\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    ((code, text),) = [(code, text) for code, text in scripts if re.search(rf"^from {kind}", code)]
-    (tmp_path / "script.py").write_text(code)
-    assert said(kind, tmp_path / "script.py") == text
+    chosen = [(code, text) for code, text in scripts if re.search(rf"^from {kind}", code)]
+    assert len(chosen) == {"dask": 1, "mpi": 2}[kind]
+    for code, text in chosen:
+        (tmp_path / "script.py").write_text(code)
+        how = {} if "futures" in code else {"ranks": 2, "module": "mpi4py"}
+        assert said(kind, tmp_path / "script.py", **how) == text

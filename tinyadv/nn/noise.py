@@ -10,7 +10,7 @@ from tinyadv import ops
 from tinyadv.backend import move
 from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.movement import batch_last
-from tinyadv.parallel import all_reduce, part_index
+from tinyadv.parallel import all_reduce, first_part, part_index
 from tinyadv.random import Streams, in_hand
 from tinyadv.tensor import Tensor
 
@@ -28,7 +28,7 @@ class Random(Module):
     def count(self) -> int:
         """The number of this call, from 0; a batch that is computed in parts makes one call."""
         (call,) = all_reduce(self.calls if part_index() == 0 else 0)
-        if part_index() == 0:  # once for the whole batch
+        if first_part():  # once for the whole batch
             self.calls += 1
         return call
 

@@ -11,7 +11,7 @@ from tinyadv import ops
 from tinyadv.nn.init import reserve
 from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.normalize import batch_statistics
-from tinyadv.parallel import part_index
+from tinyadv.parallel import first_part
 from tinyadv.shapes import check_channels, check_ndim
 from tinyadv.tensor import Tensor
 
@@ -38,7 +38,7 @@ class BatchNorm2d(Module):
         if not self.training:
             return ops.batch_norm(x, self.weight, self.bias, self.running_mean, self.running_var, self.eps)
         mean, variance, count = batch_statistics(array_of(x))
-        if part_index() == 0 and count:  # once for the whole batch
+        if first_part() and count:  # once for the whole batch
             unbiased = variance * (count / max(count - 1, 1))
             for name, of_batch in ("running_mean", mean), ("running_var", unbiased):
                 old = getattr(self, name)  # is not written into: a graph may need it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import threading
 import zlib
@@ -21,6 +22,7 @@ from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
 from tinyadv.nn.state import built_from
+from tinyadv.ranks import ranks
 from tinyadv.training.history import Epoch, History
 
 EXTENDABLE = ("epochs", "lr")  # the settings that may differ when a run is resumed
@@ -152,6 +154,16 @@ def described(run: Mapping[str, Any]) -> dict[str, Any]:
         **{name: factor and [float(factor(k / 100)) for k in range(101)]
            for name in ("schedule", "eps_schedule") for factor in [run[name]]},
     }
+
+
+def check_ranks(model: Module, settings: Mapping[str, Any], state: State) -> None:
+    """ValueError unless all ranks that share the training begin it from the same point. It returns on all at once."""
+    digests = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in model.state_dict().items()}
+    own = {**settings, "weights": digests, "dropouts": _dropouts(model), "epoch": state.epoch, "step": state.step}
+    for number, others in enumerate(ranks().exchange([own])):
+        if differing := [name for name, value in own.items() if others[name] != value]:
+            raise ValueError(f"all ranks must train the same, but rank {number} differs from rank {ranks().number} in "
+                             f"{', '.join(differing)}: build models and data with seeds, and with the same on each")
 
 
 def _recipe(value: Any) -> str:

@@ -24,10 +24,11 @@ from tinyadv.nn import Module
 from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
 from tinyadv.random import Streams
+from tinyadv.ranks import ranks
 from tinyadv.spellings import spelled
 from tinyadv.training.arguments import check_fit
 from tinyadv.training.average import SHOWN, averaged_state, follow
-from tinyadv.training.checkpoint import Interrupted, State, described, interruptible
+from tinyadv.training.checkpoint import Interrupted, State, check_ranks, described, interruptible
 from tinyadv.training.history import Epoch, History
 from tinyadv.training.methods import Adversarial, Method, Scene, Standard
 from tinyadv.training.update import Update, updates
@@ -63,7 +64,8 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         robust accuracy, and the model ends with the weights of the epoch where it was highest. `Fast` has a validation
         attack of its own, and measures it on training images if there is no validation set.
     checkpoint: a file for the state of training. It is written before the first step, after each epoch, every
-        `minutes` minutes, and after Ctrl-C, which then raises Interrupted. Only one run at a time may use the file.
+        `minutes` minutes, and after Ctrl-C, which then raises Interrupted. Only one run at a time may use the file. Of
+        several ranks (`tinyadv.ranks.sharing`), the first one writes it, and Ctrl-C ends them all without writing.
     resume: go on from that file, if it exists, to exactly the weights of a run without a break. All other arguments
         must be the same. extend: those that may differ, "epochs" or "lr"; ("epochs",) trains a finished run further.
     progress: show a progress bar for each epoch.
@@ -84,7 +86,7 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         seed=operator.index(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,
         average=average, validation=validation, validation_attack=validation_attack or method.watch, path=path,
         interval=60 * minutes, progress=progress)
-    with nullcontext() if path is None else owned(path):
+    with ranks().telling(), owned(path) if path is not None and ranks().number == 0 else nullcontext():
         return run.all(resume, extend)
 
 
@@ -112,13 +114,15 @@ class _Run:
     state: State = field(default_factory=State)
 
     def all(self, resume: bool, extend: Collection[str]) -> History:
-        self.base_rate, self.settings = self.optimizer.lr, described(vars(self)) if self.path else {}
+        alone = ranks().size == 1
+        self.base_rate, self.settings = self.optimizer.lr, described(vars(self)) if self.path or not alone else {}
         if resume and self.path and self.path.exists():
             self.state = State.load(self.path, self.model, self.optimizer, self.settings, extend)
         elif self.average:
             self.state.average = {name: p.data.copy() for name, p in self.model.named_parameters()}
+        check_ranks(self.model, self.settings, self.state)
         try:
-            with interruptible(self.path is not None) as self.interrupt, stopping(self.interrupt):
+            with interruptible(self.path is not None and alone) as self.interrupt, stopping(self.interrupt):
                 self.save()  # so an unwritable folder or a full disk is found now, not after an epoch
                 while self.state.epoch < self.epochs:
                     self.epoch()
@@ -136,7 +140,7 @@ class _Run:
         """The remaining batches of the epoch."""
         state, started = self.state, time.perf_counter() - self.state.seconds
         bar = driver.progress_bar(len(self.train), f"{self.train.name}, epoch {state.epoch + 1}/{self.epochs}",
-                                  self.progress)
+                                  self.progress and ranks().number == 0)
         recent: deque[float] = deque(maxlen=5)
         todo = batches(self.train, self.batch_size, seed=self.seed, epoch=state.epoch)
         with self.model.mode(training=True), updates(self.model, self.optimizer, self.clip_norm) as update, bar:
@@ -221,7 +225,7 @@ class _Run:
         if begun and not all(array_module(p.data).isfinite(p.data).all() for p in self.model.parameters()):
             raise FloatingPointError(f"a weight became NaN or infinite after {self.state.epoch} epochs and "
                                      f"{self.state.step} steps: try a lower rate, or clip_norm=1")
-        if self.path:
+        if self.path and ranks().number == 0:
             self.state.save(self.path, self.model, self.optimizer, self.settings)
         if self.interrupt.is_set():
             raise Interrupted(f"stopped after {self.state.epoch} epochs and {self.state.step} steps; the same call "

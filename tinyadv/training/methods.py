@@ -15,6 +15,7 @@ from tinyadv.executors import stopping
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Schedule
 from tinyadv.random import Streams
+from tinyadv.ranks import sharing
 from tinyadv.tensor import Tensor, no_grad
 from tinyadv.training.update import Update, cross_entropy
 
@@ -195,7 +196,7 @@ def attacked(attack: Attack, scene: Scene, images: np.ndarray, labels: np.ndarra
     attack = attack if scene.strength == 1 else attack.scaled(scene.strength)
     x, y = (move(each, driver.memory_of(scene.model, images)) for each in (images, labels))
     if crafting == "train":  # the driver sets the mode of a Module only, not that of a bare function
-        with stopping():  # running statistics change, so a stop must wait for the end of the step
+        with stopping(), sharing(None):  # running statistics change, on every rank, so a stop waits for the step's end
             return attack(scene.model.__call__, x, y, seed=scene.streams, batch_size=len(x), workers=1)
     return attack(scene.model, x, y, seed=scene.streams)
 
