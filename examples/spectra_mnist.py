@@ -1,11 +1,11 @@
 """FGSM's noise has more high frequencies than digits have, but its sign adds them: on the same LeNet, FGM's has fewer.
 
 Figures 6 and 16 to 18 of Kelley and Fritz (2021), on LeNet: the noise of FGSM, FGM (one step in l2) and Carlini and
-Wagner's attack (CW) on one image, their mean spectra, and how they change those of images. They conclude that noise has
-more high frequencies, and suggest that a network which is less sensitive to these is more robust. The last row tests
-that: errors under a wave of each frequency (Yin et al. 2019, arXiv:1906.08988). The last line says whether the claim
-holds: on LeNet, the share of the noise's energy above 7 cycles per image is at least 1.5 times that of the digits for
-FGSM, and below it for FGM.
+Wagner's attack (CW) on one image, mean spectra, and how they change those of images. They conclude that noise has more
+high frequencies, and suggest that a network which is less sensitive to these is more robust. But LeNet errs under waves
+of few cycles (last row; Yin et al. 2019, arXiv:1906.08988), and noise on a robust LeNet has more high frequencies. The
+last line says whether the claim holds: on LeNet, the share of the noise's energy above 7 cycles per image is at least
+1.5 times that of the digits for FGSM, and below it for FGM.
 """
 
 import numpy as np
