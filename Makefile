@@ -29,6 +29,7 @@ parity: .venv/.installed-test .venv/.installed-parity  ## compare with PyTorch, 
 bench: .venv/.installed-bench  ## compare speed with other libraries and the hardware: benchmarks.json, benchmarks.png
 	$(RUN) -m benchmarks
 	$(RUN) -m benchmarks.limits
+	$(RUN) -m benchmarks.processes
 
 gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## run the tests and the demo on CuPy (CUDA=12 or 13)
 	$(RUN) -m pytest -m gpu

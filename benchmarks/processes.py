@@ -1,6 +1,6 @@
 """PGD in two processes over two threads, and what sharing the work costs: for docs/scale.md.
 
-    python -m benchmarks.processes [--rounds 9]
+    python -m benchmarks.processes [--rounds 5]
 
 All ways run in turn. Prints img-step/s of each, the best and the median of the rounds; the seconds from a new pool to
 its first result; and, for each shard, the seconds that the caller's process spends on it.
@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyadv import attacks, backend, driver, models, nn
 
-NETWORKS = {"LeNet": (models.LeNet, 1600, 20), "SmallCNN": (models.SmallCNN, 800, 10)}  # images, and steps for each
+NETWORKS = {"LeNet": (models.LeNet, 800, 20), "SmallCNN": (models.SmallCNN, 800, 20)}  # images, and steps for each
 
 
 def pool() -> ProcessPoolExecutor:
@@ -41,7 +41,7 @@ def seconds(run: Callable[[], object]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     print(backend.describe())
     starts = []
