@@ -16,8 +16,8 @@ LINK = re.compile(r"\[([^]]+)\]\((?!https?:)([^)]+)\)")
 PAGES = {"Documentation": "docs/index.md", "Changelog": "CHANGELOG.md", "Source": "README.md"}
 
 TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "setuptools>=77"]
-CLUSTERS = ["distributed", "mpi4py", "mpich"]
-PARITY = ["torch==2.13.0", "torchattacks", "foolbox", "adversarial-robustness-toolbox", *CLUSTERS]
+CLUSTERS, FRAMEWORKS = ["distributed", "mpi4py", "mpich"], ["jax", "onnx", "onnxruntime", "scikit-learn"]
+PARITY = ["torch==2.13.0", "torchattacks", "foolbox", "adversarial-robustness-toolbox", *CLUSTERS, *FRAMEWORKS]
 
 setup(
     name="tinyadv",
