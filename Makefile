@@ -4,7 +4,7 @@ CUDA ?= 12
 
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint docs parity bench gpu
+.PHONY: help demo test lint docs notebook parity bench gpu
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -22,6 +22,9 @@ lint: .venv/.installed-dev  ## run ruff and mypy
 
 docs: .venv/.installed-test  ## run every code block of docs/ and the README
 	$(RUN) -m pytest tests/test_docs.py
+
+notebook: .venv/.installed-notebook  ## execute notebooks/tour.py into notebooks/tour.ipynb
+	$(RUN) notebooks/build.py
 
 parity: .venv/.installed-test .venv/.installed-parity  ## compare with PyTorch, torchattacks, foolbox and ART
 	$(RUN) -m pytest -m parity

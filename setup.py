@@ -49,5 +49,6 @@ setup(
         "cuda13": ["cupy-cuda13x[ctk]"],
         "parity": PARITY,
         "bench": [*PARITY, "mygrad"],
+        "notebook": ["jupytext", "nbclient", "ipykernel"],
     },
 )

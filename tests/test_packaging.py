@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("benchmarks", "docs", "examples", "tests", "tinyadv")
+FOLDERS = ("benchmarks", "docs", "examples", "notebooks", "tests", "tinyadv")
 LINK = re.compile(r"\]\(([^)]+)\)")
 
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -318,3 +320,12 @@ def test_each_mirror_has_one_line(cache):
 def test_the_mirrors_are_asked_over_https():
     assert len(MIRRORS) > 1
     assert all(mirror.startswith("https://") for mirror in MIRRORS)
+
+
+def test_a_notebook_without_widgets_gets_no_warning():
+    """tqdm takes a process with this module for a notebook."""
+    code = ("import sys; from tinyadv.data.fetch import user_cache; "
+            "sys.modules['IPython.utils._process_emscripten'] = sys; user_cache('tiny')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    assert (done.returncode, done.stderr) == (0, "")

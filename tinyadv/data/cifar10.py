@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyadv.spellings import spelled
 
-from .fetch import ROUNDS, DataUnavailable, fetch, receive, write_atomically
+from .fetch import ROUNDS, DataUnavailable, fetch, receive, user_cache, write_atomically
 from .loader import Dataset
 
 NAME = "cifar-10-batches-bin"
@@ -89,8 +89,6 @@ def _original(path: str | os.PathLike[str] | None, download: bool) -> dict[str, 
 
 def _fill_cache() -> None:
     """Download the archive, check it, and write its files into the user's cache."""
-    import pooch
-
     url, sha256, size = ARCHIVE
     tried = []
     for _ in range(ROUNDS):
@@ -106,7 +104,7 @@ def _fill_cache() -> None:
         raise DataUnavailable("\n  ".join([f"could not download {url}:", *tried]) + "\nDownload it in another way, "
                               "unpack it, and set the environment variable TINYADV_DATA to the folder that contains "
                               f"{NAME}/.")
-    cache = Path(pooch.os_cache("tinyadv")) / NAME
+    cache = user_cache(NAME)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as files:

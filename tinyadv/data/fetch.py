@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 import threading
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,15 +34,21 @@ def fetch(name: str, files: Mapping[str, tuple[str, int]], mirrors: Sequence[str
     Raises ValueError for a damaged file in the local folder, and DataUnavailable if every source failed or the
     cache cannot be used. A damaged file in the cache is downloaded again.
     """
-    import pooch  # only now: it takes longer than all of tinyadv
-
     root = os.environ.get("TINYADV_DATA")
     if path is None and root:
         path = Path(root).expanduser() / name
     local = [] if path is None else [Path(path)]
-    cache = Path(pooch.os_cache("tinyadv")) / name
+    cache = user_cache(name)
     urls = {file: [f"{mirror}{file}{suffix}" for mirror in mirrors if download] for file in files}
     return {file: _fetch_file(file, *expected, local, cache, urls[file]) for file, expected in files.items()}
+
+
+def user_cache(name: str) -> Path:
+    """The folder for the data set ``name`` in the user's cache."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pooch looks for the progress bars of notebooks, and warns if there are none
+        import pooch  # only now: it takes longer than all of tinyadv
+    return Path(pooch.os_cache("tinyadv")) / name
 
 
 def _fetch_file(file: str, sha256: str, size: int, local: list[Path], cache: Path, urls: Sequence[str]) -> bytes:
