@@ -4,7 +4,7 @@ CUDA ?= 12
 
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint docs notebook parity bench gpu
+.PHONY: help demo test lint docs notebook site parity bench gpu
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -25,6 +25,9 @@ docs: .venv/.installed-test  ## run every code block of docs/ and the README
 
 notebook: .venv/.installed-notebook  ## execute notebooks/tour.py into notebooks/tour.ipynb
 	$(RUN) notebooks/build.py
+
+site: .venv/.installed-docs  ## build the site of the documentation into site/, strictly
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build
 
 parity: .venv/.installed-test .venv/.installed-parity  ## compare with PyTorch, torchattacks, foolbox and ART
 	$(RUN) -m pytest -m parity

@@ -123,6 +123,8 @@ def test_what_the_page_names_exists(page):
 def test_every_page_and_every_file_is_on_the_map():
     text = read("index.md")
     assert set(PAGES) - {"index.md", "README.md"} <= set(LINK.findall(text))
+    site = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert [page for page, path in PAGES.items() if f": {path.relative_to(ROOT).as_posix()}\n" not in site] == []
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tinyadv").rglob("*.py") if path.name[:2] != "__"}
     assert files - set(CODE.findall(text)) == set()
 

@@ -30,7 +30,7 @@ def test_a_source_distribution_holds_what_its_tests_need(tmp_path):
     needed = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")
               if path.is_file() and path.suffix != ".pyc"]
     needed += [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
-                                        "pyproject.toml", "setup.py")]
+                                        "mkdocs.yml", "pyproject.toml", "setup.py")]
     assert {path.relative_to(ROOT).as_posix() for path in needed} - files == set()
 
 
