@@ -17,6 +17,7 @@ from tinyadv.training import Adversarial, update
 
 ROOT = Path(__file__).parents[2]
 PROGRAM, TRAINING = (ROOT / "tests" / f"cluster_{name}.py" for name in ("digests", "training"))
+MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}  # Open MPI, in a container
 CROWDED = {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
 
@@ -24,15 +25,15 @@ pytestmark = pytest.mark.parity
 
 
 def skip_without(kind):
-    there = {"dask": importlib.util.find_spec("distributed"),
-             "mpi": importlib.util.find_spec("mpi4py") and shutil.which("mpiexec")}
+    there = {"processes": True, "dask": importlib.util.find_spec("distributed"),
+             "mpi": importlib.util.find_spec("mpi4py") and MPIEXEC}
     if not there[kind]:
         pytest.skip(f"{kind} is not installed: pip install -e '.[parity]' brings Dask, mpi4py and an mpiexec")
 
 
 def said(kind, program, *arguments, ranks=3, module="mpi4py.futures"):
     """What the program prints, run by MPI or else by Python."""
-    mpi = ["mpiexec", "-n", str(ranks), sys.executable, "-m", module]
+    mpi = [MPIEXEC, "-n", str(ranks), sys.executable, "-m", module]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([*(mpi if kind == "mpi" else [sys.executable]), program, *arguments], text=True, timeout=120,
                           env=os.environ | AS_ROOT | CROWDED | {"PYTHONPATH": paths}, capture_output=True)
@@ -40,7 +41,7 @@ def said(kind, program, *arguments, ranks=3, module="mpi4py.futures"):
     return done.stdout
 
 
-@pytest.mark.parametrize("kind", ["dask", "mpi"])
+@pytest.mark.parametrize("kind", ["processes", "dask", "mpi"])
 def test_the_bytes_are_those_of_one_thread(kind):
     skip_without(kind)
     assert said(kind, PROGRAM, kind) == said(None, PROGRAM, "one thread") != ""
