@@ -189,9 +189,9 @@ for name, attack in tried.items():
 #
 #     minimise over the weights   the mean of   max over |change| <= eps of   loss(x + change, y)
 #
-# PGD is the inner maximum: it attacks each batch with the present weights, and the update uses what it finds. In
-# tinyadv, that is one more argument. Five steps suffice here. The budget grows during the first half of the training,
-# because a new network learns nothing from images that it cannot yet withstand.
+# PGD searches for the inner maximum: it attacks each batch with the present weights, and the update uses what it
+# finds. In tinyadv, that is one more argument. Five steps suffice here. The budget grows during the first half of the
+# training, because a new network learns nothing from images that it cannot yet withstand.
 
 # %%
 robust = network()
@@ -209,8 +209,9 @@ plots.epsilon_curve({name: evaluation.epsilon_curve(model, pgd, few, BUDGETS, se
                      for name, model in networks.items()}, title=f"{test.name}: accuracy under PGD")
 
 # %% [markdown]
-# The clean accuracy hardly changes, and the accuracy under attack is a different one. Beyond the budget of training it
-# falls again: a network is robust to what it was trained for. What has it learnt? Compare the saliency:
+# The clean accuracy hardly changes, and most images survive the attack that broke all of them before. Beyond the budget
+# of training the accuracy falls again: a network is robust to what it was trained for. What has it learnt? Compare the
+# saliency:
 
 # %%
 both = [bright(analysis.saliency(model, x, y)) for model in networks.values()]
