@@ -1,4 +1,4 @@
-"""Training on images of FGSM helps against FGSM; against PGD, only training on images of PGD helps.
+"""Training on FGSM helps against FGSM; against PGD with the full budget, only training on PGD helps much.
 
 Table 2 of Castro Ros, Ben Mansour and Bouskila ("Adversarial Networks", 2020), on MNIST with LeNet: the accuracy under
 FGSM and PGD of a network without defence, of one trained on images of FGSM, and of one trained on images of PGD. Their
