@@ -1,11 +1,12 @@
-"""What more epochs or more layers gain LeNet under FGSM is in part a gain against its single step: PGD leaves less.
+"""More epochs leave LeNet more accuracy under FGSM, but less under PGD; more layers change little under either.
 
 Figure 19 and table 1 of Kelley and Fritz (2021): LeNet trained for more and more epochs, and LeNet with 2 to 20 more
-dense layers, under FGSM. They conclude that overfitting and too many parameters make a network more robust. Vanishing
-gradients could look like that; then one step on the margin, whose gradient does not vanish, would leave far less. The
-last line says whether the claim holds. A gain is the mean accuracy of all rows but the first, less that of the first,
-without networks below 90% on clean images. For epochs and for layers it is at least 3 points under FGSM, as much under
-one step on the margin within 3 points, and under the stronger of two runs of PGD at least 3 points less.
+dense layers, under FGSM. They conclude that overfitting and too many parameters make a network more robust. But it is
+the single step of FGSM that fails, and not for vanishing gradients: then one step on the margin, whose gradient does
+not vanish, would break more. The last line says whether the claim holds. A gain is the mean accuracy of all but the
+first row, less that of the first, without networks below 90% on clean images. Epochs gain 2 points or more under FGSM
+and under one step on the margin, and lose 2 or more under the stronger of two runs of PGD; layers change 6 at most.
+It was put into words after a run with seeds 42 to 44; the numbers in docs/results.md are those of three other seeds.
 """
 
 import numpy as np
@@ -57,14 +58,13 @@ def main(options):
         stronger = np.stack([rows[:, -4], rows[:, -2], rows[:, [-3, -1]].min(axis=1)], axis=1)  # of the runs of PGD
         gains.append(100 * (stronger[1:][trained].mean(axis=0) - stronger[0]))
     figure.savefig(options.out)
-    fgsm, margin, pgd = np.transpose(gains)  # each (2,): of epochs and of layers
-    verdict = "holds" if min(fgsm) >= 3 and max(abs(fgsm - margin)) <= 3 and min(fgsm - pgd) >= 3 else (
+    verdict = "holds" if min(gains[0][:2]) >= 2 and gains[0][2] <= -2 and max(abs(gains[1])) <= 6 else (
         "does not hold: take more seeds, or more steps of PGD")
     table = [[" ".join(map(str, key[::-1])), f"{sizes[key]:,}", *means[key][:2].tolist(), *(
         ", ".join(f"{100 * each:.1f}" for each in several) for several in np.transpose(rows)[-4:])]
         for key, rows in found.items()]
     conclude(options, test, {f"Accuracy (%) within {eps:g} on {len(few)} images, each of {len(seeds)} seeds": [
-        ["", "parameters", "training", "test", *ways], *table]}, f"under FGSM, one step on the margin, and PGD, "
+        ["", "parameters", "training", "test", *ways], *table]}, "under FGSM, one step on the margin, and PGD, "
         f"epochs gain {', '.join(f'{each:.1f}' for each in gains[0])} points, and layers "
         f"{', '.join(f'{each:.1f}' for each in gains[1])}: the claim {verdict}")
 
