@@ -29,6 +29,18 @@ def all_kinds(seed=0):
         nn.BatchNorm1d(8), nn.Sigmoid(), nn.Linear(8, 4, rng=rng)), seed)
 
 
+class Residual(nn.Module):
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.first, self.norm = nn.Conv2d(1, 3, 3, padding=1, rng=rng), nn.BatchNorm2d(3)
+        self.second, self.last = nn.Conv2d(3, 3, 3, padding=1, rng=rng), nn.Linear(27, 4, rng=rng)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = x + ops.relu(self.second(ops.relu(self.norm(x)) * 0.5))
+        return self.last(ops.flatten(ops.avg_pool2d(x, 2)))
+
+
 NETWORKS = {
     "all kinds": (all_kinds, (1, 8, 8)),
     "LeNet": (models.LeNet, (1, 28, 28)),
@@ -37,6 +49,12 @@ NETWORKS = {
     "residual": (lambda: shaken(models.MnistResNet()), (1, 28, 28)),
     "ResNet20": (lambda: shaken(models.ResNet20()), (3, 16, 16)),
     "DenseNet": (lambda: shaken(models.DenseNet((2, 2, 1, 1), 10, True, growth=4)), (3, 16, 16)),
+}
+SMALL = {
+    "dense": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 12, rng=0), nn.ReLU(), nn.Linear(12, 12, rng=1),
+                                    nn.ReLU(), nn.Linear(12, 4, rng=2)), (1, 4, 4)),
+    "all kinds": NETWORKS["all kinds"],
+    "residual": (lambda: Residual(), (1, 6, 6)),
 }
 
 

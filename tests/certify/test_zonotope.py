@@ -1,32 +1,14 @@
 import numpy as np
 import pytest
-from certify_cases import NETWORKS, all_kinds, corners, images, linear, logits_of
+from certify_cases import SMALL, all_kinds, corners, images, linear, logits_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyadv import nn, no_grad, ops
+from tinyadv import no_grad, ops
 from tinyadv.certify import Interval, Zonotope
 from tinyadv.certify.rounding import FLOAT32
 
-SMALL = {
-    "dense": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 12, rng=0), nn.ReLU(), nn.Linear(12, 12, rng=1),
-                                    nn.ReLU(), nn.Linear(12, 4, rng=2)), (1, 4, 4)),
-    "all kinds": NETWORKS["all kinds"],
-    "residual": (lambda: Residual(), (1, 6, 6)),
-}
 every_network = pytest.mark.parametrize("name", SMALL)
-
-
-class Residual(nn.Module):
-    def __init__(self):
-        rng = np.random.default_rng(0)
-        self.first, self.norm = nn.Conv2d(1, 3, 3, padding=1, rng=rng), nn.BatchNorm2d(3)
-        self.second, self.last = nn.Conv2d(3, 3, 3, padding=1, rng=rng), nn.Linear(27, 4, rng=rng)
-
-    def forward(self, x):
-        x = self.first(x)
-        x = x + ops.relu(self.second(ops.relu(self.norm(x)) * 0.5))
-        return self.last(ops.flatten(ops.avg_pool2d(x, 2)))
 
 
 def both(model, x, eps, **options):

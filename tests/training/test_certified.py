@@ -7,12 +7,13 @@ from training_cases import fit, stripes, weights
 from tinyadv import Tensor, attacks, certify, nn, ops, training
 from tinyadv.attacks import PGD
 from tinyadv.certify import Interval
+from tinyadv.certify.crown import crown_worst
 from tinyadv.random import Streams
-from tinyadv.training import CCIBP, MTLIBP, SABR, Certified, Scene, Update
+from tinyadv.training import CCIBP, CROWNIBP, MTLIBP, SABR, Certified, Scene, Update
 from tinyadv.training.certified import balance
 
 METHODS = [Certified(0.1), Certified(0.1, clean_weight=0.5, warm_up=0), MTLIBP(0.1, clean_weight=0.5), CCIBP(0.1),
-           SABR(0.1, steps=3)]
+           SABR(0.1, steps=3), CROWNIBP(0.1)]
 every_method = pytest.mark.parametrize("method", METHODS, ids=repr)
 
 
@@ -167,3 +168,15 @@ def test_the_mixed_losses_are_between_those_of_the_bound_and_of_the_attack():
         np.testing.assert_allclose(attacked, exact, atol=1e-5)
         assert (attacked <= middle + 1e-6).all()
         assert (middle <= bound + 1e-6).all()
+
+
+def test_crown_ibp_begins_with_linear_bounds_and_ends_with_intervals():
+    model, train = network().eval(), stripes(12)
+    x, one, other = Tensor(train.images), CROWNIBP(0.1, warm_up=0), Certified(0.1, warm_up=0)
+    z = model(other.box(0.25, x))
+    mixed = 0.75 * crown_worst(z, train.labels).data + 0.25 * z.worst(train.labels).data
+    np.testing.assert_allclose(one.worst(0.25, z, train.labels).data, mixed, atol=1e-5)
+    losses = [[method.bounded(strength, model, train.labels, x)[0].data for method in (one, other)]
+              for strength in (0.25, 1.0)]
+    assert (losses[0][0] < losses[0][1]).all()
+    assert (losses[1][0] == losses[1][1]).all()

@@ -1,6 +1,6 @@
 """Training: one loop over seeded batches, and the standard and adversarial methods that it can use."""
 
-from tinyadv.training.certified import CCIBP, MTLIBP, SABR, Certified
+from tinyadv.training.certified import CCIBP, CROWNIBP, MTLIBP, SABR, Certified
 from tinyadv.training.checkpoint import Interrupted
 from tinyadv.training.contrastive import Contrastive, Trapped
 from tinyadv.training.fast import NFGSM, Fast, Free
@@ -10,7 +10,7 @@ from tinyadv.training.methods import TRADES, Adversarial, Method, Mixed, Scene, 
 from tinyadv.training.update import Update, updates
 
 __all__ = [
-    "CCIBP", "MTLIBP", "NFGSM", "SABR", "TRADES", "Adversarial", "CatastrophicOverfitting", "Certified", "Contrastive",
-    "Epoch", "Fast", "Free", "History", "Interrupted", "Method", "Mixed", "Scene", "Standard", "Trapped", "Update",
-    "attacked", "fit", "ramp", "updates",
+    "CCIBP", "CROWNIBP", "MTLIBP", "NFGSM", "SABR", "TRADES", "Adversarial", "CatastrophicOverfitting", "Certified",
+    "Contrastive", "Epoch", "Fast", "Free", "History", "Interrupted", "Method", "Mixed", "Scene", "Standard", "Trapped",
+    "Update", "attacked", "fit", "ramp", "updates",
 ]

@@ -16,6 +16,7 @@ from tinyadv import ops
 from tinyadv.attacks import PGD
 from tinyadv.backend import Array, array_module
 from tinyadv.certify import Interval, certified_accuracy
+from tinyadv.certify.crown import crown_worst
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.tensor import Tensor
@@ -66,7 +67,7 @@ class Certified(Method):
         """The losses (n,) with that factor of eps, and the logits (n, K) at the last of the inputs."""
         box = self.box(strength, *x)
         z = model(box)
-        losses = self.mixed(z.worst(labels), z.value, labels)
+        losses = self.mixed(self.worst(strength, z, labels), z.value, labels)
         if self.warm_up and strength < 1:
             losses = losses + self.warm_up * (1 - strength) * balance(z, box)
         return losses, z.value
@@ -75,6 +76,10 @@ class Certified(Method):
         """The points within the budget. The last of the inputs flows along, and gives the statistics of the batch."""
         return Interval.around(x[0].data, self.eps * strength, self.bounds, value=x[-1])
 
+    def worst(self, strength: float, z: Interval, labels: Array) -> Tensor:
+        """The worst logits (n, K) of the box, with that factor of eps."""
+        return z.worst(labels)
+
     def mixed(self, worst: Tensor, value: Tensor, labels: Array) -> Tensor:
         """The losses (n,), of the worst logits (n, K) and of those that flowed along."""
         losses = ops.cross_entropy(worst, labels, "none")
@@ -82,6 +87,19 @@ class Certified(Method):
             losses = (1 - self.clean_weight) * losses
             losses = losses + self.clean_weight * ops.cross_entropy(value, labels, "none")
         return losses
+
+
+@dataclass(frozen=True)
+class CROWNIBP(Certified):
+    """While eps grows, linear bounds in place of those of interval arithmetic, which are looser: fewer and fewer.
+
+    Zhang et al. 2020, arXiv:1906.06316, eq. 8: beta * CROWN + (1 - beta) * IBP, where beta falls from 1 to 0 as eps
+    rises to its final value. A step costs about K times one of IBP while beta is above 0, for K classes.
+    """
+
+    def worst(self, strength: float, z: Interval, labels: Array) -> Tensor:
+        worst = z.worst(labels)
+        return worst if strength == 1 else (1 - strength) * crown_worst(z, labels) + strength * worst
 
 
 @dataclass(frozen=True)
