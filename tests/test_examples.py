@@ -43,6 +43,7 @@ TINY = {
     "smoothing_mnist.py": (*SMALL, "--sigma", "0.25", "--samples", "100", "--images", "3"),
     "ablation_mnist.py": (*SMALL, "--samples", "100", "--images", "3"),
     "ibp_mnist.py": (*SMALL, "--width", "2", "--steps", "2", "--images", "4", "--eps", "0", "0.1"),
+    "diffai_mnist.py": (*SMALL, "--steps", "2", "--images", "4", "--few", "2", "--around", "0", "1"),
     "capacity_mnist.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
     "base_training_mnist.py": (*SMALL, "--steps", "2", "--images", "4"),
     "latent_space_mnist.py": (*SMALL, "--steps", "2", "--queries", "3", "--images", "30"),
