@@ -17,7 +17,7 @@ PAGES = {"Documentation": "docs/index.md", "Changelog": "CHANGELOG.md", "Source"
 
 TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "setuptools>=77"]
 CLUSTERS, FRAMEWORKS = ["distributed", "mpi4py", "mpich"], ["jax", "onnx", "onnxruntime", "scikit-learn"]
-PARITY = ["torch==2.13.0", "torchattacks", "foolbox", "adversarial-robustness-toolbox", *CLUSTERS, *FRAMEWORKS]
+PARITY = ["torch==2.13.0", "torchattacks", "foolbox", "numba", "adversarial-robustness-toolbox", *CLUSTERS, *FRAMEWORKS]
 
 setup(
     name="tinyadv",

@@ -13,17 +13,26 @@ from tinyadv import Tensor, driver, nn, ops
 from tinyadv.attacks import (
     APGD,
     BIM,
+    DDN,
+    EAD,
     FAB,
     FGSM,
+    FMN,
     MIFGSM,
+    PDGD,
+    PDPGD,
     PGD,
+    AtBudget,
     AutoAttack,
     BoundaryAttack,
+    BrendelBethge,
     CarliniWagner,
     DeepFool,
     HopSkipJump,
     MultiAttack,
     Patch,
+    SigmaZero,
+    SparseRS,
     Square,
     Transfer,
 )
@@ -74,6 +83,21 @@ ATTACKS = [
     Patch((2, 2), steps=3, restarts=2),
     Patch((1, 3), steps=2, places="all", loss="lavan"),
     CarliniWagner(binary_search_steps=2, steps=15, lr=0.3, initial_c=1.0),
+    EAD(binary_search_steps=2, steps=15, lr=0.1, initial_c=1.0),
+    DDN(steps=6),
+    FMN(steps=6),
+    FMN(norm="linf", steps=6, eot=2),
+    FMN(norm="l1", steps=6),
+    FMN(norm="l0", steps=6),
+    PDGD(steps=6),
+    PDPGD(steps=6),
+    PDPGD(norm="l2", steps=6),
+    PDPGD(norm="l1", steps=6),
+    SigmaZero(steps=8),
+    BrendelBethge(queries=60, steps=12),
+    BrendelBethge(queries=60, steps=12, norm="linf", lr=0.01),
+    BrendelBethge(queries=60, steps=12, norm="l1"),
+    SparseRS(2, queries=8),
     Square(0.1, queries=8),
     Square(0.5, norm="l2", queries=8),
     BoundaryAttack(queries=40),
@@ -81,11 +105,14 @@ ATTACKS = [
     HopSkipJump(queries=60, initial_directions=4, norm="linf"),
     MultiAttack([FGSM(0.1), PGD(0.1, steps=2), Square(0.1, queries=5)]),
     MultiAttack([DeepFool(steps=2), DeepFool(steps=3, candidates=2)]),
+    AtBudget(DDN(steps=9), 16),
+    AtBudget(PGD(0.1, steps=2), 30),
+    AtBudget(FGSM(2, norm="l0"), 12),
     Transfer(Surrogate(), PGD(0.1, steps=2)),
     TinyAutoAttack(0.1),
     TinyAutoAttack(0.5, norm="l2", version="plus"),
 ]
-BLACK_BOX = (Square, BoundaryAttack, HopSkipJump, Transfer)
+BLACK_BOX = (Square, SparseRS, BoundaryAttack, HopSkipJump, Transfer)
 NORMS = {
     "linf": lambda x: abs(x).max(axis=1),
     "l2": lambda x: np.linalg.norm(x, axis=1),
@@ -111,6 +138,8 @@ def varied(attack, **changes):
     """The attack with other parameters or, if it is made of others, those with them."""
     if isinstance(attack, Transfer):
         return Transfer(attack.surrogate, varied(attack.attack, **changes))
+    if isinstance(attack, AtBudget):
+        return AtBudget(varied(attack.attack, **changes), attack.queries)
     if type(attack) is MultiAttack:
         return MultiAttack([varied(each, **changes) for each in attack.attacks])
     return replace(attack, **changes)

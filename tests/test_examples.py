@@ -49,6 +49,8 @@ TINY = {
     "latent_space_mnist.py": (*SMALL, "--steps", "2", "--queries", "3", "--images", "30"),
     "trapdoors_mnist.py": (*SMALL, "--clean", "1", "--steps", "2", "--images", "3"),
     "patches_mnist.py": (*SMALL, "--steps", "2", "--queries", "3", "--images", "3"),
+    "attackbench_mnist.py": ("--limit", "100", "--queries", "100", "--images", "2", "--natural", ZOO[1],
+                             "--robust", ZOO[0]),
     "jpeg_mnist.py": (*SMALL, "--steps", "2", "--few", "2", "--images", "4"),
     "spectra_mnist.py": ("--limit", "100", "--images", "4", "--cnn", ZOO[1]),
     "transfer_functions_mnist.py": SMALL,

@@ -105,3 +105,14 @@ def column(values: Array, like: Array) -> Array:
 def or_one(values: Array) -> Array:
     """The values, with 1 in place of 0, to divide by."""
     return values + (values == 0)
+
+
+def usable(g: Array) -> Array:
+    """The gradient (n, ...) with finite elements: infinite ones become the largest finite one of the image, NaN 0."""
+    xp = array_module(g)
+    finite = xp.isfinite(g)
+    if finite.all():
+        return g
+    largest = xp.where(finite, abs(g), 0).reshape(len(g), -1).max(axis=1)
+    largest = column(xp.where(largest > 0, largest, 1).astype(g.dtype), g)
+    return xp.where(g == g, xp.clip(g, -largest, largest), 0)

@@ -12,9 +12,9 @@ import numpy as np
 
 from tinyadv import driver
 from tinyadv.attacks.base.arguments import are_probabilities, check_range
-from tinyadv.attacks.base.balls import Ball, column
+from tinyadv.attacks.base.ball import Ball, column, usable
 from tinyadv.attacks.base.objectives import Objective, reached, surely_reached
-from tinyadv.backend import Array, array_module, to_host
+from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, gradients, no_grad, recording
@@ -49,13 +49,15 @@ class Batch:
     best (n, ...), losses, predictions, succeeded (n,): the best candidates, the objective there, the predicted classes
     there, and whether they are successes; None before the first candidate.
     forwards, backwards (n,): the number of passes of each example. Random layers draw from (seed, i, this number).
+    After `queries` passes, nothing is a success any more.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], ball: Ball, objective: Objective, y: Array,
                  target: Array | None, streams: Streams, report: Callable[[Step], None] | None, nearest: bool = False,
-                 eot: int = 1):
+                 eot: int = 1, queries: float = math.inf):
         self.model, self.ball, self.x, self.y, self.target = model, ball, ball.x, y, target
-        self.streams, self._objective, self._report, self._nearest, self._eot = streams, objective, report, nearest, eot
+        self.streams, self._objective, self._report, self._nearest = streams, objective, report, nearest
+        self._eot, self.queries = eot, queries
         self.clean: Array = None
         self.best: Array = None
         self.losses: Array = None
@@ -69,7 +71,7 @@ class Batch:
         target = None if self.target is None else self.target[index]
         ball = self.ball.around(batch_last(self.x[index]))
         part = Batch(self.model, ball, self._objective, self.y[index], target, self.streams[to_host(index)],
-                     self._report, self._nearest, self._eot)
+                     self._report, self._nearest, self._eot, self.queries)
         for name in ("clean", *BEST):
             value = getattr(self, name)
             setattr(part, name, None if value is None else value[index])
@@ -84,18 +86,19 @@ class Batch:
         index = to_host(index)
         self.forwards[index], self.backwards[index] = part.forwards, part.backwards
 
-    def unbounded(self) -> Batch:
-        """The same examples without a budget. The best is the nearest success, at first x; `clean` must be known.
+    def within(self, eps: float) -> Batch:
+        """The same examples with another budget. Without one, the best is the nearest success, if `clean` is known.
 
         Its costs and iterations count for this batch, too.
         """
-        ball = type(self.ball)(self.x, math.inf, self.ball.bounds)
-        free = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report, nearest=True,
-                     eot=self._eot)
-        free.forwards, free.backwards, free._iterations = self.forwards, self.backwards, self._iterations
-        free.clean, free._checked = self.clean, self._checked
-        free.keep_clean()
-        return free
+        ball = type(self.ball)(self.x, eps, self.ball.bounds)
+        other = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report,
+                      nearest=eps == math.inf, eot=self._eot, queries=self.queries)
+        other.forwards, other.backwards, other._iterations = self.forwards, self.backwards, self._iterations
+        other.clean, other._checked = self.clean, self._checked
+        if other._nearest:
+            other.keep_clean()
+        return other
 
     def outcome(self) -> dict[str, np.ndarray]:
         """{field of AttackResult: values} for the examples, on the host."""
@@ -114,17 +117,18 @@ class Batch:
         The points become candidates and are projected first, which does not change points within the budget. Pass
         candidate=False for points that must not be returned, such as the clean images.
         """
-        return self.evaluate(points, lambda logits: self._objective(logits, self.y, self.target), candidate)[2]
+        return self.evaluate(points, candidate=candidate)[2]
 
-    def evaluate(self, points: Array, objective: Callable[[Tensor], Tensor],
+    def evaluate(self, points: Array, objective: Callable[[Tensor], Tensor] | None = None,
                  candidate: bool = True) -> tuple[Array, Array, Array]:
         """The logits (n, K) at the points, an objective of them (n,), and its gradient (n, ...); see `gradient`.
 
-        Each is a mean over `eot` forward passes. The last pass decides on success: that any pass fails is no success.
+        The objective is the attack's own unless given. Each is a mean over `eot` passes; the last decides on success.
         """
         if candidate:
             points = self.ball.project(points)
-        return self._mean(lambda last: self._slope(points, objective, candidate and last))
+        climbed = objective or (lambda logits: self._objective(logits, self.y, self.target))
+        return self._mean(lambda last: self._slope(points, climbed, candidate and last))
 
     def _mean(self, one: Callable[[bool], tuple]) -> tuple:
         """The means of what each of the `eot` passes returns; one: a pass, with whether it is the last."""
@@ -136,7 +140,7 @@ class Batch:
         with recording(True):  # whatever the caller's no_grad()
             logits = self.logits(x, gradient=True)
             values = objective(logits)
-            g = _usable(*gradients(values.sum(), [x]))
+            g = usable(*gradients(values.sum(), [x]))
         self.backwards += 1
         if candidate:
             self._keep(points, values.data, logits.data)
@@ -158,7 +162,7 @@ class Batch:
         with recording(True):
             logits = self.logits(x, gradient=True)
             rows = array_module(classes).arange(len(classes))
-            slopes = [_usable(*gradients(logits[rows, k].sum(), [x], keep_graph=True)) for k in classes.T]
+            slopes = [usable(*gradients(logits[rows, k].sum(), [x], keep_graph=True)) for k in classes.T]
         self.backwards += len(slopes)
         losses = self._objective(logits, self.y, self.target).data
         if candidate:
@@ -220,6 +224,8 @@ class Batch:
     def _keep(self, points: Array, losses: Array, logits: Array) -> None:
         where = array_module(points).where
         predictions, now = driver.classes(logits), self.succeeds(logits)
+        if self.queries < math.inf:
+            now = now & move(self.forwards + self.backwards <= self.queries, like=now)
         if self._nearest:
             losses = -self.ball.distance(points - self.x)
         losses = where(losses == losses, losses, -math.inf)  # NaN is the worst loss
@@ -237,14 +243,3 @@ class Batch:
         if self._nearest:
             return surely_reached(logits, self.y, self.target)
         return reached(driver.classes(logits), self.y, self.target)
-
-
-def _usable(g: Array) -> Array:
-    """The gradient (n, ...) with finite elements: infinite ones become the largest finite one of the image, NaN 0."""
-    xp = array_module(g)
-    finite = xp.isfinite(g)
-    if finite.all():
-        return g
-    largest = xp.where(finite, abs(g), 0).reshape(len(g), -1).max(axis=1)
-    largest = column(xp.where(largest > 0, largest, 1).astype(g.dtype), g)
-    return xp.where(g == g, xp.clip(g, -largest, largest), 0)

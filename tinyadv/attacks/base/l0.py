@@ -26,11 +26,11 @@ class L0Ball(Ball):
     @staticmethod
     def steepest(g: Array) -> Array:
         """The sign of g at the (first) pixel with the largest sum of |g|, and 0 elsewhere."""
-        return _keep_best(array_module(g).sign(g), abs(pixels(g)).sum(axis=1), array_module(g).ones(len(g)))
+        return keep_best(array_module(g).sign(g), abs(pixels(g)).sum(axis=1), array_module(g).ones(len(g)))
 
     @staticmethod
     def shrink(perturbation: Array, radius: Array) -> Array:
-        return _keep_best(perturbation, (pixels(perturbation).astype(np.float64) ** 2).sum(axis=1), radius)
+        return keep_best(perturbation, (pixels(perturbation).astype(np.float64) ** 2).sum(axis=1), radius)
 
     def step(self, points: Array, g: Array, size: float | Array) -> Array:
         """Move the `size` pixels (rounded up) that gain the most to their bounds, and keep the eps most valuable ones.
@@ -41,7 +41,7 @@ class L0Ball(Ball):
         xp, wide, g = array_module(points), points.astype(np.float64), g.astype(np.float64)
         end = xp.where(g > 0, self.high, xp.where(g < 0, self.low, wide))
         gain = pixels(g * (end - wide)).sum(axis=1)
-        moved = wide + _keep_best(end - wide, gain, xp.ceil(xp.asarray(size, np.float64)) * xp.ones(len(gain)))
+        moved = wide + keep_best(end - wide, gain, xp.ceil(xp.asarray(size, np.float64)) * xp.ones(len(gain)))
         worth = pixels(g * (moved - self.x)).sum(axis=1)
         return self._kept(self.project_to_bounds(moved), worth)
 
@@ -62,7 +62,7 @@ class L0Ball(Ball):
         # A pixel that has not moved is worth nothing, not even as much as one that should not have moved.
         worth = xp.where((pixels(points) != pixels(self.x)).any(axis=1), worth, -xp.inf)
         radius = xp.where(outside, self.eps, worth.shape[1])
-        return xp.where(_keep_best(xp.ones(points.shape, bool), worth, radius), points, self.x)
+        return xp.where(keep_best(xp.ones(points.shape, bool), worth, radius), points, self.x)
 
     @staticmethod
     def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
@@ -75,10 +75,10 @@ class L0Ball(Ball):
         order, values = (move(streams.uniform(size), like=self.x) for size in ((count,), shape))
         points = self.low + values * (float(self.high) - float(self.low))
         radius = xp.full(len(order), self.eps) if radius is None else radius
-        return self.project_to_bounds(xp.where(_keep_best(xp.ones(points.shape, bool), order, radius), points, self.x))
+        return self.project_to_bounds(xp.where(keep_best(xp.ones(points.shape, bool), order, radius), points, self.x))
 
 
-def _keep_best(values: Array, worth: Array, count: Array) -> Array:
+def keep_best(values: Array, worth: Array, count: Array) -> Array:
     """The values (N, ...) of the first `count` (N,) pixels in falling order of worth (N, P), and 0 elsewhere."""
     xp = array_module(worth)
     rank = xp.argsort(xp.argsort(-worth, axis=1, kind="stable"), axis=1)  # of equal ones the first: on any machine

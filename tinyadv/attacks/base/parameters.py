@@ -86,6 +86,18 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
+def check_positive(name: str, value: Any) -> None:
+    """Raise ValueError unless the parameter of that name is a finite number above 0."""
+    if not (is_number(value) and 0 < value < math.inf):
+        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raise ValueError unless the parameter of that name is a number in (0, 1)."""
+    if not (is_number(value) and 0 < value < 1):
+        raise ValueError(f"{name} must be a number in (0, 1), got {value!r}")
+
+
 def check_bounds(bounds: Any) -> None:
     """Raise ValueError unless the bounds are a tuple (low, high) of finite numbers with low < high."""
     if not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))

@@ -68,7 +68,7 @@ class FAB(WhiteBox):
         again = batch.backwards.any()  # only the first run begins at x
         order = batch.ranking()
         if not self.minimum_norm:
-            batch = batch.unbounded()
+            batch = batch.within(math.inf)
         runs, left = [order], array_module(order).ones(len(order), bool)
         if self.target_classes and batch.target is None:  # y and the k-th
             runs = [order[:, : k + 1 : k] for k in range(1, min(self.target_classes + 1, order.shape[1]))]

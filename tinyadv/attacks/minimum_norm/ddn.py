@@ -1,0 +1,63 @@
+"""The decoupled direction and norm attack."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyadv.attacks.base.attack import WhiteBox
+from tinyadv.attacks.base.balls import L2Ball, column
+from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.parameters import check_fraction
+from tinyadv.backend import Array, array_module, move, to_host
+
+
+@dataclass(frozen=True)
+class DDN(WhiteBox):
+    """Steps of gradient ascent, each scaled to a norm that shrinks at a misclassified point and grows at others.
+
+    Rony et al. 2019, arXiv:1811.09600, algorithm 1. With g the gradient of the loss at x + delta, of l2 norm 1:
+
+        delta <- delta + alpha * g,   epsilon <- (1 - gamma) * epsilon  if x + delta is adversarial, else (1 + gamma) *
+        delta <- epsilon * delta / |delta|,   clipped to the bounds
+
+    alpha falls from 1 to 0.01 along half a cosine, and epsilon begins at 1, both in units of the range of the data.
+    Where the gradient is 0, g is a random direction. A norm that no image within the bounds can have is no use: epsilon
+    stays below it.
+
+    steps: of each example, with one gradient each; gamma: the relative change of the norm, in (0, 1).
+    """
+
+    steps: int = 100
+    gamma: float = 0.05
+
+    norm = "l2"
+    minimum_norm = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fraction("gamma", self.gamma)
+
+    def perturb(self, batch: Batch) -> Array:
+        xp, x, ball, (low, high) = array_module(batch.x), batch.x, batch.ball, self.bounds
+        epsilon = xp.full(len(x), float(high - low))
+        farthest = ball.distance(xp.maximum(x - ball.low, ball.high - x))
+        points = x
+        for step in range(self.steps):
+            logits, _, g = batch.evaluate(points)
+            alpha = (high - low) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / self.steps)) / 2)
+            delta = points.astype(np.float64) - x + alpha * _direction(batch, g)
+            epsilon = xp.minimum(epsilon * (1 + self.gamma * xp.where(batch.succeeds(logits), -1, 1)), farthest)
+            points = ball.project(x + column(epsilon, delta) * ball.steepest(delta))
+        return points
+
+
+def _direction(batch: Batch, g: Array) -> Array:
+    """g (n, ...) of l2 norm 1, in float64; a random direction where g is 0."""
+    lost = ~g.any(axis=tuple(range(1, g.ndim)))
+    g = g.astype(np.float64)
+    if lost.any():
+        g[lost] = move(batch.streams[to_host(lost)].normal(g.shape[1:]), like=g)
+    return L2Ball.steepest(g)

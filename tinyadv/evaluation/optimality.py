@@ -1,0 +1,63 @@
+"""How near to the best attack an attack comes, over all distances: the measure of AttackBench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from tinyadv.attacks import AtBudget, Attack, AttackResult
+
+
+def at_budget(queries: int) -> Callable[[Attack], AtBudget]:
+    """Make attacks comparable: at_budget(2000)(attack) keeps the nearest success within 2,000 passes of each example.
+
+    See attacks.AtBudget.
+    """
+    return partial(AtBudget, queries=queries)
+
+
+def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, AttackResult]]) -> dict[str, float]:
+    """{name: optimality} of attacks, from {name: result} on one model, or {model: {name: result}}, all of one norm.
+
+    Cina et al. 2024, arXiv:2404.19460, section 2.3. Of one model, the local optimality: with A the area under the
+    robust accuracy by distance of an attack, A* that of the nearest success of all attacks for each example, and eps
+    the largest distance of those,
+
+        1 - (A - A*) / (clean accuracy * eps - A*)
+
+    so 1 is an attack that is nowhere beaten, and 0 one that breaks nothing within eps. Of several models, the global
+    optimality: the mean of the local ones. Raises ValueError for results of other images or norms.
+    """
+    if not results:
+        raise ValueError("results must hold at least one result, got none")
+    if all(isinstance(each, Mapping) for each in results.values()):
+        models = [optimality(cast(Any, each)) for each in results.values()]
+        if any(each.keys() != models[0].keys() for each in models):
+            raise ValueError("results must hold the same attacks for each model")
+        return {name: float(np.mean([each[name] for each in models])) for name in models[0]}
+    first, *others = cast("Mapping[str, AttackResult]", results).values()
+    for other in others:
+        for name in ("y", "target", "predictions_clean", "norm"):
+            if not np.array_equal(getattr(first, name), getattr(other, name)):
+                raise ValueError(f"results must be of the same model, images and norm, but their {name} differ: "
+                                 f"see those of {other.attack} and {first.attack}")
+    distances = {name: _distances(result) for name, result in cast("Mapping[str, AttackResult]", results).items()}
+    best = np.minimum.reduce(list(distances.values()))
+    farthest = best[best < np.inf].max(initial=0)
+
+    def area(found: np.ndarray) -> float:
+        """That under the share of images whose distance is larger, from 0 to the farthest, as a step function."""
+        return float(np.minimum(found, farthest).mean())
+
+    worst, least = float((best > 0).mean()) * farthest, area(best)
+    return {name: 1 - (area(found) - least) / (worst - least) if worst > least else 1.0
+            for name, found in distances.items()}
+
+
+def _distances(result: AttackResult) -> np.ndarray:
+    """(N,): how far the nearest success is; 0 where the model is wrong from the start, and infinite without success."""
+    found = np.where(result.success, result.distances, np.inf)
+    return np.where(result.reached(result.predictions_clean), 0, found)
