@@ -94,7 +94,7 @@ class CROWNIBP(Certified):
     """While eps grows, linear bounds in place of those of interval arithmetic, which are looser: fewer and fewer.
 
     Zhang et al. 2020, arXiv:1906.06316, eq. 8: beta * CROWN + (1 - beta) * IBP, where beta falls from 1 to 0 as eps
-    rises to its final value. A step costs about K times one of IBP while beta is above 0, for K classes.
+    rises to its final value. Until then a step costs several times one of IBP, the more the more classes there are.
     """
 
     def worst(self, strength: float, z: Interval, labels: Array) -> Tensor:
