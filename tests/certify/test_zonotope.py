@@ -4,7 +4,7 @@ from certify_cases import SMALL, all_kinds, corners, images, linear, logits_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyadv import no_grad, ops
+from tinyadv import Tensor, no_grad, ops
 from tinyadv.certify import Interval, Zonotope
 from tinyadv.certify.rounding import FLOAT32
 
@@ -17,9 +17,10 @@ def both(model, x, eps, **options):
 
 
 @every_network
-@settings(max_examples=6)
+@pytest.mark.parametrize("terms", [0, 3, 1000])
+@settings(max_examples=4)
 @given(eps=st.sampled_from([0.0, 0.02, 0.2]), seed=st.integers(0, 99))
-def test_no_point_leaves_a_zonotope_at_any_layer_and_it_is_within_the_interval(name, eps, seed):
+def test_no_point_leaves_a_zonotope_at_any_layer_and_it_is_within_the_interval(name, terms, eps, seed):
     make, shape = SMALL[name]
     model, x = make().eval(), images(shape, seed=seed).astype(float)
     low, high = (x - eps).clip(0, 1), (x + eps).clip(0, 1)
@@ -27,13 +28,33 @@ def test_no_point_leaves_a_zonotope_at_any_layer_and_it_is_within_the_interval(n
         interval = model(Interval(low, high))
     for point in corners(model, low.astype(np.float32), high.astype(np.float32), seed):
         with no_grad():
-            z = model(Zonotope(low, high, value=point.astype(float).clip(low, high)))
+            z = model(Zonotope(low, high, value=point.astype(float).clip(low, high), terms=terms))
         for step in z.steps():
             room = 1e-9 * (1 + step.magnitude.data.max())
             assert (step.low.data <= step.value.data + room).all()
             assert (step.value.data <= step.high.data + room).all()
         assert (z.low.data >= interval.low.data - 1e-9).all()
         assert (z.high.data <= interval.high.data + 1e-9).all()
+
+
+def test_the_terms_of_two_branches_are_not_taken_for_each_other():
+    """relu(a) - relu(b) - (a - b) / 2 = (|a| - |b|) / 2: what is left are the gaps of two relus."""
+    def model(x):
+        a, b = (ops.linear(x, np.eye(2)[[k]]) for k in (0, 1))
+        return ops.relu(a) - ops.relu(ops.relu(b) * 1) - (a - b) * 0.5
+
+    z = model(Zonotope(-np.ones((1, 2)), np.ones((1, 2)), terms=5))
+    radius = (z.box + ops.abs(z.errors).sum(axis=0)).data  # that of the zonotope alone, without the interval
+    for point in ([[1, 0]], [[0, 1]], [[1, 1]], [[-1, 0.5]]):
+        assert (np.abs(model(Tensor(np.float64(point))).data - z.centre.data) <= radius + 1e-9).all()
+    assert len(z.errors) == 4
+
+
+def test_more_terms_are_tighter_after_the_second_relu():
+    x = images((1, 4, 4)).astype(float)
+    widths = [float((z.high - z.low).data.sum()) for z in (
+        SMALL["dense"][0]()(Zonotope(x - 0.1, x + 0.1, terms=terms)) for terms in (0, 3, 100))]
+    assert widths[2] < widths[1] < widths[0]
 
 
 @every_network

@@ -67,16 +67,17 @@ def test_intervals_are_those_of_art(name):
     np.testing.assert_allclose(found.high.data, expected[:, 1], rtol=0, atol=1e-5)
 
 
-def test_zonotopes_are_those_of_art_up_to_the_second_relu():
-    """There, ART keeps the terms that were new in the first one, and is tighter from then on, with more memory."""
-    ours, theirs, low, high = scene("padding")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_zonotopes_are_within_those_of_art(name):
+    """With a new term for each relu, as there; ART does not cut them to the intervals."""
+    ours, theirs, low, high = scene(name)
     converted = deep_z.ConvertedModel(theirs, True, low.shape[1:])
     for i in range(len(low)):
         centre, radius = (low[i] + high[i]) / 2, (high[i] - low[i]) / 2
         terms = np.eye(radius.size, dtype=np.float32).reshape(-1, *radius.shape) * radius
         with no_grad(), torch.no_grad():
-            z = ours(Zonotope(low[i:i + 1], high[i:i + 1]))
+            z = ours(Zonotope(low[i:i + 1], high[i:i + 1], terms=10_000))
             middle, errors = (each.numpy() for each in converted(centre[None], terms))
         spread = np.abs(errors).sum(axis=0)
-        np.testing.assert_allclose(z.low.data[0], middle - spread, rtol=0, atol=1e-5)
-        np.testing.assert_allclose(z.high.data[0], middle + spread, rtol=0, atol=1e-5)
+        assert (z.low.data[0] >= middle - spread - 1e-5).all()
+        assert (z.high.data[0] <= middle + spread + 1e-5).all()

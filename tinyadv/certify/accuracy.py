@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv import driver
+from tinyadv import driver, ops
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.certify.crown import crown_worst
 from tinyadv.certify.interval import Interval
@@ -20,6 +20,8 @@ from tinyadv.ops.movement import batch_last
 from tinyadv.spellings import spelled
 from tinyadv.tensor import no_grad
 
+NEW_TERMS = 3000  # of a zonotope, besides those of the pixels: it bounds the memory
+
 
 def by_intervals(model: Callable, box: Interval, labels: Array) -> Array:
     """(N, K): upper bounds of z_j - z_y over the box, by interval arithmetic (Gowal et al. 2018)."""
@@ -28,9 +30,11 @@ def by_intervals(model: Callable, box: Interval, labels: Array) -> Array:
 
 def by_zonotopes(model: Callable, box: Interval, labels: Array) -> Array:
     """The same by hybrid zonotopes (Mirman et al. 2018), one image after the other, where intervals do not suffice."""
-    worst = by_intervals(model, box, labels)
+    z = model(box)
+    worst, relus = z.worst(labels).data, sum(each.origin is not None and each.origin.operation is ops.relu
+                                             for each in z.steps())
     for part, one in left_open(worst, box, 1):
-        zonotope = Zonotope(one.low, one.high, roundoff=box.roundoff)
+        zonotope = Zonotope(one.low, one.high, roundoff=box.roundoff, terms=NEW_TERMS // max(1, relus))
         worst[part] = model(zonotope).worst(labels[part]).data
     return worst
 

@@ -31,17 +31,20 @@ class Zonotope(Abstract):
     the memory of D images. Affine operations are exact. For an operation that is neither affine nor relu, the terms are
     given up: what follows is an interval. The interval of each step is computed, too, so that low and high are never
     looser than interval arithmetic. Zonotopes are for evaluation: train with intervals.
+    terms: how many units of each relu get a new error term for the gap that it leaves, those with the largest gaps; the
+    others' gaps go into the box. It takes memory, and is tighter from the next relu on: with all of them it is DeepZ.
     centre, box: Tensors (N, ...); errors: (M, N, ...); interval: the Interval. value, roundoff: as for an Interval.
     """
 
-    __slots__ = ("box", "centre", "errors", "interval")
+    __slots__ = ("box", "centre", "errors", "interval", "symbols", "terms")
     rules: ClassVar[dict[Callable, Callable]] = Interval.rules
 
-    def __init__(self, low: Any, high: Any, value: Any = None, roundoff: float = 0.0):
+    def __init__(self, low: Any, high: Any, value: Any = None, roundoff: float = 0.0, terms: int = 0):
         interval = Interval(low, high, value, roundoff)
         radius = interval.radius.data
         xp, pixels = array_module(radius), math.prod(radius.shape[1:])
         rows = xp.eye(pixels, dtype=radius.dtype)[:, None] * radius.reshape(1, -1, pixels)  # (D, N, D)
+        self.terms, self.symbols = terms, [pixels]  # the number of symbols so far, of all values made of this one
         self._set(interval, interval.centre, interval.radius * 0, Tensor(rows.reshape(-1, *radius.shape)), None)
 
     def _set(self, interval: Interval, centre: Tensor, box: Tensor, errors: Tensor, origin: Origin | None) -> Zonotope:
@@ -69,7 +72,9 @@ class Zonotope(Abstract):
             parts = centre, box, self._errors(operation, args, kwargs)
         else:
             parts = interval.centre, interval.radius, interval.centre[None][:0]
-        return Zonotope.__new__(Zonotope)._set(interval, *parts, Origin(operation, args, kwargs))
+        made = Zonotope.__new__(Zonotope)
+        made.terms, made.symbols = self.terms, self.symbols
+        return made._set(interval, *parts, Origin(operation, args, kwargs))
 
     @property
     def _around_zero(self) -> Interval:
@@ -82,19 +87,31 @@ class Zonotope(Abstract):
         crossing = (low < 0) & (high > 0)
         slope = xp.where(crossing, high / xp.where(crossing, high - low, 1), (low >= 0) * 1.0).astype(low.dtype)
         offset = xp.where(crossing, -slope * low / 2, 0).astype(low.dtype)
-        return slope * self.centre + offset, slope * self.box + offset, self.errors * slope
+        centre, errors, gaps = slope * self.centre + offset, self.errors * slope, offset.reshape(len(self), -1).copy()
+        if self.terms:
+            sums = gaps.sum(axis=0)
+            units = (-sums).argsort()[:min(self.terms, int((sums > 0).sum()))]
+            used, n = self.symbols[0] - len(errors), len(units)  # by other values, that are not made of this one
+            new = xp.zeros((used + n, *gaps.shape), low.dtype)
+            new[xp.arange(used, used + n), :, units] = gaps[:, units].T
+            gaps[:, units], self.symbols[0] = 0, self.symbols[0] + n
+            errors = ops.concatenate([errors, new.reshape(-1, *self.shape)])
+        return centre, slope * self.box + gaps.reshape(self.shape), errors
 
     def _errors(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
         """The error terms behind an affine operation: what it makes of each, less what it makes of zero."""
         zero = operation(*(x.centre * 0 if isinstance(x, Zonotope) else x for x in args), **kwargs)
-        m, n = self.errors.shape[:2]
+        m, n = max(len(x.errors) for x in args if isinstance(x, Zonotope)), len(self)
         if not m:
             return zero[None][:0]
         if operation in BY_IMAGES:
             rows = operation(self.errors.reshape((m * n, *self.shape[1:])), *args[1:], **kwargs)
             return rows.reshape((m, n, *rows.shape[1:])) - zero
-        rows = [operation(*(x.errors[k] if isinstance(x, Zonotope) else x for x in args), **kwargs) for k in range(m)]
+        rows = [operation(*(x._term(k) if isinstance(x, Zonotope) else x for x in args), **kwargs) for k in range(m)]
         return ops.concatenate([row[None] for row in rows]) - zero
+
+    def _term(self, k: int) -> Tensor:
+        return self.errors[k] if k < len(self.errors) else self.centre * 0
 
     def worst(self, labels: Array) -> Tensor:
         """(N, K): for logits, upper bounds of z_j - z_y, as `Interval.worst`, and never above it."""
