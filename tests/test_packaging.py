@@ -34,6 +34,11 @@ def test_a_source_distribution_holds_what_its_tests_need(tmp_path):
     assert {path.relative_to(ROOT).as_posix() for path in needed} - files == set()
 
 
+def test_the_citation_names_this_version():
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {(ROOT / 'tinyadv' / 'VERSION').read_text().strip()}\n" in cited
+
+
 def test_an_editable_install_is_found_from_the_folder_around_the_clone(tmp_path):
     """There `tinyadv` is the clone, a folder without __init__.py, which hides what only an import hook finds."""
     subprocess.run([sys.executable, "setup.py", "-q", "editable_wheel", "--dist-dir", tmp_path], cwd=ROOT, check=True,

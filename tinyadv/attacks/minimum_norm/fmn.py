@@ -23,7 +23,8 @@ class FMN(WhiteBox):
 
         epsilon <- |delta| + s * |m| / |g|*                   until a point was adversarial
         epsilon <- min((1 - gamma) * epsilon, the best norm)  if x + delta is adversarial, else (1 + gamma) * epsilon
-        delta   <- project(delta + alpha * g / |g|_2)         onto the ball of radius epsilon, then the bounds
+        delta   <- project(delta + alpha * g / |g|_2)         onto the ball of radius epsilon, in l2 onto its sphere;
+                                                              then onto the bounds
 
     |m| / |g|* is the distance to the boundary of the linear model. In the paper s is 1, and many examples never get
     beyond the boundary; here it grows from 1 by a tenth with each step. In l0 epsilon is a number of pixels, at first
