@@ -97,6 +97,7 @@ ATTACKS = [
     BrendelBethge(queries=60, steps=12),
     BrendelBethge(queries=60, steps=12, norm="linf", lr=0.01),
     BrendelBethge(queries=60, steps=12, norm="l1"),
+    BrendelBethge(queries=25, steps=50),
     SparseRS(2, queries=8),
     Square(0.1, queries=8),
     Square(0.5, norm="l2", queries=8),

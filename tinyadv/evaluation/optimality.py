@@ -29,7 +29,8 @@ def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, A
         1 - (A - A*) / (clean accuracy * eps - A*)
 
     so 1 is an attack that is nowhere beaten, and 0 one that breaks nothing within eps. Of several models, the global
-    optimality: the mean of the local ones. Raises ValueError for results of other images or norms.
+    optimality: the mean of the local ones. Raises ValueError for results of other labels, clean
+    predictions or norms.
     """
     if not results:
         raise ValueError("results must hold at least one result, got none")
@@ -53,7 +54,7 @@ def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, A
         return float(np.minimum(found, farthest).mean())
 
     worst, least = float((best > 0).mean()) * farthest, area(best)
-    return {name: 1 - (area(found) - least) / (worst - least) if worst > least else 1.0
+    return {name: float(1 - (area(found) - least) / (worst - least)) if worst > least else 1.0
             for name, found in distances.items()}
 
 

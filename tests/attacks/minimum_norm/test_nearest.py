@@ -220,6 +220,36 @@ def test_only_points_within_the_passes_count(attack, queries):
         assert result.forwards + result.backwards <= queries + (cost.forwards + cost.backwards + 2)
 
 
+@pytest.mark.parametrize("queries", [20, 33, 70])
+def test_brendel_and_bethge_keep_to_their_queries(queries):
+    model, x, y, _, _ = problem(8)
+    result = BrendelBethge(queries=queries, steps=50, starts=FAR).run(model, x, y)
+    assert (result.forwards <= queries).all()
+    assert result.success.all()
+
+
+@pytest.mark.parametrize("steps", [5, 9, 30])
+def test_a_success_within_the_passes_counts_though_the_run_goes_on(steps):
+    model, x, y, _, _ = problem(8)
+    assert AtBudget(PGD(0.5, steps=steps), 19).run(model, x, y).success.all()
+
+
+@pytest.mark.parametrize("attack", [AtBudget(PGD(0.3, steps=5), 30), AtBudget(DDN(steps=20), 40)], ids=str)
+def test_rounding_to_8_bits_is_no_pass(attack):
+    model, x, y, _, _ = problem(8)
+    x = np.round(x * 255) / 255
+    y = predictions(model, x)
+    assert attack.run(model, x, y, quantize=True).success.mean() > 0.5
+
+
+def test_pixels_are_counted_in_any_range():
+    model, x, y, lead, slope = problem(9)
+    wide = AtBudget(FGSM(2, norm="l0"), 60).run(model, x, y)
+    narrow = AtBudget(FGSM(2, norm="l0", bounds=(0.0, 0.1)), 60).run(lambda points: model(points * 10), x / 10, y)
+    np.testing.assert_array_equal(wide.distances, narrow.distances)
+    assert narrow.success.all()
+
+
 def test_more_passes_are_never_worse():
     model, x, y, _, _ = problem(6)
     for attack in PGD(0.3, steps=5, norm="l2"), FMN(steps=300, norm="l1"), FGSM(3, norm="l0"):
@@ -232,6 +262,7 @@ def test_more_passes_are_never_worse():
 
 @pytest.mark.parametrize(("attack", "message"), [
     (MultiAttack([FGSM(0.1)]), "attack must be one that is not made of others, got MultiAttack"),
+    (AtBudget(PGD(0.1)), "attack must be one that is not made of others, got AtBudget"),
     (PGD(0.0), "attack must be of minimum norm, or have an eps above 0 to vary, got PGD"),
     ("PGD", "attack must be one that is not made of others, got 'PGD'"),
 ])

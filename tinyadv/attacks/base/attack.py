@@ -194,7 +194,7 @@ class Attack(Parameters):
             rest.consider(self.perturb(rest))
             batch[left] = rest
         if quantize:
-            points = levels.quantize(batch.ball, batch.best)
+            points, batch.queries = levels.quantize(batch.ball, batch.best), math.inf  # they have been found in time
             batch.best = None
             if self.minimum_norm:
                 batch.keep_clean()

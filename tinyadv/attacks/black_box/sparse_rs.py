@@ -49,7 +49,7 @@ class SparseRS(Attack):
     def perturb(self, batch: Batch) -> Array:
         xp, (channels, *sides) = array_module(batch.x), image_shape(batch.x)
         count = math.prod(sides)
-        size = min(int(self.eps), count)
+        size = min(int(batch.ball.eps), count)
         rest, rows = batch, xp.arange(len(batch.x))  # the examples that are left
         order, corners = self._draw(rest, channels, count)
         chosen = _largest(order, size)  # (n, P): the pixels that are changed

@@ -22,8 +22,8 @@ class AtBudget(Composite):
     pass does not count: choose its steps to fit. An attack with a budget begins with its own eps, which is doubled
     until it succeeds and then bisected, for each example by itself; its step size goes with eps.
 
-    attack: any attack that is not made of others; queries: the largest number of passes of each example, those that
-    look at the clean image and at the result of a run included.
+    attack: any attack that is not made of others; queries: the number of passes of each example whose findings count,
+    that of the clean image included. A run that has begun by then is finished, for nothing.
     """
 
     attack: Attack
@@ -33,7 +33,7 @@ class AtBudget(Composite):
 
     def __post_init__(self) -> None:
         attack: Any = self.attack
-        if not isinstance(attack, Attack) or type(attack).run is not Attack.run:
+        if not isinstance(attack, Attack) or isinstance(attack, Composite):
             raise ValueError(f"attack must be one that is not made of others, got {attack!r}")
         if not attack.minimum_norm and not getattr(attack, "eps", 0) > 0:
             raise ValueError(f"attack must be of minimum norm, or have an eps above 0 to vary, got {attack!r}")
@@ -47,8 +47,9 @@ class AtBudget(Composite):
         if self.attack.minimum_norm:
             return self.attack.perturb(batch)
         attack: Any = self.attack
-        xp, (low, high) = array_module(batch.x), self.bounds
+        xp, ball = array_module(batch.x), batch.ball
         eps = xp.full(len(batch.x), float(attack.eps))
+        farthest = ball.distance(xp.maximum(batch.x - ball.low, ball.high - batch.x))
         failed, broken = xp.zeros_like(eps), xp.full_like(eps, math.inf)
         while True:
             left = move(batch.forwards + batch.backwards < self.queries, like=eps)
@@ -60,11 +61,14 @@ class AtBudget(Composite):
                 part = batch[rows]
                 within = part.within(value)
                 attack.scaled(value / attack.eps)._attack(within, quantize=False, score=True)
-                part.consider(within.best)
+                if (won := within.succeeded).any():
+                    found = part[won]
+                    found.queries = math.inf  # to see it again does not count
+                    found.consider(within.best[won])
+                    part[won] = found
                 batch[rows] = part
             found = batch.succeeded & (-batch.losses <= eps)
             failed, broken = xp.where(left & ~found, eps, failed), xp.where(left & found, eps, broken)
-            farthest = math.prod(batch.x.shape[1:]) * (high - low)
             eps = xp.where(broken < math.inf, (failed + broken) / 2, xp.minimum(2 * eps, farthest))
             if self.norm == "l0":
                 eps = xp.floor(eps)

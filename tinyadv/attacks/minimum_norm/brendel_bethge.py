@@ -51,18 +51,24 @@ class BrendelBethge(WhiteBox, DecisionAttack):
     def approach(self, batch: Batch) -> None:
         xp, x = array_module(batch.x), flat(batch.x.astype(np.float64))
         low, high, scale = float(batch.ball.low.min()), float(batch.ball.high.max()), self.bounds[1] - self.bounds[0]
-        points, b = batch.best, xp.zeros_like(x)
+        points, b, rest, rows = batch.best, xp.zeros_like(x), batch, xp.arange(len(x))  # of the examples that are left
         for step in range(self.steps):
-            if not (self.left(batch) > 0).any():
-                break
-            _, lead, g = batch.evaluate(points)
+            left = self.left(rest) > self.eot  # one is for the last point
+            if not left.all():
+                batch[rows] = rest
+                rows, x, points, b = (array[left] for array in (rows, x, points, b))
+                rest = batch[rows]
+                if not len(rows):
+                    return
+            _, lead, g = rest.evaluate(points)
             b = MOMENTUM * b + (1 - MOMENTUM) * flat(g.astype(np.float64))
             c = -lead.astype(np.float64) * xp.where(lead > 0, 1 - OVERSHOOT, 1 + OVERSHOOT)
             radius = self.lr * x.shape[1] * scale * 0.5 ** (step * HALVINGS // self.steps)
             here = flat(points.astype(np.float64))
             d = best_step(self.norm, x - here, b, c, radius, (low - here, high - here), scale)
-            points = batch.ball.project((here + d).reshape(points.shape))
-        batch.consider(points)
+            points = rest.ball.project((here + d).reshape(points.shape))
+        rest.consider(points)
+        batch[rows] = rest
 
 
 def best_step(norm: str, u: Array, b: Array, c: Array, radius: float, box: tuple[Array, Array], scale: float) -> Array:

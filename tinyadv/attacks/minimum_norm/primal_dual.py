@@ -15,7 +15,7 @@ from tinyadv.backend import Array, array_module
 from tinyadv.nn import Sequential
 from tinyadv.nn.optim import Adam
 
-DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+DUAL_NORM = {"linf": "l1", "l2": "l2", "l1": "linf"}
 FIRST, LARGEST = math.log(100), math.log(1e6)  # the log of the weight of the loss, relative to that of the norm
 PROXIMAL_STEPS, CONVERGED = 5, 0.01  # and the relative change after which they end
 
@@ -34,7 +34,7 @@ class PDPGD(WhiteBox):
     mu * |.| takes away the projection onto the dual norm's ball of radius mu.
 
     steps: of each example, with one gradient each; few are needed for a first success, 500 to converge. norm: "linf",
-    "l2" or "l1". lr: the first step size of Adam, in units of the range of the data; it falls to a hundredth.
+    "l2" or "l1", in the units of the data. lr: the first step size of Adam, in units of the range of the data; it falls to a hundredth.
     """
 
     steps: int = 500
@@ -82,7 +82,7 @@ class PDPGD(WhiteBox):
         now, left = moved, xp.ones(len(moved), bool)
         for _ in range(PROXIMAL_STEPS):
             z = now - metric * (now - moved)
-            z = z - BALLS[DUAL[self.norm]].shrink(z, mu)
+            z = z - BALLS[DUAL_NORM[self.norm]].shrink(z, mu)
             z = xp.where(column(left, z), batch.ball.project_to_bounds(x + z) - x, now)
             left = left & (L2Ball.distance(z - now) >= CONVERGED * L2Ball.distance(z))
             now = z
