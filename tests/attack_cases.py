@@ -95,7 +95,7 @@ ATTACKS = [
     PDPGD(norm="l1", steps=6),
     SigmaZero(steps=8),
     BrendelBethge(queries=60, steps=12),
-    BrendelBethge(queries=60, steps=12, norm="linf", lr=0.01),
+    BrendelBethge(queries=60, steps=12, norm="linf"),
     BrendelBethge(queries=60, steps=12, norm="l1"),
     BrendelBethge(queries=25, steps=50),
     SparseRS(2, queries=8),

@@ -239,3 +239,12 @@ def test_streams_travel_with_their_own_past_alone():
     part = pickle.loads(pickle.dumps(streams[2:]))
     assert [*part._streams] == [(2, 0)]
     np.testing.assert_array_equal(part.uniform((3,)), streams[2:].uniform((3,)))
+
+
+def test_that_no_thread_could_be_started_is_told_as_it_is(monkeypatch):
+    def refuse(self, *_, **__):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        FGSM(0.1)(cnn(), X, Y, batch_size=5, workers=2)

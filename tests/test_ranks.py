@@ -188,3 +188,14 @@ def test_outside_and_for_oneself_there_is_one_rank():
 
     assert on_ranks(3, program) == [(1, 0, 3), (1, 1, 3), (1, 2, 3)]
     assert ranks().size == 1
+
+
+def test_a_state_file_is_refused_by_every_rank(tmp_path):
+    x, y = images(4), labels(4)
+
+    def program(number):
+        with pytest.raises(ValueError, match="state must be None while ranks share the work"):
+            TinyAutoAttack(0.1).run(cnn(), x, y, state=tmp_path / "state.npz")
+        return number
+
+    assert on_ranks(2, program) == [0, 1]

@@ -1,8 +1,7 @@
 """Running a model over many examples: in shards, on threads, in evaluation mode, where the model's memory is.
 
-A shard goes through the whole network, there and back, on one thread, with BLAS limited to one thread too: that
-is faster than threads inside each operation, and the same examples in the same shards give the same bits for any
-number of workers.
+A shard goes through the network, there and back, on one thread, with BLAS limited to one thread too: that is faster
+than threads inside each operation, and the same examples in the same shards give the same bits on any number of them.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.backend import Array, array_module, is_array, move, usable_cores
-from tinyadv.executors import check_executor, gather, run_elsewhere, stop_if_told, stopping_also
+from tinyadv.executors import Lost, check_executor, gather, run_elsewhere, stop_if_told, stopping_also
 from tinyadv.nn import Module
 from tinyadv.ops.loss import check_labels, cross_entropy
 from tinyadv.ops.movement import batch_last
@@ -52,8 +51,8 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
 
     values: the images x (N, ...), and what else `work` takes: sequences of N, of which it gets the same rows, or None.
     `work` is called on `workers` threads or by the executor, `put` by the thread that called `run`, in any order. The
-    first exception is raised here, also that of Ctrl-C: shards that run on threads then end before their next forward
-    pass, those in other processes run on, the others never begin.
+    first exception is raised here, also that of Ctrl-C: shards that run on this machine then end before their next
+    forward pass, those on other machines run on, the others never begin.
     """
     if isinstance(model, type):
         raise TypeError(f"the model must be built first: {model.__name__}(...), got the class")
@@ -99,6 +98,8 @@ def _run(model: Callable, arguments: Callable[[slice], tuple], parts: list[slice
 
             try:
                 gather(start, parts, len(parts), put)
+            except Lost as lost:  # no thread could be started, say
+                raise lost.__cause__ or lost from None
             finally:
                 stop.set()
 

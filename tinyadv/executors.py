@@ -80,7 +80,7 @@ def gather(start: Callable[[slice], Future], parts: Iterable[slice], window: int
                 done = {future: future.result() for future in wait(running, return_when=FIRST_COMPLETED).done}
             except Exception as error:
                 if not getattr(error, "__notes__", None):
-                    raise _Lost(_ranges(running.values())) from error
+                    raise Lost(_ranges(running.values())) from error
                 raise
             for future, result in done.items():
                 if take(running[future], result):
@@ -91,7 +91,7 @@ def gather(start: Callable[[slice], Future], parts: Iterable[slice], window: int
             future.cancel()
 
 
-class _Lost(Exception):
+class Lost(Exception):
     """An executor failed with these ranges of examples in its hands; the cause says how."""
 
 
@@ -144,7 +144,7 @@ def run_elsewhere(executor: Executor, job: Callable, model: Callable, arguments:
         _lent[run] = model
         try:
             gather(start, parts, 2 * count, take)  # twice as many as can run, so that no worker waits for the next one
-        except _Lost as lost:
+        except Lost as lost:
             if unsent is not None:
                 raise TypeError(
                     f"the model, {getattr(model, '__qualname__', type(model).__qualname__)}, cannot be sent to another "

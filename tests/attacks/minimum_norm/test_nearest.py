@@ -243,7 +243,7 @@ def test_rounding_to_8_bits_is_no_pass(attack):
 
 
 def test_pixels_are_counted_in_any_range():
-    model, x, y, lead, slope = problem(9)
+    model, x, y, _, _ = problem(9)
     wide = AtBudget(FGSM(2, norm="l0"), 60).run(model, x, y)
     narrow = AtBudget(FGSM(2, norm="l0", bounds=(0.0, 0.1)), 60).run(lambda points: model(points * 10), x / 10, y)
     np.testing.assert_array_equal(wide.distances, narrow.distances)

@@ -24,6 +24,7 @@ from tinyadv.backend import Array, to_host, usable_cores
 from tinyadv.executors import width
 from tinyadv.nn.archive import owned
 from tinyadv.random import Streams
+from tinyadv.ranks import ranks
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 
@@ -70,9 +71,11 @@ class MultiAttack(Composite):
         state: a file for the state of the run, written each time an attack has finished some shards. If the file of a
             killed run exists, this run goes on from it, and its result has the same bytes as that of an unbroken run.
             Raises StateError if the file belongs to a run with other images, labels, parameters or another model, and
-            if its run is still running.
+            if its run is still running; ValueError within ranks.sharing.
         progress: print the attacks with all their parameters, and how many examples each has broken, to standard error.
         """
+        if state is not None and ranks().size > 1:
+            raise ValueError("state must be None while ranks share the work: they would write one file together")
         with nullcontext() if state is None else owned(state):
             return self._run(model, x, y, target, seed, skip_misclassified, state, progress, options)
 

@@ -11,6 +11,7 @@ import numpy as np
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.ball import flat, or_one
 from tinyadv.attacks.base.batch import Batch
+from tinyadv.attacks.base.objectives import rounding
 from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.attacks.black_box.decision import DecisionAttack
 from tinyadv.backend import Array, array_module
@@ -28,9 +29,9 @@ class BrendelBethge(WhiteBox, DecisionAttack):
 
         minimise |x - (x_t + d)|   such that   <b, d> = c,   |d|_2 <= r,   x_t + d within the bounds
 
-    where c leads to a margin of a tenth of m, on the adversarial side. If the region does not reach the boundary, the
-    step goes towards it as far as it can. r is lr times the number of values of an image, in units of the range of the
-    data, and is halved 20 times.
+    where c leads to a margin of a tenth of |m|, but of more than rounding could undo. If the region does not reach the
+    boundary, the step goes towards it as far as it can. r is lr times the number of values of an image, in units of the
+    range of the data, and is halved 20 times.
 
     queries, starts: see DecisionAttack; queries limits the forward passes.
     steps: of each example, with one gradient each; norm: "l2", "linf" or "l1"; lr: the first radius, as above. The
@@ -60,9 +61,9 @@ class BrendelBethge(WhiteBox, DecisionAttack):
                 rest = batch[rows]
                 if not len(rows):
                     return
-            _, lead, g = rest.evaluate(points)
+            logits, lead, g = rest.evaluate(points)
             b = MOMENTUM * b + (1 - MOMENTUM) * flat(g.astype(np.float64))
-            c = -lead.astype(np.float64) * xp.where(lead > 0, 1 - OVERSHOOT, 1 + OVERSHOOT)
+            c = xp.maximum(OVERSHOOT * abs(lead), 4 * rounding(logits)).astype(np.float64) - lead
             radius = self.lr * x.shape[1] * scale * 0.5 ** (step * HALVINGS // self.steps)
             here = flat(points.astype(np.float64))
             d = best_step(self.norm, x - here, b, c, radius, (low - here, high - here), scale)
@@ -129,10 +130,10 @@ def _onto(step: Callable[[Array], tuple[Array, Array]], b: Array, c: Array, t: A
         _, value, rise = beyond(t)
         lower, below = xp.where(value < 0, t, lower), xp.where(value < 0, value, below)
         upper, above = xp.where(value > 0, t, upper), xp.where(value > 0, value, above)
-        steep = rise > 1e-12  # the largest of b is 1
-        t = t - value / xp.where(steep, rise, 1)
-        chord = (lower * above - upper * below) / or_one(above - below)
-        t = xp.where(steep & (lower < t) & (t < upper), t, chord)
+        steep, gap = rise > 1e-12, above - below  # the largest of b is 1
+        newton = t - value / xp.where(steep, rise, 1)
+        chord = xp.where(gap > 1e-12, (lower * above - upper * below) / xp.where(gap > 1e-12, gap, 1), t)
+        t = xp.where(steep & (lower < newton) & (newton < upper), newton, chord)
     return step(t * b)[0], t
 
 

@@ -34,7 +34,8 @@ class PDPGD(WhiteBox):
     mu * |.| takes away the projection onto the dual norm's ball of radius mu.
 
     steps: of each example, with one gradient each; few are needed for a first success, 500 to converge. norm: "linf",
-    "l2" or "l1", in the units of the data. lr: the first step size of Adam, in units of the range of the data; it falls to a hundredth.
+    "l2" or "l1", in the units of the data. lr: the first step size of Adam, in units of the range of the data; it falls
+    to a hundredth.
     """
 
     steps: int = 500
