@@ -242,6 +242,14 @@ def test_rounding_to_8_bits_is_no_pass(attack):
     assert attack.run(model, x, y, quantize=True).success.mean() > 0.5
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_in_linf_a_success_at_eps_is_one_whatever_the_difference_is_rounded_to(dtype):
+    model, x, y, lead, slope = problem(8)
+    result = AtBudget(PGD(0.3, steps=10), 400).run(model, x.astype(dtype), y)
+    least = nearest("linf", x, lead, slope)
+    assert (result.distances <= 1.01 * least).all()
+
+
 def test_pixels_are_counted_in_any_range():
     model, x, y, _, _ = problem(9)
     wide = AtBudget(FGSM(2, norm="l0"), 60).run(model, x, y)

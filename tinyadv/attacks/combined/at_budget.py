@@ -56,19 +56,20 @@ class AtBudget(Composite):
             left = left & (broken - failed > (self.norm == "l0"))  # a number of pixels is whole
             if not left.any():
                 return batch.best
+            hit = xp.zeros_like(left)
             for value in sorted(set(to_host(eps[left]).tolist())):
                 rows = left & (eps == value)
                 part = batch[rows]
                 within = part.within(value)
                 attack.scaled(value / attack.eps)._attack(within, quantize=False, score=True)
-                if (won := within.succeeded).any():
+                hit[rows] = won = within.succeeded
+                if won.any():
                     found = part[won]
                     found.queries = math.inf  # to see it again does not count
                     found.consider(within.best[won])
                     part[won] = found
                 batch[rows] = part
-            found = batch.succeeded & (-batch.losses <= eps)
-            failed, broken = xp.where(left & ~found, eps, failed), xp.where(left & found, eps, broken)
+            failed, broken = xp.where(left & ~hit, eps, failed), xp.where(left & hit, eps, broken)
             eps = xp.where(broken < math.inf, (failed + broken) / 2, xp.minimum(2 * eps, farthest))
             if self.norm == "l0":
                 eps = xp.floor(eps)
