@@ -97,7 +97,7 @@ ATTACKS = [
     BrendelBethge(queries=60, steps=12),
     BrendelBethge(queries=60, steps=12, norm="linf"),
     BrendelBethge(queries=60, steps=12, norm="l1"),
-    BrendelBethge(queries=25, steps=50),
+    BrendelBethge(queries=60, steps=50),
     SparseRS(2, queries=8),
     Square(0.1, queries=8),
     Square(0.5, norm="l2", queries=8),

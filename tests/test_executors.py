@@ -137,7 +137,7 @@ def test_in_the_process_of_the_caller_nothing_is_kept():
 
 
 def test_each_worker_has_one_thread_for_blas(pools):
-    assert blas_threads(None, X) == [threadpool_info()[0]["num_threads"]]
+    assert set(blas_threads(None, X)) == {threadpool_info()[0]["num_threads"]}
     found = set()
     driver.run(blas_threads, Surrogate(), (X,), lambda part, threads: found.update(threads), executor=pools[2])
     assert found == {1}
