@@ -73,12 +73,8 @@ def worst_case(results: Sequence[AttackResult]) -> WorstCase:
     results = list(results)
     if not results or not len(results[0].y):
         raise ValueError("results must hold at least one AttackResult, of at least one image")
+    check_alike(results)
     first = results[0]
-    for result in results:
-        for name in ("y", "target", "predictions_clean", "norm"):
-            if not np.array_equal(getattr(result, name), getattr(first, name)):
-                raise ValueError(f"results must be of the same model, images and norm, but their {name} differ: "
-                                 f"see those of {result.attack} and {first.attack}")
     right = first.predictions_clean == first.y
     robust, rows = right, []
     for result in results:
@@ -86,3 +82,13 @@ def worst_case(results: Sequence[AttackResult]) -> WorstCase:
         robust = robust & alone
         rows.append((str(result.attack), float(alone.mean()), float(robust.mean())))
     return WorstCase(tuple(rows), float(right.mean()), robust)
+
+
+def check_alike(results: Sequence[AttackResult]) -> None:
+    """ValueError unless the labels, targets, clean predictions and norms of all results are the same."""
+    first = results[0]
+    for result in results:
+        for name in ("y", "target", "predictions_clean", "norm"):
+            if not np.array_equal(getattr(result, name), getattr(first, name)):
+                raise ValueError(f"results must be of the same model, images and norm, but their {name} differ: "
+                                 f"see those of {result.attack} and {first.attack}")

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from tinyadv.attacks import AtBudget, Attack, AttackResult
+from tinyadv.evaluation.adversarial import check_alike
 
 
 def at_budget(queries: int) -> Callable[[Attack], AtBudget]:
@@ -39,13 +40,9 @@ def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, A
         if any(each.keys() != models[0].keys() for each in models):
             raise ValueError("results must hold the same attacks for each model")
         return {name: float(np.mean([each[name] for each in models])) for name in models[0]}
-    first, *others = cast("Mapping[str, AttackResult]", results).values()
-    for other in others:
-        for name in ("y", "target", "predictions_clean", "norm"):
-            if not np.array_equal(getattr(first, name), getattr(other, name)):
-                raise ValueError(f"results must be of the same model, images and norm, but their {name} differ: "
-                                 f"see those of {other.attack} and {first.attack}")
-    distances = {name: _distances(result) for name, result in cast("Mapping[str, AttackResult]", results).items()}
+    alike = cast("Mapping[str, AttackResult]", results)
+    check_alike(list(alike.values()))
+    distances = {name: _distances(result) for name, result in alike.items()}
     best = np.minimum.reduce(list(distances.values()))
     farthest = best[best < np.inf].max(initial=0)
 

@@ -41,6 +41,10 @@ class Ball:
         """The nearest perturbations (N, ...) of norm radius (N,) or less, up to rounding, and without bounds."""
         raise TypeError("a Ball is linf, l2, l1 or l0")
 
+    def farthest(self) -> Array:
+        """The largest distance (N,) that a point within `low` and `high` has from x."""
+        return self.distance(array_module(self.x).maximum(self.x - self.low, self.high - self.x))
+
     def step(self, points: Array, g: Array, size: float | Array) -> Array:
         """Move the points (N, ...) by `size`, a number or (N,), in the direction of steepest ascent, and project."""
         size = array_module(g).asarray(size, np.float64).clip(0, _FAR * float(np.finfo(g.dtype).max)).astype(g.dtype)

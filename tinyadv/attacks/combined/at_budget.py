@@ -47,9 +47,9 @@ class AtBudget(Composite):
         if self.attack.minimum_norm:
             return self.attack.perturb(batch)
         attack: Any = self.attack
-        xp, ball = array_module(batch.x), batch.ball
+        xp = array_module(batch.x)
         eps = xp.full(len(batch.x), float(attack.eps))
-        farthest = ball.distance(xp.maximum(batch.x - ball.low, ball.high - batch.x))
+        farthest = batch.ball.farthest()
         failed, broken = xp.zeros_like(eps), xp.full_like(eps, math.inf)
         while True:
             left = move(batch.forwards + batch.backwards < self.queries, like=eps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from tinyadv.attacks.base.balls import L2Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import check_fraction
 from tinyadv.backend import Array, array_module, move, to_host
+from tinyadv.nn.optim import cosine
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class DDN(WhiteBox):
     def perturb(self, batch: Batch) -> Array:
         xp, x, ball, (low, high) = array_module(batch.x), batch.x, batch.ball, self.bounds
         epsilon = xp.full(len(x), float(high - low))
-        farthest = ball.distance(xp.maximum(x - ball.low, ball.high - x))
-        points = x
+        farthest = ball.farthest()
+        points, falling = x, cosine()
         for step in range(self.steps):
             logits, _, g = batch.evaluate(points)
-            alpha = (high - low) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / self.steps)) / 2)
+            alpha = (high - low) * (0.01 + 0.99 * falling(step / self.steps))
             delta = points.astype(np.float64) - x + alpha * _direction(batch, g)
             epsilon = xp.minimum(epsilon * (1 + self.gamma * xp.where(batch.succeeds(logits), -1, 1)), farthest)
             points = ball.project(x + column(epsilon, delta) * ball.steepest(delta))

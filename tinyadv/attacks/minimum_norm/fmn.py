@@ -12,6 +12,7 @@ from tinyadv.attacks.base.objectives import rounding
 from tinyadv.attacks.base.parameters import check_fraction, check_positive
 from tinyadv.attacks.minimum_norm.hyperplane import DUAL
 from tinyadv.backend import Array, array_module
+from tinyadv.nn.optim import cosine
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class FMN(WhiteBox):
     def perturb(self, batch: Batch) -> Array:
         xp, x, ball, (low, high) = array_module(batch.x), batch.x, batch.ball, self.bounds
         lr = (high - low) * (self.lr or (10 if self.norm == "linf" else 1))
-        farthest = ball.distance(xp.maximum(x - ball.low, ball.high - x))
-        epsilon, points = xp.full(len(x), 1.0 if self.norm == "l0" else math.inf), x
+        farthest = ball.farthest()
+        epsilon, points, falling = xp.full(len(x), 1.0 if self.norm == "l0" else math.inf), x, cosine()
         for step in range(self.steps):
-            cosine = (1 + math.cos(math.pi * step / self.steps)) / 2
-            alpha, gamma = lr * (0.01 + 0.99 * cosine), self.gamma * (0.02 + 0.98 * cosine)
+            share = falling(step / self.steps)
+            alpha, gamma = lr * (0.01 + 0.99 * share), self.gamma * (0.02 + 0.98 * share)
             logits, lead, g = batch.evaluate(points)
             found, best = batch.succeeds(logits), xp.where(batch.succeeded, -batch.losses, farthest)
             down, up = (1 - gamma) * epsilon, (1 + gamma) * epsilon
@@ -64,7 +65,7 @@ class FMN(WhiteBox):
                 down, up = xp.minimum(epsilon - 1, xp.floor(down)), xp.maximum(epsilon + 1, xp.floor(up))
                 near = epsilon + 1 + step // 10
             else:
-                slope = DUAL[self.norm](g)
+                slope = DUAL[self.norm].distance(g)
                 beyond = abs(lead) + 2 * rounding(logits)
                 near = ball.distance(points - x) + (1 + step / 10) * beyond / xp.where(slope > 0, slope, 1e-300)
             up = xp.where(batch.succeeded, up, near)

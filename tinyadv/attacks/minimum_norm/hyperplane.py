@@ -9,12 +9,12 @@ from functools import partial
 
 import numpy as np
 
-from tinyadv.attacks.base.balls import L1Ball, L2Ball, LinfBall, column, fill, flat
+from tinyadv.attacks.base.balls import Ball, L1Ball, L2Ball, LinfBall, column, fill, flat
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin
 from tinyadv.backend import Array, array_module
 
-DUAL = {"linf": L1Ball.distance, "l2": L2Ball.distance, "l1": LinfBall.distance}  # how slopes are measured
+DUAL: dict[str, type[Ball]] = {"linf": L1Ball, "l2": L2Ball, "l1": LinfBall}  # of the dual norm, that of slopes
 NEGLIGIBLE = 1e-150  # of the largest slope: what is smaller could not be divided by, nor squared
 
 
@@ -39,7 +39,7 @@ def nearest(norm: str, boundaries: list[tuple[Array, Array]]) -> tuple[Array, Ar
     xp, (lead, slope) = array_module(boundaries[0][0]), boundaries[0]
     distance, f, w = xp.full(len(lead), xp.inf), xp.zeros(len(lead)), xp.zeros_like(slope)
     for lead, slope in boundaries:
-        size = DUAL[norm](slope)
+        size = DUAL[norm].distance(slope)
         usable = (size > 0) & (size < xp.inf)
         candidate = xp.where(usable, abs(lead) / xp.where(usable, size, 1), xp.inf)
         nearer = candidate < distance

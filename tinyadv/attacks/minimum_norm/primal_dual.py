@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinyadv.attacks.base.attack import WhiteBox
-from tinyadv.attacks.base.balls import BALLS, L2Ball, column, flat
+from tinyadv.attacks.base.balls import L2Ball, column, flat
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import check_positive
+from tinyadv.attacks.minimum_norm.hyperplane import DUAL
 from tinyadv.backend import Array, array_module
 from tinyadv.nn import Sequential
 from tinyadv.nn.optim import Adam
 
-DUAL_NORM = {"linf": "l1", "l2": "l2", "l1": "linf"}
 FIRST, LARGEST = math.log(100), math.log(1e6)  # the log of the weight of the loss, relative to that of the norm
 PROXIMAL_STEPS, CONVERGED = 5, 0.01  # and the relative change after which they end
 
@@ -83,7 +83,7 @@ class PDPGD(WhiteBox):
         now, left = moved, xp.ones(len(moved), bool)
         for _ in range(PROXIMAL_STEPS):
             z = now - metric * (now - moved)
-            z = z - BALLS[DUAL_NORM[self.norm]].shrink(z, mu)
+            z = z - DUAL[self.norm].shrink(z, mu)
             z = xp.where(column(left, z), batch.ball.project_to_bounds(x + z) - x, now)
             left = left & (L2Ball.distance(z - now) >= CONVERGED * L2Ball.distance(z))
             now = z

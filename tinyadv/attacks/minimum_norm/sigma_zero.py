@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.backend import Array, array_module
 from tinyadv.nn import Sequential
-from tinyadv.nn.optim import Adam
+from tinyadv.nn.optim import Adam, cosine
 
 FIRST_THRESHOLD, THRESHOLD_STEP = 0.3, 0.01  # tau, in units of the range; and how it changes, relative to the step size
 
@@ -51,7 +50,7 @@ class SigmaZero(WhiteBox):
     def perturb(self, batch: Batch) -> Array:
         xp, x, scale = array_module(batch.x), batch.x.astype(np.float64), self.bounds[1] - self.bounds[0]
         adam, first, second = Adam(Sequential(), self.lr), xp.zeros_like(x), xp.zeros_like(x)  # for its rule alone
-        threshold, points = xp.full(len(x), FIRST_THRESHOLD), batch.x
+        threshold, points, falling = xp.full(len(x), FIRST_THRESHOLD), batch.x, cosine()
         for step in range(self.steps):
             logits, lead, g = batch.evaluate(points)
             delta = (points - x) / scale
@@ -62,7 +61,7 @@ class SigmaZero(WhiteBox):
             adam.steps += 1
             delta = delta - adam.lr * adam.direction(slope, first, second)
             delta = batch.ball.project_to_bounds(x + scale * delta) - x
-            adam.lr = self.lr * (0.1 + 0.9 * (1 + math.cos(math.pi * step / self.steps)) / 2)
+            adam.lr = self.lr * (0.1 + 0.9 * falling(step / self.steps))
             change = THRESHOLD_STEP * adam.lr * xp.where(batch.succeeds(logits), 1, -1)
             threshold = (threshold + change).clip(0, 1)
             kept = abs(pixels(delta)).max(axis=1, keepdims=True) >= scale * threshold[:, None, None]
