@@ -139,7 +139,7 @@ def reference(content):
 
 
 def unwrapped(value):
-    for name in ("state_dict", "model_state_dict", "model", "net"):
+    for name in ("state_dict", "model_state_dict", "model", "net", "last"):
         if isinstance(value.get(name), dict):
             return value[name]
     return value

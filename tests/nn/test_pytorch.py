@@ -80,7 +80,7 @@ def test_what_python_2_has_written_is_read(path, make):
 
 
 @pickles
-@pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model", "net"])
+@pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model", "net", "last"])
 def test_the_weights_are_found_beside_other_things(path, make, name):
     checkpoint = {"epoch": 3, "lr": [0.1, None, True], name: ARRAYS, "optimizer": {"state": {0: ARRAYS["bias"] * 2}}}
     assert bits(load(path, make(checkpoint))) == bits(ARRAYS)

@@ -16,20 +16,25 @@ from tinyadv.tensor import Tensor
 class PreActResNet18(Sequential):
     """Four stages of two blocks, batch normalisation and ReLU last; 11,172,170 parameters. Images (N, 3, 32, 32).
 
-    The network of Wong et al. (2020, arXiv:2001.03994) and of Rice et al. (2020, arXiv:2002.11569), with the names of
-    their code; there the 1x1 convolutions of the shortcuts start from x itself. width: the filters of the first stage.
+    The network of Wong et al. (2020, arXiv:2001.03994), with the names of their code. width: the filters of the first
+    stage; activated_shortcut: whether the 1x1 convolutions of the shortcuts start behind the first activation, as in
+    RobustBench's network of Rice et al. (2020, arXiv:2002.11569), and not from x; bn_before_fc: whether there are the
+    last normalisation and ReLU, which RobustBench's network of Wong et al. lacks.
     """
 
     input_shape = (3, 32, 32)
 
-    def __init__(self, num_classes: int = 10, width: int = 64, seed: int = 0):
+    def __init__(self, num_classes: int = 10, width: int = 64, seed: int = 0, activated_shortcut: bool = False,
+                 bn_before_fc: bool = True):
         conv = partial(Conv2d, bias=False, init="he_normal_out", rng=(rng := np.random.default_rng(seed)))
         block = partial(PreActBlock, conv=conv, shortcut=projection(conv, norm=None))
         first = conv(3, width, 3, 1, 1)
         parts: Any = stages(block, width, [(2, width << k, 2 if k else 1) for k in range(4)])
+        for part in parts[1:]:
+            part[0].activated_shortcut = activated_shortcut  # the only ones with a convolution in it
         super().__init__(
             conv1=first, **{f"layer{k}": Sequential(*part) for k, part in enumerate(parts, start=1)},
-            bn=BatchNorm2d(8 * width), relu=ReLU(),   # (N, 8 width, 4, 4)
+            **({"bn": BatchNorm2d(8 * width), "relu": ReLU()} if bn_before_fc else {}),   # (N, 8 width, 4, 4)
             avgpool=GlobalAvgPool2d(),                # (N, 8 width)
             linear=Linear(8 * width, num_classes, rng=rng),
         )

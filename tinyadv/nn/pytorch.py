@@ -17,7 +17,7 @@ from tinyadv.nn.pickled import DTYPES, Storage, Stored, unpickle
 from tinyadv.nn.safetensors import from_bfloat16, read_safetensors
 
 LONGEST_PICKLE = 1 << 22  # bytes; one of ResNet-50 has 50,000
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # the names under which a checkpoint keeps its weights
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")  # where a checkpoint keeps its weights
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first two objects of the legacy format
 COUNTED = re.compile(r"(?<![^.])running_var$")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
@@ -29,8 +29,8 @@ def load_pytorch(path: str | Path) -> dict[str, np.ndarray]:
     `model.load_state_dict(nn.load_pytorch(path))` sets them. The arrays are read-only and may share memory.
 
     A .pth is what `torch.save` writes, as a zip archive (since PyTorch 1.6) or in the legacy format before. It may
-    hold the weights under "state_dict", "model_state_dict", "model" or "net". Nothing that the file says is ever run:
-    it is read by a parser that knows tensors and nothing else. Numbers in bfloat16 become float32.
+    hold the weights under "state_dict", "model_state_dict", "model", "net" or "last". Nothing that the file says is
+    ever run: it is read by a parser that knows tensors and nothing else. Numbers in bfloat16 become float32.
 
     Names are adapted: a leading "module." (of DataParallel) is removed, the old names of DenseNet ("norm.1") become
     the new ones ("norm1"), and the `num_batches_tracked` that files before PyTorch 0.4.1 lack are added as 0.
