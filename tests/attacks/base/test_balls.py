@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from tinyadv.attacks.base.balls import ball_class
+from tinyadv.attacks.base.l0 import keep_best
 from tinyadv.backend import to_host
 from tinyadv.random import Streams
 
@@ -318,6 +319,17 @@ def test_an_l0_step_in_a_full_ball_drops_the_pixels_that_a_linear_loss_needs_lea
     best = np.where(moved, end, points)
     worth = np.sort((g * (best - x)).sum(axis=1).ravel()[(best != x).any(axis=1).ravel()])[::-1]
     assert (g * (found - x)).sum() == pytest.approx(worth[:eps].sum())
+
+
+@given(seed=seeds, kinds=st.integers(1, 9), size=st.integers(1, 12))
+def test_of_pixels_that_are_worth_the_same_the_first_are_kept(xp, seed, kinds, size):
+    rng = np.random.default_rng(seed)
+    worth = rng.choice([-np.inf, np.inf, *rng.normal(size=kinds)], (6, size))
+    count = np.array([0, 1.5, size / 2, size, size + 3, np.inf])
+    kept = to_host(keep_best(xp.ones((6, size), bool), xp.asarray(worth), xp.asarray(count)))
+    for row, values, many in zip(kept, worth, count, strict=True):
+        order = sorted(range(size), key=lambda pixel: -values[pixel])  # which keeps the order of equal ones
+        assert set(np.flatnonzero(row)) == set(order[:math.floor(min(many, size))])
 
 
 def test_random_pixels_are_chosen_evenly_and_get_even_values():

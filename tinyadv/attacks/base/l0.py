@@ -81,6 +81,9 @@ class L0Ball(Ball):
 def keep_best(values: Array, worth: Array, count: Array) -> Array:
     """The values (N, ...) of the first `count` (N,) pixels in falling order of worth (N, P), and 0 elsewhere."""
     xp = array_module(worth)
-    rank = xp.argsort(xp.argsort(-worth, axis=1, kind="stable"), axis=1)  # of equal ones the first: on any machine
-    kept = rank < xp.floor(count)[:, None]
+    ascending, count = -worth, xp.floor(count)[:, None]
+    last = count.clip(1, worth.shape[1]).astype(int) - 1
+    last = xp.take_along_axis(xp.sort(ascending, axis=1), last, axis=1)
+    before, tied = ascending < last, ascending == last
+    kept = before | (tied & (before.sum(axis=1, keepdims=True) + tied.cumsum(axis=1) <= count))  # of equals the first
     return (pixels(values) * kept[:, None]).reshape(values.shape)
