@@ -7,7 +7,7 @@ from textwrap import indent
 from common import cifar10_or_digits, mnist_or_digits
 from options import recipe_options as recipe_options
 
-from tinyadv import attacks, data, evaluation, models, nn, plots, training
+from tinyadv import attacks, certify, data, evaluation, models, nn, plots, training
 
 DATA = {"mnist": mnist_or_digits, "cifar10": cifar10_or_digits}
 
@@ -22,11 +22,11 @@ def made(module, settings, **more):
 
 
 def recipe(settings, seed, steps=40, device="cpu"):
-    """From the tables of settings: the model, the attack to evaluate it, and the arguments of training.fit."""
+    """From the tables of settings: the model, an attack or a certificate to judge it, and how to train it."""
     model = made(models, settings["model"] | {"seed": seed}).to(device)
-    attack = attacks.PGD(**settings["evaluation"], steps=steps)
-    changes = [made(data.augment, each) for each in settings.get("augment", ())]
-    return model, attack, {
+    votes = made(certify, settings["certificate"]) if "certificate" in settings else None
+    changes = [made(data.augment, each) for each in settings.get("augment", ())] + ([votes.augment] if votes else [])
+    return model, votes or attacks.PGD(**settings["evaluation"], steps=steps), {
         "optimizer": made(nn.optim, settings["optimizer"], model=model),
         "method": made(training, settings["method"]), "schedule": made(nn.optim, settings["schedule"]),
         "eps_schedule": training.ramp(**settings["ramp"]) if "ramp" in settings else None,
@@ -35,27 +35,26 @@ def recipe(settings, seed, steps=40, device="cpu"):
 
 
 def run(options, steps, least):
-    """Train, save and attack the network of the settings; the claim is that PGD leaves more than `least` of the images.
-    """
+    """Train, save and judge the network of the settings: PGD must leave, or votes certify, more than `least` of it."""
     try:
         settings = models.zoo.settings(options.config)
         given = {name: value for name in ("epochs", "seed") if (value := getattr(options, name)) is not None}
         numbers, seed = settings["training"] | given, given.get("seed", settings["model"]["seed"])
-        model, attack, how = recipe(settings, seed, steps, options.device)
+        model, judge, how = recipe(settings, seed, steps, options.device)
         if (name := settings.get("data", "mnist")) not in DATA:
             raise ValueError(f"data must be {' or '.join(sorted(DATA))}, got {name!r}")
     except (OSError, TypeError, ValueError) as error:
         sys.exit(f"{options.config}: {error}")
     train, test = DATA[name](options.limit)
-    held_out = max(1, min(settings["held_out"], len(train) // 5))
-    train, validation = train[:-held_out], train[-held_out:]
+    held_out, votes = max(1, min(settings["held_out"], len(train) // 5)), "certificate" in settings
+    train, validation = train[:-held_out], None if votes else train[-held_out:]
     out = options.out or Path(f"{options.config.stem}.png")
     weights, table = out.with_suffix(".npz"), out.with_suffix(".csv")
     method = how["method"]
     attacked = method.budget is not None and not isinstance(method, training.Certified)  # which has certificates
     try:
         history = training.fit(
-            model, train, **numbers, **how, validation=validation, validation_attack=attack if attacked else None,
+            model, train, **numbers, **how, validation=validation, validation_attack=judge if attacked else None,
             checkpoint=out.with_suffix(".checkpoint.npz"), resume=True, progress=True)
     except (training.Interrupted, nn.StateError) as stopped:
         sys.exit(str(stopped))
@@ -63,12 +62,16 @@ def run(options, steps, least):
     history.to_csv(table)
     print(indent(repr(history), f"{train.name}  "))
 
-    subset = test[:options.images]
-    clean = evaluation.accuracy(model, test)
-    robust = evaluation.robust_accuracy(model, attack, subset, seed=seed, progress=True)
     plots.history(history, title=train.name).savefig(out)
-    print(f"\n{test.name}  accuracy on {len(test):,} images: {clean:.2%}")
-    print(f"{test.name}  figure: {out}; weights: {weights}; history: {table}")
-    why = "it was trained on clean images" if method.budget is None else "train longer"
+    print(f"\n{test.name}  figure: {out}; weights: {weights}; history: {table}")
+    subset, why, told = test[:options.images], "train longer", str(judge)
+    if votes:
+        found, radius = judge.certify(model, subset, seed=seed, progress=True), settings["evaluation"]["eps"]
+        clean, robust, test, told = found.accuracy, found.certified_accuracy(radius), subset, f"{judge} at {radius:g}"
+    else:
+        clean = evaluation.accuracy(model, test)
+        robust = evaluation.robust_accuracy(model, judge, subset, seed=seed, progress=True)
+        why = why if method.budget else "it was trained on clean images"
+    print(f"{test.name}  accuracy on {len(test):,} images: {clean:.2%}")
     verdict = "holds" if robust > least else f"does not hold: {why}"
-    print(f"{test.name}  under {attack} {robust:.2%} of {len(subset):,} images are right: the claim {verdict}")
+    print(f"{test.name}  under {told} {robust:.2%} of {len(subset):,} images are right: the claim {verdict}")

@@ -1,5 +1,6 @@
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -310,6 +311,18 @@ def test_the_statistics_of_averaged_weights_are_their_own_and_the_run_is_the_sam
     assert (norm.momentum, norm.num_batches_tracked) == (0.1, plain.layers[1].num_batches_tracked)
     assert [module.training for _, module in model.named_modules()] == [
         module.training for _, module in with_modes().named_modules()]
+
+
+def test_the_statistics_of_averaged_weights_are_of_augmented_images():
+    """A network that was trained on noisy images would get the statistics of clean ones."""
+    def brighter(images, streams):
+        return images + np.float32(5)
+
+    train, model, moved = stripes(40), with_modes(), with_modes()
+    fit(model, train, batch_size=8, seed=3, average=0.9, augment=brighter)
+    fit(moved, replace(train, images=train.images + np.float32(5)), batch_size=8, seed=3, average=0.9)
+    for name, array in moved.state_dict().items():
+        np.testing.assert_array_equal(model.state_dict()[name], array)
 
 
 @given(limit=st.floats(1e-3, 1e3), seed=st.integers(0, 100))

@@ -114,6 +114,25 @@ class IntervalCNN(Sequential):
         )
 
 
+class VoterCNN(Sequential):
+    """Two strided convolutions and a dense layer, with batch normalisation after each; 436,426 parameters.
+
+    Made to be asked thousands of times about one image, by `certify.Smoothing`, or by `certify.Ablation`, whose images
+    have 2 channels: see certify.hidden.
+    """
+
+    def __init__(self, seed: int = 0, channels: int = 1, width: int = 32):
+        options: Any = {"bias": False, "init": "he_normal", "rng": (rng := np.random.default_rng(seed))}
+        self.input_shape, w = (channels, 28, 28), width
+        super().__init__(
+            Conv2d(channels, w, 4, stride=2, padding=1, **options), BatchNorm2d(w), ReLU(),   # (N, w, 14, 14)
+            Conv2d(w, 2 * w, 4, stride=2, padding=1, **options), BatchNorm2d(2 * w), ReLU(),  # (N, 2 w, 7, 7)
+            Flatten(),                                                                        # (N, 98 w)
+            Linear(98 * w, 4 * w, **options), BatchNorm1d(4 * w), ReLU(),
+            Linear(4 * w, 10, rng=rng),
+        )
+
+
 class MadryCNN(Sequential):
     """The MNIST network of Madry et al. (2018, arXiv:1706.06083); 3,274,634 parameters."""
 

@@ -183,8 +183,9 @@ class _Run:
         def shown() -> Iterator[tuple[Array, ...]]:
             state, todo = self.state, batches(self.train, self.batch_size, seed=self.seed, epoch=self.state.epoch)
             for number, (images, labels) in enumerate(islice(todo, -(-SHOWN // self.batch_size))):
-                key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, number, 1)).generate_state(1, np.uint64)
-                streams = Streams(int(key[0]), range(len(images)))
+                key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, number, 1)).generate_state(2, np.uint64)
+                streams, others = (Streams(int(each), range(len(images))) for each in key)
+                images = self.augment(images, others) if self.augment else images
                 scene = Scene(self.model, Update, streams, state.strength, state.memory)  # inputs need no update
                 yield self.method.inputs(scene, images, labels)
 
