@@ -1,6 +1,7 @@
 """`python -m tinyadv` says what was found on this machine, and attacks a model."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tinyadv import attacks, models
-from tinyadv.__main__ import main
+from tinyadv.__main__ import made, main, parser
 from tinyadv.backend import describe
 
 DIGITS = ("--data", "digits", "--images", "6")
@@ -56,18 +57,32 @@ def test_it_runs_autoattack_on_a_model_of_ones_own_and_goes_on_from_its_state(tm
     first, again = command(tmp_path, *run), command(tmp_path, *run)
     assert first.returncode == 0, first.stderr
     assert (tmp_path / "state.npz").exists()
-    assert [line for line in again.stdout.splitlines() if "second" not in line] == [
-        line for line in first.stdout.splitlines() if "second" not in line]
+    assert without_times(again.stdout) == without_times(first.stdout)
+
+
+def without_times(text):
+    return [re.sub(r"[\d.]+ s;", "", line) for line in text.splitlines() if "second" not in line]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("attack", "PGD", "--model", "mnist-none", "--eps", "0.1"), "name must be one of mnist-"),
     (("attack", "PGD", "--model", "none:net", *DIGITS, "--eps", "0.1"), "--model must be a network of the zoo, or mod"),
     (("attack", "PGD", "--model", "tinyadv.models:LeNet", "--eps", "0.1"), "--data must be given with --model tinyadv"),
-    (("attack", "PDG", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1"), "such as PGD, got PDG"),
-    (("attack", "Batch", "--model", "mnist-lenet-linf", *DIGITS), "must be a class of tinyadv.attacks"),
-    (("attack", "FGSM", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--steps", "3"), "FGSM has no steps"),
-    (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS), "eps"),
+    (("attack", "PDG", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1"), "Square; got PDG"),
+    (("attack", "FGSM", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--steps", "3"),
+     "FGSM takes no --steps: it takes --eps, --norm"),
+    (("attack", "HopSkipJump", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--steps", "3"),
+     "HopSkipJump takes no --eps and no --steps: it takes --norm"),
+    (("attack", "BoundaryAttack", "--model", "mnist-lenet-linf", *DIGITS, "--norm", "l2"),
+     "BoundaryAttack takes no --norm: it takes none of"),
+    (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS), "--eps must be given for PGD"),
+    (("evaluate", "--model", "mnist-lenet-linf", *DIGITS), "--eps must be given for AutoAttack"),
+    (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--seed", "-1"), "seed must be an integer"),
+    (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--out", "none/a.npz"), "--out must be in a"),
+    (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--state", "no/s.npz"), "--state must be in"),
+    (("attack", "PGD", "--model", ":LeNet", *DIGITS, "--eps", "0.1"), "--model must be a network of the zoo, or mod"),
+    (("attack", "PGD", "--model", "tinyadv:__version__", *DIGITS, "--eps", "0.1"), "'str' object is not callable"),
+    (("attack", "PGD", "--model", "tinyadv.backend:usable_cores", *DIGITS, "--eps", "1"), "images, got int"),
     (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "-1"), "eps must be"),
     (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--out", "a.txt"), "must end in .npz"),
     (("evaluate", "--model", "mnist-lenet-linf", "--data", "digits", "--images", "0"), "--images must be at least 1"),
@@ -77,6 +92,22 @@ def test_what_cannot_be_is_one_line_before_any_work(arguments, message, capsys):
         main(list(arguments))
     assert message in str(stopped.value)
     assert "accuracy" not in capsys.readouterr().out
+
+
+def test_every_name_in_tinyadv_attacks_makes_an_attack_or_one_line():
+    said = {}
+    for name in dir(attacks):
+        for given in ([], ["--eps", "0.1"], ["--norm", "linf"], ["--steps", "3"]):
+            try:
+                said[name, *given] = str(made(parser().parse_args(["attack", name, "--model", "none", *given])))
+            except ValueError as error:
+                said[name, *given] = str(error)
+    for (name, *given), line in said.items():
+        assert re.search(rf"^{name}\(|; got {name}\. |^{name} takes no --|^--eps must be given for {name}: |"
+                         rf"^norm must be .* for {name}, got", line), (given, line)
+    made_of_options = {name for (name, *_), line in said.items() if line.startswith(f"{name}(")}
+    assert made_of_options >= {"AutoAttack", "BoundaryAttack", "FAB", "PGD", "Patch"}
+    assert made_of_options.isdisjoint({"Attack", "AtBudget", "MultiAttack", "Transfer", "WhiteBox"})
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch):

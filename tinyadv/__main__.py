@@ -11,13 +11,25 @@ It only calls the library.
 import argparse
 import importlib
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from tinyadv import attacks, backend, data, evaluation, models, nn
+from tinyadv.random import check_seed
 
 DATA: dict[str, Any] = {"mnist": data.mnist, "cifar10": data.cifar10, "digits": data.digits}
+
+
+def parameters(kind: type[attacks.Attack]) -> dict[str, bool]:
+    """{name: whether it must be given} of the parameters of an attack."""
+    return {field.name: field.default is MISSING for field in fields(kind) if field.init}
+
+
+ATTACKS: dict[str, type[attacks.Attack]] = {  # those that options can describe
+    name: kind for name, kind in sorted(vars(attacks).items())
+    if isinstance(kind, type) and issubclass(kind, attacks.Attack) and kind not in (attacks.Attack, attacks.WhiteBox)
+    and {name for name, needed in parameters(kind).items() if needed} <= {"eps"}}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -44,10 +56,10 @@ def parser() -> argparse.ArgumentParser:
     zoo.add_argument("name", nargs="?", help="a network")
     zoo.set_defaults(run=show)
     attack = commands.add_parser("attack", help="run one attack on test images")
-    attack.add_argument("attack", help="a class of tinyadv.attacks, such as PGD")
+    attack.add_argument("attack", help=", ".join(ATTACKS))
     attack.add_argument("--steps", type=int, help="of the attack; its own default unless given")
     evaluate = commands.add_parser("evaluate", help="run AutoAttack on test images")
-    evaluate.add_argument("--state", help="file from which a stopped run goes on")
+    evaluate.add_argument("--state", type=Path, help="file from which a stopped run goes on")
     evaluate.set_defaults(attack="AutoAttack", steps=None)
     for command in (attack, evaluate):
         command.add_argument("--model", required=True, help="a network of the zoo, or module:function, which returns "
@@ -81,6 +93,10 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--images must be at least 1, got {options.images}")
     if options.out and options.out.suffix != ".npz":
         raise ValueError(f"--out must end in .npz, got {options.out}")
+    check_seed(options.seed)
+    for option in ("out", "state"):
+        if (path := getattr(options, option, None)) and not path.absolute().parent.is_dir():
+            raise ValueError(f"--{option} must be in a folder that exists, got {path}")
     attack = made(options)
     if isinstance(model, nn.Module):
         model.to(options.device)
@@ -108,19 +124,24 @@ def network(name: str) -> tuple[Any, str | None]:
         return models.zoo.load(name), models.zoo.card(name).settings.get("data", "mnist")
     try:
         return getattr(importlib.import_module(module), function)(), None
-    except (AttributeError, ImportError) as error:
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
         raise ValueError(f"--model must be a network of the zoo, or module:function, got {name}: {error}") from error
 
 
 def made(options: argparse.Namespace) -> attacks.Attack:
     """The attack, with those of its parameters that were given."""
-    kind = getattr(attacks, options.attack, None)
-    if not (isinstance(kind, type) and issubclass(kind, attacks.Attack)):
-        raise ValueError(f"the attack must be a class of tinyadv.attacks, such as PGD, got {options.attack}")
+    name = options.attack
+    if name not in ATTACKS:
+        raise ValueError(f"the attack must be one of {', '.join(ATTACKS)}; got {name}. Those that are made of other "
+                         "attacks are built in a script")
+    known = parameters(ATTACKS[name])
     given = {key: value for key in ("eps", "norm", "steps") if (value := getattr(options, key)) is not None}
-    if unknown := given.keys() - {field.name for field in fields(kind)}:
-        raise ValueError(f"{options.attack} has no {', '.join(sorted(unknown))}")
-    return kind(**given)
+    if unknown := [key for key in given if key not in known]:
+        takes = ", ".join(f"--{key}" for key in ("eps", "norm", "steps") if key in known) or "none of the three"
+        raise ValueError(f"{name} takes no --{' and no --'.join(unknown)}: it takes {takes}")
+    if known.get("eps") and "eps" not in given:
+        raise ValueError(f"--eps must be given for {name}: the budget, in the units of the data")
+    return ATTACKS[name](**given)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ class MultiAttack(Composite):
         progress: print the attacks with all their parameters, and how many examples each has broken, to standard error.
         """
         if state is not None and ranks().size > 1:
-            raise ValueError("state must be None while ranks share the work: they would write one file together")
+            raise ValueError(f"state must be None while ranks share the work, got {str(state)!r}: they would write one "
+                             "file together. Leave it out, or give an executor of MPI outside ranks.sharing")
         with nullcontext() if state is None else owned(state):
             return self._run(model, x, y, target, seed, skip_misclassified, state, progress, options)
 
