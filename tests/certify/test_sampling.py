@@ -1,3 +1,4 @@
+import re
 from itertools import combinations, product
 from statistics import NormalDist
 
@@ -6,9 +7,10 @@ import pytest
 from certify_cases import images
 from training_cases import fit, stripes
 
-from tinyadv import attacks, certify, nn, ops
+from tinyadv import Tensor, attacks, certify, gradients, nn, ops
 from tinyadv.certify import Ablation, Smoothing, hidden
 from tinyadv.certify.ablation import met
+from tinyadv.certify.sampling import Sampled
 from tinyadv.data import Dataset
 from tinyadv.nn import StateError
 from tinyadv.random import Streams
@@ -149,6 +151,54 @@ def test_no_attack_succeeds_within_the_certified_radius(certificate):
                 other.flat[places] = rng.integers(0, 2, len(places))
             moved = Dataset(other[None].astype(np.float32), np.int64([max(y, 0)]), classes=test.classes)
             assert certificate.predict(model, moved).predictions[0] in (y, -1)
+
+
+@each_certificate
+def test_the_vote_that_is_attacked_is_the_mean_over_versions_and_has_their_slope(certificate):
+    model, x = base(certificate), images((1, 4, 3), 2)
+    vote = certificate.smoothed(model, samples=7, seed=3)
+    for image, logits in zip(x, vote(Tensor(x)).data, strict=True):
+        seen = certificate.vary(np.repeat(image[None], 7, axis=0), Streams(3, range(7)))
+        np.testing.assert_allclose(np.exp(logits), ops.softmax(model(Tensor(seen))).data.mean(axis=0), atol=1e-6)
+    point, step = Tensor(x.astype(float)), np.random.default_rng(0).normal(size=x.shape)
+    (slope,) = gradients(vote(point)[:, 1].sum(), [point])
+    ahead, behind = (vote(Tensor(x + way * step)).data[:, 1].sum() for way in (1e-4, -1e-4))
+    assert (slope * step).sum() == pytest.approx((ahead - behind) / 2e-4, rel=0.01)
+
+
+@pytest.mark.parametrize("attack", [attacks.SparseRS(3, queries=60), attacks.SparseRS(5, queries=60),
+                                    attacks.SigmaZero(steps=60)], ids=repr)
+def test_certified_is_at_most_attacked_is_at_most_clean_under_attacks_that_count_pixels(attack):
+    """What they find is put to the vote of all sets of 4 of 12 pixels: so it is exact, and not a sample."""
+    certificate, test = Ablation(4, choose=20, samples=2000, alpha=0.01), stripes(60, seed=2)
+    model = base(certificate)
+    masks = np.float32([[i in kept for i in range(12)] for kept in combinations(range(12), 4)]).reshape(-1, 1, 4, 3)
+
+    def winners(x):
+        seen = certificate.show(Tensor(x.repeat(len(masks), axis=0)), np.tile(masks, (len(x), 1, 1, 1)))
+        votes = model(seen).data.argmax(axis=1).reshape(len(x), -1)
+        return (votes[:, :, None] == np.arange(3)).sum(axis=1).argmax(axis=1)
+
+    report = certificate.certify(model, test)
+    result = attack.run(certificate.smoothed(model, samples=200), test.images, test.labels, seed=0)
+    clean, broken = winners(test.images) == test.labels, 0
+    for radius in range(1, 6):
+        certified = report.correct & (report.radii >= radius)
+        attacked = clean & ((winners(result.x_adv) == test.labels) | (result.distances > radius))
+        assert (certified <= attacked).all()
+        assert certified.any() or radius > 1
+        broken += (clean & ~attacked).sum()
+    assert broken > 0
+
+
+@pytest.mark.parametrize(("call", "missing"), [
+    (lambda each: each.draw((1, 4, 3), Streams(0, [0])), "draw(shape, streams)"),
+    (lambda each: each.show(Tensor(images((1, 4, 3))), None), "show(x, drawn)"),
+    (lambda each: each.radius(0.9, (1, 4, 3)), "radius(share, shape)"),
+])
+def test_a_certificate_that_lacks_a_part_says_so(call, missing):
+    with pytest.raises(TypeError, match=re.escape(f"Sampled defines no {missing}")):
+        call(Sampled())
 
 
 def test_a_report_prints_draws_a_curve_and_survives_a_file(tmp_path):

@@ -8,9 +8,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from tinyadv.certify.hiding import hidden
+from tinyadv import ops
+from tinyadv.backend import Array
 from tinyadv.certify.sampling import Sampled
 from tinyadv.random import Streams
+from tinyadv.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,18 @@ class Ablation(Sampled):
         if not (isinstance(self.keep, int) and self.keep >= 1):
             raise ValueError(f"keep must be an integer >= 1, the number of kept pixels; got {self.keep!r}")
 
-    def vary(self, images: np.ndarray, streams: Streams) -> np.ndarray:
-        n, _, height, width = images.shape
-        if self.keep > height * width:
-            raise ValueError(f"keep must be at most the {height * width} pixels of an image, got {self.keep}")
-        order = streams.uniform((height * width,))  # the `keep` smallest of d random numbers: each set is as likely
-        kept = np.zeros((n, height * width), bool)
-        np.put_along_axis(kept, np.argpartition(order, self.keep - 1, axis=1)[:, :self.keep], True, axis=1)
-        return hidden(images, kept.reshape(n, 1, height, width))
+    def draw(self, shape: tuple[int, ...], streams: Streams) -> np.ndarray:
+        """(N, 1, H, W), float32: 1 at the pixels that are kept."""
+        pixels = shape[-2] * shape[-1]
+        if self.keep > pixels:
+            raise ValueError(f"keep must be at most the {pixels} pixels of an image, got {self.keep}")
+        order = streams.uniform((pixels,))  # the `keep` smallest of d random numbers: each set is as likely
+        kept = np.zeros((len(streams), pixels), np.float32)
+        np.put_along_axis(kept, np.argpartition(order, self.keep - 1, axis=1)[:, :self.keep], 1, axis=1)
+        return kept.reshape(-1, 1, *shape[-2:])
+
+    def show(self, x: Tensor, drawn: Array) -> Tensor:
+        return ops.concatenate([x, 1 - x], axis=1) * drawn
 
     def radius(self, share: float, shape: tuple[int, ...]) -> float:
         pixels, radius = shape[-2] * shape[-1], 0

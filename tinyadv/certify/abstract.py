@@ -53,7 +53,7 @@ class Abstract(Tensor):
         return result
 
     def _made(self, found: Any, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no _made(found, operation, args, kwargs)")
 
     @property
     def data(self) -> Array:

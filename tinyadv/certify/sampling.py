@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tinyadv import driver
-from tinyadv.backend import VERSION, move, to_host
+from tinyadv import driver, ops
+from tinyadv.backend import VERSION, Array, move, to_host
 from tinyadv.certify.binomial import clopper_pearson, sign_test
 from tinyadv.data.augment import Augmentation
 from tinyadv.nn import archive
@@ -23,6 +23,7 @@ from tinyadv.nn.archive import StateError
 from tinyadv.nn.table import table
 from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
+from tinyadv.tensor import Tensor, no_grad
 
 CHUNK = 100  # versions of an image in one forward pass; always so many, so that no bit depends on anything else
 
@@ -48,13 +49,36 @@ class Sampled:
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
 
+    def draw(self, shape: tuple[int, ...], streams: Streams) -> np.ndarray:
+        """What varies images of shape (C, H, W), drawn once from each stream, for `show`."""
+        raise TypeError(f"{type(self).__name__} defines no draw(shape, streams)")
+
+    def show(self, x: Tensor, drawn: Array) -> Tensor:
+        """The versions of N images (N, C, H, W) that N draws make; gradients pass through them."""
+        raise TypeError(f"{type(self).__name__} defines no show(x, drawn)")
+
     def vary(self, images: np.ndarray, streams: Streams) -> np.ndarray:
         """A random version of each image (N, C, H, W), drawn from its own stream."""
-        raise NotImplementedError
+        with no_grad():
+            return self.show(Tensor(images), self.draw(images.shape[1:], streams)).data
 
     def radius(self, share: float, shape: tuple[int, ...]) -> float:
         """The certified radius of an image (C, H, W) one of whose classes has at least this share, above 1/2."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no radius(share, shape)")
+
+    def smoothed(self, model: Callable, *, samples: int = 100, seed: int = 0) -> Callable[[Tensor], Tensor]:
+        """The vote as a model for attacks: from images (N, C, H, W) to the logs (N, K) of mean probabilities.
+
+        All images are shown in the same `samples` ways. What an attack finds is an error of the vote if `predict` says
+        so.
+        """
+        def vote(x: Tensor) -> Tensor:
+            n, *shape = x.shape
+            drawn = self.draw(tuple(shape), Streams(seed, range(samples)))
+            seen = self.show(x[np.arange(n).repeat(samples)], move(np.tile(drawn, (n, 1, 1, 1)), x.data))
+            return ops.log(ops.mean(ops.reshape(ops.softmax(model(seen)), (n, samples, -1)), axis=1) + 1e-9)
+
+        return vote
 
     @property
     def augment(self) -> Augmentation:

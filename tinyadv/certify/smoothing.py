@@ -8,8 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from tinyadv.backend import Array
 from tinyadv.certify.sampling import Sampled
 from tinyadv.random import Streams
+from tinyadv.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,11 @@ class Smoothing(Sampled):
         if not self.sigma > 0:
             raise ValueError(f"sigma must be a number above 0, in the units of the data; got {self.sigma!r}")
 
-    def vary(self, images: np.ndarray, streams: Streams) -> np.ndarray:
-        return (images + self.sigma * streams.normal(images.shape[1:])).astype(images.dtype)
+    def draw(self, shape: tuple[int, ...], streams: Streams) -> np.ndarray:
+        return (self.sigma * streams.normal(shape)).astype(np.float32)
+
+    def show(self, x: Tensor, drawn: Array) -> Tensor:
+        return x + drawn
 
     def radius(self, share: float, shape: tuple[int, ...]) -> float:
         return self.sigma * NormalDist().inv_cdf(share)
