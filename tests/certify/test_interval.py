@@ -179,8 +179,19 @@ def test_in_training_mode_the_statistics_are_those_of_the_clean_images():
     for name, array in other.state_dict().items():
         np.testing.assert_allclose(array, bounded[name], atol=1e-5)
     assert_inside(z, 1e-5)
-    with pytest.raises(ValueError, match="give the clean images, as in Interval"):
-        model(Interval(x, x))
+
+
+def test_without_clean_images_the_statistics_are_those_of_the_centres():
+    x = images((1, 8, 8), 16).astype(float)
+    box, norm, weight = Interval.around(x, 0.1), nn.BatchNorm2d(3, momentum=1.0), np.ones((3, 1, 2, 2))
+    trained = norm.train()(ops.relu(ops.conv2d(box, weight)))
+    centre = ops.relu(ops.conv2d(box, weight)).centre.data
+    np.testing.assert_allclose(norm.running_mean, centre.mean(axis=(0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(trained.centre.data.mean(axis=(0, 2, 3)), 0, atol=1e-6)
+    norm.running_mean, norm.running_var = centre.mean(axis=(0, 2, 3)), centre.var(axis=(0, 2, 3))
+    evaluated = norm.eval()(ops.relu(ops.conv2d(box, weight)))
+    for end in ("low", "high"):
+        np.testing.assert_allclose(getattr(trained, end).data, getattr(evaluated, end).data, atol=1e-6)
 
 
 @pytest.mark.parametrize("training", [False, True])

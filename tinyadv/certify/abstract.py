@@ -28,17 +28,19 @@ class Origin(NamedTuple):
 class Abstract(Tensor):
     """A set of arrays of one shape. It has the operators and methods of a Tensor; a subclass is one domain.
 
-    low, high: Tensors of that shape, between which every array of the set is. value: None, or a Tensor of the set that
-    is computed along with the bounds, for batch normalisation and dropout in training, and for the clean loss.
-    origin: how it was computed; None for an input. A subclass defines its `rules`, {operation: function of the
-    operation and its arguments}, and `_made`, which makes a result of what a rule returns.
+    low, high: Tensors of that shape, between which every array of the set is. centre: half-way between them. value:
+    None, or a Tensor of the set that is computed along with the bounds, such as the clean images. sample: any Tensor of
+    its shape and dtype. origin: how it was computed; None for an input. A subclass defines its `rules`, {operation:
+    function of the operation and its arguments}, and `_made`, which makes a result of what a rule returns.
     """
 
-    __slots__ = ("high", "low", "origin", "value")
+    __slots__ = ("high", "low", "origin", "sample", "value")
 
     rules: ClassVar[dict[Callable, Callable]]
     low: Tensor
     high: Tensor
+    centre: Tensor
+    sample: Tensor
     value: Tensor | None
     origin: Origin | None
 
@@ -57,30 +59,32 @@ class Abstract(Tensor):
 
     @property
     def data(self) -> Array:
-        """The array of the value, if there is one: the statistics of a batch are those of its clean images."""
-        if self.value is None:
-            raise ValueError(f"{type(self).__name__} stands for many arrays, but this layer needs one of them: give "
-                             "the clean images, as in Interval(low, high, value=x), or use evaluation mode")
-        return self.value.data
+        """The array that stands for all of them, where the statistics of a batch are needed: see `one`."""
+        return self.one.data
+
+    @property
+    def one(self) -> Tensor:
+        """The value, or without one the centre."""
+        return self.centre if self.value is None else self.value
 
     @property
     def shape(self) -> Shape:
-        return self.low.shape
+        return self.sample.shape
 
     @property
     def ndim(self) -> int:
-        return self.low.ndim
+        return self.sample.ndim
 
     @property
     def size(self) -> int:
-        return self.low.size
+        return self.sample.size
 
     @property
     def dtype(self) -> np.dtype:
-        return self.low.dtype
+        return self.sample.dtype
 
     def __len__(self) -> int:
-        return len(self.low)
+        return len(self.sample)
 
     def steps(self) -> Iterator[Abstract]:
         """This value and all abstract values that it was computed from, each before those that it was made of."""

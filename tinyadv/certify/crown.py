@@ -88,7 +88,7 @@ def _adjoint(g: Array, weight: Array, linear: Callable, shape: tuple[int, ...]) 
 
 def _batch_norm(a: Tensor, h: Interval, flat: bool, x: Interval, weight: Any, bias: Any, mean: Array, variance: Array,
                 eps: float = 1e-5, of_batch: bool = False) -> tuple:
-    values: Any = x.value, h.value
+    values: Any = x.one, h.one
     spread = _variance(values[0], mean, variance) if of_batch else variance.astype(x.dtype)
     scale = (weight * (spread + eps) ** -0.5).reshape(-1, 1, 1)
     if of_batch:  # the mean depends on the values

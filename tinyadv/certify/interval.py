@@ -7,7 +7,7 @@ Moore 1966, "Interval analysis"; for the certification and training of networks 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from tinyadv import ops
 from tinyadv.backend import Array, array_module
@@ -15,6 +15,17 @@ from tinyadv.certify.abstract import Abstract
 from tinyadv.certify.rounding import rounding_error
 from tinyadv.tensor import Tensor
 
+
+class Ball(NamedTuple):
+    """What a rule returns that knows the centre and the radius; the others return (low, high)."""
+
+    centre: Tensor
+    radius: Tensor
+
+
+MADE: dict[str, Callable[[Any], Tensor]] = {
+    "low": lambda x: x.centre - x.radius, "high": lambda x: x.centre + x.radius,
+    "centre": lambda x: (x.low + x.high) * 0.5, "radius": lambda x: (x.high - x.low) * 0.5}
 RULES: dict[Callable, Callable] = {}
 
 
@@ -27,13 +38,14 @@ class Interval(Abstract):
     The bounds are Tensors, so a loss of them can be differentiated. ValueError if low is above high anywhere.
     """
 
-    __slots__ = ("roundoff",)
+    __slots__ = ("centre", "radius", "roundoff")
     rules: ClassVar = RULES
+    radius: Tensor
 
     def __init__(self, low: Any, high: Any, value: Any = None, roundoff: float = 0.0):
         self.low, self.high = Tensor(low), Tensor(high)
         self.value = None if value is None else Tensor(value)
-        self.roundoff, self.origin = roundoff, None
+        self.roundoff, self.origin, self.sample = roundoff, None, self.low
         if self.low.shape != self.high.shape or not (self.low.data <= self.high.data).all():
             raise ValueError(f"low must be at most high, and of the same shape; got shapes {self.low.shape} and "
                              f"{self.high.shape}")
@@ -43,15 +55,12 @@ class Interval(Abstract):
         """The points within linf distance eps of the images x (N, ...), and within the bounds of the data."""
         return cls((x - eps).clip(*bounds), (x + eps).clip(*bounds), value)
 
-    @property
-    def centre(self) -> Tensor:
-        """(low + high) / 2."""
-        return (self.low + self.high) * 0.5
-
-    @property
-    def radius(self) -> Tensor:
-        """(high - low) / 2."""
-        return (self.high - self.low) * 0.5
+    def __getattr__(self, name: str) -> Any:
+        """low and high are made of the centre and the radius where they are first needed, or the other way round."""
+        if name in MADE:
+            setattr(self, name, MADE[name](self))
+            return getattr(self, name)
+        return super().__getattr__(name)  # type: ignore[misc]  # it names the remedy
 
     @property
     def magnitude(self) -> Tensor:
@@ -59,14 +68,22 @@ class Interval(Abstract):
         return ops.maximum(ops.abs(self.low), ops.abs(self.high))
 
     def _made(self, found: Any, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Interval:
-        result = Interval.__new__(Interval)
-        result.low, result.high = found
-        result.roundoff = self.roundoff
+        result = self._of(found)
         if self.roundoff:
             error = rounding_error(operation, args, kwargs, self.roundoff, result.magnitude)
             if error is not None:
-                result.low, result.high = result.low - error, result.high + error
+                return self._of((result.low - error, result.high + error))
         return result
+
+    def _of(self, found: Ball | tuple[Tensor, Tensor]) -> Interval:
+        """Of what a rule returns, with the same unit roundoff."""
+        made = Interval.__new__(Interval)
+        made.roundoff, made.sample = self.roundoff, found[0]
+        if isinstance(found, Ball):
+            made.centre, made.radius = found
+        else:
+            made.low, made.high = found
+        return made
 
     def worst(self, labels: Array) -> Tensor:
         """(N, K): for logits, upper bounds of z_j - z_y, where y are the labels (N,); 0 for j = y.

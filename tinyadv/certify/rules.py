@@ -12,7 +12,7 @@ from typing import Any
 from tinyadv import ops
 from tinyadv.backend import Array, array_module
 from tinyadv.certify.abstract import at
-from tinyadv.certify.interval import Interval, rule
+from tinyadv.certify.interval import Ball, Interval, rule
 from tinyadv.ops.movement import _concatenate
 from tinyadv.parallel import all_reduce
 from tinyadv.tensor import Tensor, op
@@ -52,21 +52,19 @@ def _affine(operation: Callable, x: Any, weight: Any, bias: Any = None, *options
     if isinstance(weight, Interval) or isinstance(bias, Interval):
         raise TypeError(f"{operation.__name__}: an Interval must be the first argument, not the weight or the bias")
     centre = operation(x.centre, weight, bias, *options, **named)
-    radius = operation(x.radius, ops.abs(weight), None, *options, **named)
-    return centre - radius, centre + radius
+    return Ball(centre, operation(x.radius, ops.abs(weight), None, *options, **named))
 
 
 @rule(ops.matmul)
 def _matmul(operation: Callable, x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """(a ± r) (b ± s) is a b, up to r |b| + |a| s + r s; the last two vanish where the other factor is a constant."""
     (a, r), (b, s) = _ball(x), _ball(y)
-    radius = 0.0
+    radius: Any = 0.0
     if r is not None:
         radius = radius + operation(r, ops.abs(b))
     if s is not None:
         radius = radius + operation(ops.abs(a) if r is None else ops.abs(a) + r, s)
-    centre = operation(a, b)
-    return centre - radius, centre + radius
+    return Ball(operation(a, b), radius)
 
 
 @rule(ops.multiply)
@@ -146,16 +144,19 @@ def _standardize(operation: Callable, x: Any, floor: float) -> tuple[Tensor, Ten
 @rule(ops.batch_norm)
 def _batch_norm(operation: Callable, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, eps: float = 1e-5,
                 of_batch: bool = False) -> tuple[Tensor, Tensor]:
-    """An affine map of each channel. In training it is that of the clean images, x.value (Shi et al. 2021)."""
+    """An affine map of each channel. In training it has the statistics of x.one: clean images, or the centre."""
     if not of_batch:
         zero = array_module(mean).zeros_like(mean)
         centre = operation(x.centre, weight, bias, mean, variance, eps)
         radius = operation(x.radius, ops.abs(weight), zero, zero, variance, eps)
     else:  # the statistics depend on the weights before, so that the gradient goes through them, too
-        clean = operation(x.value, weight, bias, mean, variance, eps, of_batch=True)
-        scale = (weight * (_variance(x.value, mean, variance) + eps) ** -0.5).reshape(1, -1, 1, 1)
-        centre, radius = clean + (x.centre - x.value) * scale, x.radius * ops.abs(scale)
-    return centre - radius, centre + radius
+        one = x.one
+        centre = operation(one, weight, bias, mean, variance, eps, of_batch=True)
+        scale = (weight * (_variance(one, mean, variance) + eps) ** -0.5).reshape(1, -1, 1, 1)
+        if x.value is not None:
+            centre = centre + (x.centre - one) * scale
+        radius = x.radius * ops.abs(scale)
+    return Ball(centre, radius)
 
 
 @op

@@ -51,7 +51,7 @@ class Zonotope(Abstract):
         radius = box + ops.abs(errors).sum(axis=0)
         self.interval, self.centre, self.box, self.errors, self.origin = interval, centre, box, errors, origin
         self.low, self.high = ops.maximum(centre - radius, interval.low), ops.minimum(centre + radius, interval.high)
-        self.value = interval.value
+        self.value, self.sample = interval.value, centre
         return self
 
     @property

@@ -11,10 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tinyadv import driver
 from tinyadv.backend import Array, move
 from tinyadv.nn import BatchNorm2d, Module
-from tinyadv.ops.movement import batch_last
 from tinyadv.tensor import Tensor, no_grad
 
 SHOWN = 2000  # number of training images for the statistics; each channel has many pixels in an image
@@ -29,11 +27,11 @@ def follow(average: dict[str, Array], model: Module, decay: float) -> None:
 
 
 def averaged_state(model: Module, average: dict[str, Array],
-                   shown: Iterable[tuple[Array, ...]]) -> dict[str, np.ndarray]:
+                   shown: Iterable[tuple[Tensor, ...]]) -> dict[str, np.ndarray]:
     """The state_dict of the model with the averaged parameters; if `average` is empty, with its own.
 
-    shown: batches of inputs for the statistics of batch normalisation. It is read while the model has the averaged
-    weights, so that they can be attacked with these. In the end the model is as before.
+    shown: what the model is called on for the statistics of batch normalisation, batch by batch. It is read while the
+    model has the averaged weights, so that images can be attacked with these. In the end the model is as before.
     """
     if not average:
         return model.state_dict()
@@ -54,7 +52,7 @@ def averaged_state(model: Module, average: dict[str, Array],
             norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum = kept
 
 
-def _estimate(model: Module, norms: list[BatchNorm2d], shown: Iterable[tuple[Array, ...]]) -> None:
+def _estimate(model: Module, norms: list[BatchNorm2d], shown: Iterable[tuple[Tensor, ...]]) -> None:
     """Set the running statistics to the means over the batches. Only batch normalisation is in training mode."""
     count, tracked = 0, [norm.num_batches_tracked for norm in norms]
     for norm in norms:
@@ -67,7 +65,7 @@ def _estimate(model: Module, norms: list[BatchNorm2d], shown: Iterable[tuple[Arr
                 for norm in norms:
                     norm.training, norm.momentum = True, 1 / count  # so the running statistics are the means so far
                 with no_grad():
-                    model(Tensor(batch_last(move(x, driver.memory_of(model, x)))))
+                    model(x)
                 for norm in norms:
                     norm.training = False
     for norm, number in zip(norms, tracked, strict=True):

@@ -38,6 +38,8 @@ class Certified(Method):
     warm_up: the weight of the regularisers of Shi et al. (eq. 7 and 9) while eps grows: the mean radius should not grow
     from layer to layer, and as many units be surely active as surely inactive. It falls to 0 as eps reaches its final
     value. The network should have batch normalisation, and weights of init="ibp".
+    The statistics of batch normalisation are those of the clean images if there is a clean weight. Without one, they
+    are those of the centres of the boxes, so that nothing but the boxes is computed: a step takes a third less time.
     """
 
     eps: float
@@ -64,17 +66,26 @@ class Certified(Method):
         return scene.update(inputs, labels, partial(self.bounded, scene.strength))
 
     def bounded(self, strength: float, model: Callable, labels: Array, *x: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses (n,) with that factor of eps, and the logits (n, K) at the last of the inputs."""
+        """The losses (n,) with that factor of eps, and the logits (n, K) at one of the points."""
         box = self.box(strength, *x)
         z = model(box)
-        losses = self.mixed(self.worst(strength, z, labels), z.value, labels)
+        losses = self.mixed(self.worst(strength, z, labels), z.one, labels)
         if self.warm_up and strength < 1:
             losses = losses + self.warm_up * (1 - strength) * balance(z, box)
-        return losses, z.value
+        return losses, z.one
 
     def box(self, strength: float, *x: Tensor) -> Interval:
-        """The points within the budget. The last of the inputs flows along, and gives the statistics of the batch."""
-        return Interval.around(x[0].data, self.eps * strength, self.bounds, value=x[-1])
+        """The points within the budget. The last of the inputs flows along where the loss needs it."""
+        value = x[-1] if self.clean_weight else None
+        return Interval.around(x[0].data, self.reach * strength, self.bounds, value)
+
+    @property
+    def reach(self) -> float:
+        """The radius of the boxes."""
+        return self.eps
+
+    def shown(self, strength: float, *x: Tensor) -> tuple[Tensor, ...]:
+        return (self.box(strength, *x),)
 
     def worst(self, strength: float, z: Interval, labels: Array) -> Tensor:
         """The worst logits (n, K) of the box, with that factor of eps."""
@@ -152,8 +163,9 @@ class SABR(Certified):
         attack = PGD((1 - self.part) * self.eps, steps=self.steps, bounds=self.bounds)
         return (attacked(attack, scene, images, labels),)
 
-    def box(self, strength: float, *x: Tensor) -> Interval:
-        return Interval.around(x[0].data, self.part * self.eps * strength, self.bounds, value=x[0])
+    @property
+    def reach(self) -> float:
+        return self.part * self.eps
 
 
 def balance(z: Interval, box: Interval) -> Tensor:

@@ -17,15 +17,17 @@ import numpy as np
 
 from tinyadv import driver, evaluation
 from tinyadv.attacks import Attack
-from tinyadv.backend import Array, array_module
+from tinyadv.backend import array_module, move
 from tinyadv.data import Dataset, batches
 from tinyadv.executors import Stopped, stopping
 from tinyadv.nn import Module
 from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
+from tinyadv.ops.movement import batch_last
 from tinyadv.random import Streams
 from tinyadv.ranks import ranks
 from tinyadv.spellings import spelled
+from tinyadv.tensor import Tensor
 from tinyadv.training.arguments import check_fit
 from tinyadv.training.average import SHOWN, averaged_state, follow
 from tinyadv.training.checkpoint import Interrupted, State, check_ranks, described, interruptible
@@ -180,14 +182,16 @@ class _Run:
 
     def averaged(self) -> dict[str, np.ndarray]:
         """The state_dict with the averaged weights, if there are any."""
-        def shown() -> Iterator[tuple[Array, ...]]:
+        def shown() -> Iterator[tuple[Tensor, ...]]:
             state, todo = self.state, batches(self.train, self.batch_size, seed=self.seed, epoch=self.state.epoch)
             for number, (images, labels) in enumerate(islice(todo, -(-SHOWN // self.batch_size))):
                 key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, number, 1)).generate_state(2, np.uint64)
                 streams, others = (Streams(int(each), range(len(images))) for each in key)
                 images = self.augment(images, others) if self.augment else images
                 scene = Scene(self.model, Update, streams, state.strength, state.memory)  # inputs need no update
-                yield self.method.inputs(scene, images, labels)
+                inputs = self.method.inputs(scene, images, labels)
+                like = driver.memory_of(self.model, images)
+                yield self.method.shown(state.strength, *(Tensor(batch_last(move(x, like))) for x in inputs))
 
         return averaged_state(self.model, self.state.average, shown())
 

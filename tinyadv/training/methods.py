@@ -72,6 +72,10 @@ class Method:
         """The inputs of `losses`: one array (n, C, H, W) or several."""
         return (images,)
 
+    def shown(self, strength: float, *x: Tensor) -> tuple[Tensor, ...]:
+        """What the model is called on in a step, of the inputs x; for the statistics of batch normalisation."""
+        return x
+
     def losses(self, model: Callable, labels: Array, x: Tensor) -> tuple[Tensor, Tensor]:
         """The losses (n,) on the inputs x, and the logits (n, K) that give the training accuracy."""
         (losses, logits), share = cross_entropy(model, labels, x), self.label_smoothing
