@@ -4,7 +4,7 @@ CUDA ?= 12
 
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint docs notebook site parity bench gpu
+.PHONY: help demo test lint docs notebook site parity bench gpu release
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -40,6 +40,15 @@ bench: .venv/.installed-bench  ## compare speed with other libraries and the har
 gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## run the tests and the demo on CuPy (CUDA=12 or 13)
 	$(RUN) -m pytest -m gpu
 	$(RUN) examples/fgsm_mnist.py --device cuda
+
+release: .venv/.installed-release  ## build sdist and wheel, try each in a clean environment (PYTHON=python3.11 NUMPY='numpy<2.1')
+	rm -rf dist
+	$(RUN) -m build
+	for package in dist/*; do \
+	    $(PYTHON) -m venv --clear .venv/clean && \
+	    .venv/clean/bin/python -m pip install --quiet "$$package" $(NUMPY) && \
+	    .venv/clean/bin/python tests/smoke.py || exit 1; \
+	done
 
 .venv/.installed: setup.py pyproject.toml tinyadv/VERSION
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tinyadv needs Python 3.11 or newer, \

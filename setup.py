@@ -49,6 +49,7 @@ setup(
         "cuda13": ["cupy-cuda13x[ctk]"],
         "parity": PARITY,
         "bench": [*PARITY, "mygrad"],
+        "release": ["build"],
         "notebook": ["jupytext", "nbclient", "ipykernel"],
         # Held below the releases that drop what mkdocs.yml uses; ruff lays out the signatures.
         "docs": ["mkdocs~=1.6", "mkdocs-material~=9.8", "mkdocstrings-python~=2.0", "mkdocs-glightbox~=0.5", "ruff"],

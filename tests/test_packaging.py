@@ -9,6 +9,7 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+import smoke
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmarks", "docs", "examples", "notebooks", "tests", "tinyadv")
@@ -34,9 +35,16 @@ def test_a_source_distribution_holds_what_its_tests_need(tmp_path):
     assert {path.relative_to(ROOT).as_posix() for path in needed} - files == set()
 
 
-def test_the_citation_names_this_version():
-    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert f"\nversion: {(ROOT / 'tinyadv' / 'VERSION').read_text().strip()}\n" in cited
+def test_the_changelog_and_the_citation_name_this_version_and_its_date():
+    version, changes, cited = ((ROOT / name).read_text("utf-8") for name in (
+        "tinyadv/VERSION", "CHANGELOG.md", "CITATION.cff"))
+    number, date = re.search(r"^## \[(\d.*)\] - (\d{4}-\d\d-\d\d)$", changes, re.MULTILINE).groups()
+    assert version == f"{number}\n"
+    assert f"\nversion: {number}\ndate-released: {date}\n" in cited
+
+
+def test_what_a_fresh_installation_must_do_is_done_here():
+    smoke.works()
 
 
 def test_an_editable_install_is_found_from_the_folder_around_the_clone(tmp_path):
