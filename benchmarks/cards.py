@@ -15,6 +15,9 @@ Without --weights, it measures only AutoAttack's part of the card, on the weight
 AutoAttack leaves, its warnings, the accuracy that PGD with 100 steps leaves of the same images, and the accuracy that
 AutoAttack leaves with 4/3 of the budget. In the shipped cards, this part has 1,000 images for the natural networks, 500
 for mnist-lenet-linf and mnist-threshold-linf, and 200 for mnist-madry-linf and mnist-madry-l2, with seed 0.
+
+If the training was for a certificate, it is measured, too: interval bounds on the first --images. If the settings have
+a [certificate] by votes, only that is measured, on the first --votes, at half, once and 1.5 times [evaluation] eps.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tinyadv import attacks, backend, data, evaluation, nn
+from tinyadv import attacks, backend, certify, data, evaluation, nn, training
 from tinyadv.models import zoo
 
 STEPS = {"mnist": 0.01, "cifar10": 2 / 255}  # of PGD in linf, as in Madry et al. (2018)
@@ -57,15 +60,48 @@ def autoattack(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, seed: int
             "warnings": list(result.warnings)}
 
 
+def certificates(model: nn.Module, test: data.Dataset, settings: dict[str, Any], options: argparse.Namespace,
+                 *, eps: float, norm: str) -> list[dict[str, Any]]:
+    """The rows of what is proven: by the votes of the settings, or by intervals if it was trained with them."""
+    if (votes := settings.get("certificate")) is not None:
+        certificate = getattr(certify, votes["class"])(**{key: votes[key] for key in votes if key != "class"})
+        subset, radii = test[:options.votes], [0, eps / 2, eps, eps * 1.5]
+        method = str(certificate)
+        shares = certificate.certify(model, subset, seed=options.seed, progress=True).curve(radii)
+    elif issubclass(getattr(training, settings["method"]["class"]), training.Certified):
+        subset, method = test[:options.images], "ibp"
+        shares = {eps: float(certify.certified_accuracy(model, subset, eps, method=method))}
+    else:
+        return []
+    return [{"method": method, "norm": norm, "radius": float(radius), "images": len(subset), "accuracy": share,
+             "seed": options.seed} for radius, share in shares.items()]
+
+
+def attacked(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, options: argparse.Namespace) -> dict[str, Any]:
+    """The other fields of a card that are measured, on a network that classifies images as they are."""
+    rows = [{"attack": "none", "images": len(test), "accuracy": evaluation.accuracy(model, test), "seed": 0}]
+    for attack, images in table(pgd, options):
+        subset = test[:images]
+        accuracy = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
+        rows.append({"attack": str(attack), "images": len(subset), "accuracy": accuracy, "seed": options.seed})
+        print(rows[-1], flush=True)
+    budget: dict[str, Any] = {"eps": pgd.eps, "norm": pgd.norm}
+    found = autoattack(model, few := test[:options.autoattack], pgd, options.seed)
+    rows.append({"attack": str(attacks.AutoAttack(**budget)), "images": len(few), "accuracy": found["accuracy"],
+                 "seed": options.seed})
+    checks = evaluation.sanity_checks(model, test[:200], seed=options.seed, **budget).checks
+    return {"results": rows, "autoattack": found, "checks": [asdict(check) for check in checks]}
+
+
 def main(options: argparse.Namespace) -> None:
     name, settings = options.config.stem, zoo.settings(options.config)
     measured, summary = settings.pop("evaluation"), settings.pop("summary")
-    source = settings.get("data", "mnist")
+    source, votes = settings.get("data", "mnist"), "certificate" in settings
     train, test = getattr(data, source)()
-    few = test[:options.autoattack]
-    pgd = attacks.PGD(**measured, steps=100, step_size=STEPS[source] if measured["norm"] == "linf" else None)
+    pgd = None if votes else attacks.PGD(
+        **measured, steps=100, step_size=STEPS[source] if measured["norm"] == "linf" else None)
     if options.weights is None:
-        found = autoattack(zoo.load(name), few, pgd, options.seed)
+        found = autoattack(zoo.load(name), test[:options.autoattack], pgd, options.seed)
         zoo.write(card := replace(zoo.card(name), autoattack=found), options.folder)
         print(card)
         return
@@ -79,20 +115,15 @@ def main(options: argparse.Namespace) -> None:
              "machine": options.machine or here,
              "data": f"{train.name}, the first {len(train) - settings['held_out']:,} images"}
     with tempfile.TemporaryDirectory() as folder:  # what is measured is what is shipped
-        zoo.publish(model, name, Path(folder), results=[], autoattack={}, checks=[], **facts)
+        zoo.publish(model, name, Path(folder), results=[], autoattack={}, checks=[], certificates=[], **facts)
         model = nn.load(Path(folder) / f"{name}.npz")
-    rows = [{"attack": "none", "images": len(test), "accuracy": evaluation.accuracy(model, test), "seed": 0}]
-    for attack, images in table(pgd, options):
-        subset = test[:images]
-        accuracy = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
-        rows.append({"attack": str(attack), "images": len(subset), "accuracy": accuracy, "seed": options.seed})
-        print(rows[-1], flush=True)
-    found = autoattack(model, few, pgd, options.seed)
-    rows.append({"attack": str(attacks.AutoAttack(**measured)), "images": len(few), "accuracy": found["accuracy"],
-                 "seed": options.seed})
-    checks = evaluation.sanity_checks(model, test[:200], seed=options.seed, **measured).checks
-    print(zoo.publish(model, name, options.folder, results=rows, autoattack=found,
-                      checks=[asdict(check) for check in checks], **facts))
+    proven = certificates(model, test, settings, options, **measured)
+    if pgd is None:
+        rows = [{"attack": "none", **{key: proven[0][key] for key in ("images", "accuracy", "seed")}}]
+        facts |= {"results": rows, "autoattack": {}, "checks": []}
+    else:
+        facts |= attacked(model, test, pgd, options)
+    print(zoo.publish(model, name, options.folder, certificates=proven, **facts))
 
 
 if __name__ == "__main__":
@@ -103,7 +134,8 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=10_000, help="test images for the cheaper attacks")
     parser.add_argument("--few", type=int, default=1000, help="for the margin loss and for restarts")
     parser.add_argument("--autoattack", type=int, default=1000, help="for AutoAttack; 10,000 take an hour or two")
-    parser.add_argument("--seed", type=int, default=0, help="of the attacks")
+    parser.add_argument("--votes", type=int, default=500, help="for a certificate by votes")
+    parser.add_argument("--seed", type=int, default=0, help="of the attacks and votes")
     parser.add_argument("--machine", default="", help="on which it was trained, for the card")
     parser.add_argument("--folder", type=Path, default=zoo.FOLDER, help="of the zoo")
     main(parser.parse_args())

@@ -55,6 +55,8 @@ The accuracies are those on the first images of the MNIST test set; the tables g
 weights as they are shipped, rounded to float16. Each card also says how far its figures go: how much PGD overstates the
 robust accuracy, what is left just beyond the budget, and what AutoAttack itself warns of. For comparison: in linf 0.3,
 AutoAttack leaves 88.50% for the network of Madry et al. and 92.81% for that of TRADES, as AutoAttack's authors report.
+What is certified is proven ([certificates](certificates.md)). Of a network for votes only that is known, and its clean
+accuracy is that of the vote.
 
 `python docs/pages.py` writes this page from the cards, and `python -m benchmarks.cards` makes a card.
 """
@@ -88,13 +90,18 @@ def results():
 def the_zoo():
     """The page of the networks, as text."""
     cards = [zoo.card(name) for name in zoo.names()]
-    overview, sections = [["network", "parameters", "clean", "PGD-100", "AutoAttack", "with 4/3 of the budget"]], []
+    head = ["network", "parameters", "clean", "PGD-100", "AutoAttack", "with 4/3 of the budget", "certified"]
+    overview, sections = [head], []
     for card in cards:
         found = {attack: [f"{row['accuracy']:.2%} of {row['images']:,}" for row in card.results
                           if re.match(attack, row["attack"]) and not re.search("loss|restarts", row["attack"])]
                  for attack in ("none", r"PGD\(.*steps=100\b", "AutoAttack")}
-        overview.append([f"[{card.name}](#{card.name})", f"{card.parameters:,}", *(one for (one,) in found.values()),
-                         f"{card.autoattack['accuracy_beyond']:.2%} of {card.autoattack['images']:,}"])
+        beyond = [f"{card.autoattack['accuracy_beyond']:.2%} of {card.autoattack['images']:,}"] * bool(card.autoattack)
+        proven = [f"{row['accuracy']:.2%} of {row['images']:,} at {row['norm']} {row['radius']:g}"
+                  for row in card.certificates]
+        proven = proven[-2:-1] or proven  # of votes at several radii, that of the settings
+        overview.append([f"[{card.name}](#{card.name})", f"{card.parameters:,}",
+                         *(one[0] if one else "" for one in (*found.values(), beyond, proven))])
         rows = [["attack", "images", "accuracy", "seed"], *(
             [f"`{row['attack']}`", f"{row['images']:,}", row["accuracy"], row["seed"]] for row in card.results)]
         sections.append("\n\n".join([
@@ -103,7 +110,7 @@ def the_zoo():
             f"```sh\n{card.training}\n```",
             f"{card.seconds:,.0f} seconds, without validation, on {card.machine}; tinyadv {card.version}; SHA-256 of "
             f"the weights: `{card.sha256}`.", table(rows), "\n".join(f"- {sentence}" for sentence in card.limits),
-            f"`evaluation.sanity_checks`, on 200 images: {card.passed}."]) + "\n")
+            *([f"`evaluation.sanity_checks`, on 200 images: {card.passed}."] if card.checks else [])]) + "\n")
     return "\n".join([ZOO, table(overview), "", *sections])
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tinyadv import data, evaluation, models, nn
+from tinyadv import certify, data, evaluation, models, nn
 from tinyadv.models import zoo
 from tinyadv.nn import StateError
 
@@ -20,7 +20,8 @@ FACTS = {"summary": "For the tests.", "training": "python train.py", "settings":
          "autoattack": {"images": 50, "seed": 3, "accuracy": 0.25, "pgd": 0.275, "beyond": "AutoAttack(eps=0.4)",
                         "accuracy_beyond": 0.0125, "warnings": ["the gradients are likely masked"]},
          "checks": [{"name": "gradients", "passed": True, "figure": 0.0, "explanation": "none"},
-                    {"name": "random starts agree", "passed": False, "figure": 0.3, "explanation": "they do not"}]}
+                    {"name": "random starts agree", "passed": False, "figure": 0.3, "explanation": "they do not"}],
+         "certificates": [{"method": "ibp", "norm": "linf", "radius": 0.1, "images": 70, "accuracy": 0.2, "seed": 5}]}
 every_network = pytest.mark.parametrize("name", zoo.names())
 
 
@@ -70,11 +71,16 @@ def test_a_card_prints_what_a_reader_has_to_know(published):
                  "AutoAttack leaves 25.00% of the first 50 images, with seed 3.",
                  "PGD with 100 steps leaves 27.50% of them, and so overstates it by 2.50 points.",
                  "Just beyond the budget, AutoAttack(eps=0.4) leaves 1.25% of them.",
-                 "AutoAttack warns: the gradients are likely masked."):
+                 "AutoAttack warns: the gradients are likely masked.",
+                 "ibp certifies 20.00% of the first 70 images within linf 0.1, with seed 5."):
         assert part in text
     quiet = replace(published[1], autoattack=published[1].autoattack | {"warnings": []})
     assert "AutoAttack gives no warning." in str(quiet)
     assert "warns" not in str(quiet)
+    votes = str(replace(published[1], autoattack={}, checks=[]))
+    assert "ibp certifies 20.00%" in votes
+    assert "AutoAttack" not in votes
+    assert "sanity" not in votes
 
 
 def test_a_damaged_file_and_an_unknown_name_are_refused(published, tmp_path):
@@ -98,6 +104,8 @@ def test_a_damaged_file_and_an_unknown_name_are_refused(published, tmp_path):
     (lambda card: card.pop("autoattack"), "autoattack is missing"),
     (lambda card: card["autoattack"].pop("pgd"), r"autoattack\.pgd is missing"),
     (lambda card: card["autoattack"].update(warnings=[1]), r"autoattack\.warnings\.0 must be str, and is 1"),
+    (lambda card: card.update(autoattack=[]), r"autoattack must be a table, and is \[\]"),
+    (lambda card: card["certificates"][0].pop("radius"), r"certificates\.0\.radius is missing"),
 ])
 def test_a_damaged_card_is_told_by_its_file_and_key(published, tmp_path, change, message):
     path = tmp_path / "lenet.json"
@@ -159,7 +167,16 @@ def test_every_network_loads_and_its_card_is_complete(name):
     assert all(np.isfinite(array).all() for array in model.state_dict().values())
     assert card.summary.endswith(".")
     assert next(row["attack"] for row in card.results) == "none"
-    assert all(0 <= row["accuracy"] <= 1 and row["images"] > 0 for row in card.results)
+    assert all(0 <= row["accuracy"] <= 1 and row["images"] > 0 for row in card.results + card.certificates)
+    assert all(sentence in str(card) for sentence in card.limits)
+    digits, _ = data.digits(100, 1)  # other ones than it was trained on
+    if settings := card.settings.get("certificate"):
+        votes = getattr(certify, settings["class"])(**{key: settings[key] for key in settings if key != "class"} | {
+            "samples": 50})
+        assert votes.predict(model, digits).accuracy > 0.1
+        assert not card.autoattack
+        assert card.certificates
+        return
     found, (row,) = card.autoattack, [row for row in card.results if row["attack"].startswith("AutoAttack")]
     assert 200 <= found["images"] <= row["images"]
     assert 0 <= found["accuracy_beyond"] <= found["accuracy"] <= found["pgd"] <= 1
@@ -167,8 +184,6 @@ def test_every_network_loads_and_its_card_is_complete(name):
     eps, beyond = (float(re.search(r"eps=([\d.]+)", attack)[1]) for attack in (row["attack"], found["beyond"]))
     assert beyond == pytest.approx(4 / 3 * eps, rel=0.01)
     assert all(isinstance(warning, str) for warning in found["warnings"])
-    assert all(sentence in str(card) for sentence in card.limits)
     assert len(card.checks) > 6
     assert all(check["passed"] for check in card.checks), card
-    digits, _ = data.digits(100, 1)
-    assert evaluation.accuracy(model, digits) > 0.1  # other digits than it was trained on
+    assert evaluation.accuracy(model, digits) > 0.1

@@ -27,9 +27,10 @@ CARD = {
     "name": str, "summary": str, "model": str, "parameters": int, "training": str, "settings": dict, "seconds": float,
     "machine": str, "data": str, "sha256": str, "version": str,
     "results": [{"attack": str, "images": int, "accuracy": float, "seed": int}],
-    "autoattack": {"images": int, "seed": int, "accuracy": float, "pgd": float, "beyond": str, "accuracy_beyond": float,
-                   "warnings": [str]},
+    "autoattack": ({"images": int, "seed": int, "accuracy": float, "pgd": float, "beyond": str,
+                    "accuracy_beyond": float, "warnings": [str]},),
     "checks": [{"name": str, "passed": bool}],
+    "certificates": [{"method": str, "norm": str, "radius": float, "images": int, "accuracy": float, "seed": int}],
 }
 SETTINGS = {
     "summary": str, "held_out": int, "model": {"class": str, "seed": int}, "method": {"class": str},
@@ -49,6 +50,8 @@ class Card:
     autoattack: on the first "images" of the test set, the accuracy that AutoAttack leaves ("accuracy"), the one that
     PGD with 100 steps leaves ("pgd"), the one that AutoAttack leaves with 4/3 of the budget ("accuracy_beyond", and
     "beyond" is that attack), and the "warnings" of AutoAttack. checks: those of `evaluation.sanity_checks`.
+    certificates: the accuracy that is proven within each radius. A network for votes (`certify.Smoothing`,
+    `certify.Ablation`) has only these; its accuracy without an attack is that of the vote.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Card:
     results: list[dict[str, Any]]
     autoattack: dict[str, Any]
     checks: list[dict[str, Any]]
+    certificates: list[dict[str, Any]]
 
     def __repr__(self) -> str:
         facts = {
@@ -74,18 +78,22 @@ class Card:
         rows = [(row["attack"], percent(row["accuracy"]), f"of {row['images']:,} images, seed {row['seed']}")
                 for row in self.results]
         return "\n  ".join([f"{self.name}: {self.summary}", *table(list(facts.items()), "<"), *table(rows, "<><"),
-                            *self.limits, f"sanity checks: {self.passed}"])
+                            *self.limits, *([f"sanity checks: {self.passed}"] if self.checks else [])])
 
     @property
     def limits(self) -> list[str]:
-        """The limits of the figures in sentences: PGD's gap to AutoAttack, larger budgets, AutoAttack's warnings."""
-        found = self.autoattack
+        """The limits of the figures in sentences: PGD's gap to AutoAttack, its warnings, and what is certified."""
+        certified = [f"{row['method']} certifies {percent(row['accuracy'])} of the first {row['images']:,} images "
+                     f"within {row['norm']} {row['radius']:g}, with seed {row['seed']}." for row in self.certificates]
+        if not (found := self.autoattack):
+            return certified
         images, gap = f"{found['images']:,} images", 100 * (found["pgd"] - found["accuracy"])
         return [
             f"AutoAttack leaves {percent(found['accuracy'])} of the first {images}, with seed {found['seed']}.",
             f"PGD with 100 steps leaves {percent(found['pgd'])} of them, and so overstates it by {gap:.2f} points.",
             f"Just beyond the budget, {found['beyond']} leaves {percent(found['accuracy_beyond'])} of them.",
-            *([f"AutoAttack warns: {warning}." for warning in found["warnings"]] or ["AutoAttack gives no warning."])]
+            *([f"AutoAttack warns: {warning}." for warning in found["warnings"]] or ["AutoAttack gives no warning."]),
+            *certified]
 
     @property
     def passed(self) -> str:

@@ -118,8 +118,8 @@ def parse(text: str, language: Callable[..., Any] = json.loads) -> dict[str, Any
 def read_text(path: Path, language: Callable[..., Any], kinds: dict[str, Any]) -> dict[str, Any]:
     """The table in a text file, read by `language`, a loader of JSON or TOML; StateError unless it has these kinds.
 
-    kinds: {name: kind}; a kind is a type, a dict of kinds for a table, or a list with the one kind of its elements.
-    Names that are not in kinds are allowed, too.
+    kinds: {name: kind}; a kind is a type, a dict of kinds for a table, (dict,) for one that may be empty, or a list
+    with the one kind of its elements. Names that are not in kinds are allowed, too.
     """
     try:
         if path.stat().st_size > LONGEST_TEXT:
@@ -135,6 +135,7 @@ def read_text(path: Path, language: Callable[..., Any], kinds: dict[str, Any]) -
 
 def _check(value: Any, kind: Any, name: str) -> None:
     """Raise ValueError unless the value has the kind; an int may stand for a float, but a bool is never a number."""
+    kind = ({} if value == {} else kind[0]) if isinstance(kind, tuple) else kind
     if isinstance(kind, dict) and isinstance(value, dict):
         for key, own in kind.items():
             if key not in value:
