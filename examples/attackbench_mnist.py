@@ -1,9 +1,8 @@
 """At 2,000 passes an image, one attack of each norm finds nearly the nearest points that all of them together find.
 
 AttackBench (Cina et al. 2024, arXiv:2404.19460) compares attacks at equal cost, by the nearest misclassified point that
-they find; evaluation.optimality explains its measure. Attacks with a budget are run with a doubled and then bisected
-eps. One network is trained on clean images, one adversarially in linf. The last line says whether the claim holds: in
-each norm and for each network, the best attack has an optimality of at least 0.97.
+they find; those with an eps search for it by doubling and bisection. The claim holds if, in each norm and for each
+network, the best attack has an optimality (evaluation.optimality) of 0.97 or more. The curves are of the last network.
 """
 
 import numpy as np
@@ -19,18 +18,18 @@ def contenders(queries):
     def several(norm, eps):
         names = {"FMN": attacks.FMN(steps=steps, norm=norm), "PGD": attacks.PGD(eps, steps=runs, norm=norm)}
         if norm != "l0":
-            names |= {"PDPGD": attacks.PDPGD(steps=steps, norm=norm), "APGD": attacks.APGD(eps, steps=runs, norm=norm),
+            names |= {"PDPGD": attacks.PDPGD(steps=steps // 2, norm=norm, restarts=2),
+                      "APGD": attacks.APGD(eps, steps=runs, norm=norm),
                       "FAB": attacks.FAB(steps=queries // 18, norm=norm, target_classes=9),
                       "BrendelBethge": attacks.BrendelBethge(steps=max(1, steps - 50), norm=norm)}
         return names
 
     found = {norm: several(norm, eps) for norm, eps in {"linf": 0.1, "l2": 1.0, "l1": 10.0, "l0": 10}.items()}
-    search = {"binary_search_steps": 9, "initial_c": 0.1}
     found["linf"]["DeepFool"] = attacks.DeepFool(steps=queries // 11, norm="linf")
     found["l2"] |= {"DDN": attacks.DDN(steps=steps), "DeepFool": attacks.DeepFool(steps=queries // 11),
-                    "PDGD": attacks.PDGD(steps=steps),
-                    "CarliniWagner": attacks.CarliniWagner(steps=queries // 18, lr=0.05, **search)}
-    found["l1"]["EAD"] = attacks.EAD(steps=queries // 27, beta=0.05, **search)
+                    "PDGD": attacks.PDGD(steps=steps // 2, restarts=2),
+                    "CarliniWagner": attacks.CarliniWagner(steps=queries // 18, lr=0.05, initial_c=0.1)}
+    found["l1"]["EAD"] = attacks.EAD(steps=queries // 27, beta=0.05, initial_c=0.1)
     found["l0"] |= {"SigmaZero": attacks.SigmaZero(steps=steps), "SparseRS": attacks.SparseRS(10, queries=2 * runs)}
     return found
 
@@ -48,8 +47,8 @@ def by_distance(result):
 def main(options):
     _, test = mnist_or_digits(options.limit)
     subset = test[:options.images]
-    networks = {name: models.zoo.load(name).to(options.device) for name in (options.natural, options.robust)}
-    tables, curves, least = {}, {}, []
+    networks = {name: models.zoo.load(name).to(options.device) for name in options.networks}
+    tables, curves, bests = {}, {}, []
     for norm, several in contenders(options.queries).items():
         results = {network: {name: evaluation.at_budget(options.queries)(attack).run(
             model, subset.images, subset.labels, seed=options.seed, progress=True) for name, attack in several.items()}
@@ -61,20 +60,21 @@ def main(options):
             ["attack", "all", *(f"{network}{what}" for network in networks for what in ("", ", median"))],
             *([name, f"{overall[name]:.3f}", *(cell for network, found in results.items() for cell in (
                 f"{local[network][name]:.3f}", f"{median(found[name]):.3g}"))] for name in order)]
-        curves[norm] = {name: by_distance(results[options.robust][name]) for name in order[:5]}
-        least.append(min(max(each.values()) for each in local.values()))
-        print(f"{test.name}  {norm}: {order[0]} is best, optimality {overall[order[0]]:.3f} on {len(subset):,} images")
-
+        curves[norm] = {name: by_distance(results[options.networks[-1]][name]) for name in order[:5]}
+        bests += [(max(each.values()), norm, network) for network, each in local.items()]
     figure = plots.blank(10, 8)
     for part, (norm, lines) in zip(figure.subfigures(2, 2).flat, curves.items(), strict=True):
         plots.lines(lines, xlabel=f"{norm} distance", ylabel="accuracy", title=f"{test.name}: {norm}", figure=part)
     figure.savefig(options.out)
-    verdict = "holds" if min(least) >= 0.97 else "does not hold: give them more passes"
-    conclude(options, test, tables, f"the least optimality of a best attack is {min(least):.3f}: the claim {verdict}")
+    reached, (least, norm, network) = sum(best[0] >= 0.97 for best in bests), min(bests)
+    verdict = f"does not hold: the least is {least:.3f}, in {norm} on {network}" if least < 0.97 else "holds"
+    conclude(options, test, tables, f"{reached} of {len(bests)} best attacks have 0.97 or more: the claim {verdict}")
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="attackbench_mnist.png", natural="mnist-lenet-natural", robust="mnist-lenet-linf")
+    parser = arguments(__doc__, out="attackbench_mnist.png", trains=False)
+    parser.add_argument("--networks", nargs="+", choices=models.zoo.names(), help="of models.zoo",
+                        default=["mnist-lenet-natural", "mnist-lenet-linf"])
     parser.add_argument("--queries", type=at_least(100, int), default=2000, help="passes of an image")
     parser.add_argument("--images", type=at_least(1, int), default=50, help="test images, at most")
     main(parser.parse_args())

@@ -92,7 +92,7 @@ ATTACKS = [
     PDGD(steps=6),
     PDPGD(steps=6),
     PDPGD(norm="l2", steps=6),
-    PDPGD(norm="l1", steps=6),
+    PDPGD(norm="l1", steps=3, restarts=2),
     SigmaZero(steps=8),
     BrendelBethge(queries=60, steps=12),
     BrendelBethge(queries=60, steps=12, norm="linf"),

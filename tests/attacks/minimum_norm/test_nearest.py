@@ -1,6 +1,7 @@
 """The attacks that search for the nearest misclassified point, where it is known: on linear models of two classes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,28 @@ def test_a_proximal_step_minimises_the_norm_and_the_distance(norm, seed):
         for _ in range(20):
             other = found + scale * rng.normal(size=x.shape)
             assert (objective(other) >= objective(found) - 1e-9).all()
+
+
+@pytest.mark.parametrize("attack", [PDGD(steps=9, restarts=3), PDPGD(steps=9, norm="l1", restarts=3)], ids=name)
+def test_later_runs_begin_at_noise_of_half_the_range(attack):
+    model, x, _, _, _ = problem(2, count=40)
+    x, bounds = 2 * x - 1, (-1.0, 1.0)
+    y = predictions(model, x)
+    often, first = (replace(attack, restarts=runs, bounds=bounds) for runs in (3, 1))
+    points = shown(often, model, x, y, seed=1)
+    assert len(points) == 27
+    np.testing.assert_array_equal(points[:9], shown(first, model, x, y, seed=1))
+    starts = points[9], points[18]
+    for start in starts:
+        far = abs(start - x)
+        assert far.max() <= 1
+        assert far.max() > 0.95
+        inside = (start > -1) & (start < 1)
+        assert abs((start - x)[inside & (abs(x) < 0.1)].mean()) < 0.1  # to both sides
+    assert (starts[0] != starts[1]).any(axis=(1, 2, 3)).all()
+    found = (each.run(model, x, y, seed=1) for each in (often, first))
+    far, once = (np.where(each.success, each.distances, np.inf) for each in found)
+    assert (far <= once).all()
 
 
 def test_the_norm_of_ddn_shrinks_at_misclassified_points_and_grows_at_others():
