@@ -93,7 +93,7 @@ ATTACKS = [
     PDPGD(steps=6),
     PDPGD(norm="l2", steps=6),
     PDPGD(norm="l1", steps=3, restarts=2),
-    SigmaZero(steps=8),
+    SigmaZero(steps=4, restarts=2),
     BrendelBethge(queries=60, steps=12),
     BrendelBethge(queries=60, steps=12, norm="linf"),
     BrendelBethge(queries=60, steps=12, norm="l1"),

@@ -172,7 +172,8 @@ def test_a_proximal_step_minimises_the_norm_and_the_distance(norm, seed):
             assert (objective(other) >= objective(found) - 1e-9).all()
 
 
-@pytest.mark.parametrize("attack", [PDGD(steps=9, restarts=3), PDPGD(steps=9, norm="l1", restarts=3)], ids=name)
+@pytest.mark.parametrize("attack", [
+    PDGD(steps=9, restarts=3), PDPGD(steps=9, norm="l1", restarts=3), SigmaZero(steps=9, restarts=3)], ids=name)
 def test_later_runs_begin_at_noise_of_half_the_range(attack):
     model, x, _, _, _ = problem(2, count=40)
     x, bounds = 2 * x - 1, (-1.0, 1.0)

@@ -16,7 +16,9 @@ from tinyadv.attacks.base.l0 import L0Ball
 from tinyadv.backend import Array, array_module
 from tinyadv.random import Streams
 
-__all__ = ["BALLS", "Ball", "L0Ball", "L1Ball", "L2Ball", "LinfBall", "ball_class", "column", "fill", "flat"]
+__all__ = [
+    "BALLS", "Ball", "L0Ball", "L1Ball", "L2Ball", "LinfBall", "ball_class", "column", "far_start", "fill", "flat",
+]
 
 
 class LinfBall(Ball):
@@ -186,6 +188,12 @@ class L1Ball(RoundBall):
 
 
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball, "l0": L0Ball}
+
+
+def far_start(ball: Ball, streams: Streams) -> Array:
+    """For restarts: the ball's x (N, ...) plus uniform noise of up to half the range, within the bounds."""
+    low, high = ball.bounds
+    return LinfBall(ball.x, (high - low) / 2, ball.bounds).random(streams)
 
 
 def ball_class(norm: str) -> type[Ball]:

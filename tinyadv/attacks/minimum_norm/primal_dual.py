@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinyadv.attacks.base.attack import WhiteBox
-from tinyadv.attacks.base.balls import L2Ball, LinfBall, column, flat
+from tinyadv.attacks.base.balls import L2Ball, column, far_start, flat
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.attacks.minimum_norm.hyperplane import DUAL
@@ -17,7 +17,6 @@ from tinyadv.nn import Sequential
 from tinyadv.nn.optim import Adam
 
 FIRST, LARGEST = math.log(100), math.log(1e6)  # the log of the weight of the loss, relative to that of the norm
-NOISE = 0.5  # of the range: the largest change of a pixel where another run begins
 PROXIMAL_STEPS, CONVERGED = 5, 0.01  # and the relative change after which they end
 
 
@@ -38,7 +37,7 @@ class PDPGD(WhiteBox):
     "l2" or "l1", in the units of the data. lr: the first step size of Adam, in units of the range of the data; it falls
     to a hundredth.
     restarts: the number of runs. The first begins at x; the others, as in the authors' code, at x plus uniform noise of
-    up to half the range, which is far outside: they come to other parts of the boundary.
+    up to half the range, from where they come to other parts of the boundary.
     """
 
     steps: int = 500
@@ -59,9 +58,7 @@ class PDPGD(WhiteBox):
         log_weight = xp.full(len(x), FIRST)
         weight = _sigmoid(log_weight)
         adam, first, second = Adam(Sequential(), self.lr), xp.zeros_like(x), xp.zeros_like(x)  # for its rule alone
-        points = batch.x
-        if batch.backwards.any():  # only the first run begins there
-            points = LinfBall(points, NOISE * (high - low), self.bounds).random(batch.streams)
+        points = far_start(batch.ball, batch.streams) if batch.backwards.any() else batch.x  # the first run is from x
         for step in range(self.steps):
             logits, lead, g = batch.evaluate(points)
             loss_slope = -g * column(_sigmoid(-lead), x)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.ball import column, pixels
-from tinyadv.attacks.base.balls import LinfBall
+from tinyadv.attacks.base.balls import LinfBall, far_start
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.backend import Array, array_module
@@ -32,11 +32,14 @@ class SigmaZero(WhiteBox):
 
     steps: of each example, with one gradient each. lr: the first step size, in units of the range of the data; it falls
     to a tenth along half a cosine. sigma: how exact the count is, in squared units of the range.
+    restarts: the number of runs. The first begins at x; the others, which are not in the paper, at x plus uniform noise
+    of up to half the range. On robust networks they find far fewer pixels.
     """
 
     steps: int = 1000
     lr: float = 1.0
     sigma: float = 1e-3
+    restarts: int = 1
 
     norm = "l0"
     minimum_norm = True
@@ -50,7 +53,8 @@ class SigmaZero(WhiteBox):
     def perturb(self, batch: Batch) -> Array:
         xp, x, scale = array_module(batch.x), batch.x.astype(np.float64), self.bounds[1] - self.bounds[0]
         adam, first, second = Adam(Sequential(), self.lr), xp.zeros_like(x), xp.zeros_like(x)  # for its rule alone
-        threshold, points, falling = xp.full(len(x), FIRST_THRESHOLD), batch.x, cosine()
+        threshold, falling = xp.full(len(x), FIRST_THRESHOLD), cosine()
+        points = far_start(batch.ball, batch.streams) if batch.backwards.any() else batch.x  # the first run is from x
         for step in range(self.steps):
             logits, lead, g = batch.evaluate(points)
             delta = (points - x) / scale
