@@ -35,6 +35,16 @@ def softmax(x):
     return ops.softmax(MODEL(x))
 
 
+class Softmax(models.LeNet):
+    def forward(self, x):
+        return ops.softmax(super().forward(x))
+
+
+def fit_softmax():
+    model = Softmax()
+    training.fit(model, TEST, epochs=1, optimizer=nn.optim.SGD(model))
+
+
 def load_a_file_of_pytorch():
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(path := f"{folder}/x.pt", "w") as file:
@@ -57,6 +67,9 @@ MISTAKES = [
     ("PGD(norm=np.inf)", lambda: PGD(0.1, norm=np.inf), 'norm must be "linf", "l2", "l1" or "l0"'),
     ("attacks.CW", lambda: attacks.CW, "write attacks.CarliniWagner"),
     ("attacks.ProjectedGradientDescent", lambda: attacks.ProjectedGradientDescent, "write attacks.PGD"),
+    ("MultiAttack(a, b)", lambda: attacks.MultiAttack(FGSM(0.1), PGD(0.1)), "attacks must be a list of attacks"),
+    ("MultiAttack(a)", lambda: attacks.MultiAttack(PGD(0.1)), "attacks must be a list of attacks"),
+    ("attack.eps = 0.2", lambda: setattr(PGD(0.1), "eps", 0.2), r"dataclasses.replace\(attack, eps=0.2\)"),
     # Calling it
     ("attack(images, labels)", lambda: FGSM(0.1)(X, Y), r"takes \(model, x, y.*'y'"),
     ("attack(model, dataset)", lambda: FGSM(0.1)(MODEL, TEST), r"takes \(model, x, y.*'y'"),
@@ -93,6 +106,13 @@ MISTAKES = [
     ("a model that ends in softmax", lambda: PGD(0.1, steps=2)(softmax, X, Y), "without the softmax"),
     ("SGD(model.parameters(), lr=)", lambda: nn.optim.SGD(MODEL.parameters(), lr=0.01, momentum=0.9), None),
     ("Adam([{'params': ...}])", lambda: nn.optim.Adam([{"params": MODEL.parameters()}]), "a model or its parameters"),
+    ("optim.AdamW(model)", lambda: nn.optim.AdamW(MODEL), r"write nn.optim.Adam\(model, weight_decay"),
+    ("optim.lr_scheduler", lambda: nn.optim.lr_scheduler.StepLR, "schedule=nn.optim.cosine"),
+    ("model.half()", lambda: MODEL.half(), "models and images are in float32"),
+    ("SmallCNN(num_classes=)", lambda: models.SmallCNN(num_classes=5), r"models.resnet18\(num_classes"),
+    ("resnet18(num_classes=)", lambda: models.resnet18(num_classes=5), None),
+    ("model(images of 0..255, as bytes)", lambda: MODEL((X * 255).astype(np.uint8)), r"x.astype\(np.float32\) / 255"),
+    ("training a model that ends in softmax", lambda: fit_softmax(), "without the softmax"),
     ("model.train(False)", lambda: MODEL.train(False), None),
     ("model.cpu()", lambda: MODEL.cpu(), None),
     ("nn.CrossEntropyLoss()", lambda: nn.CrossEntropyLoss(), r"ops.cross_entropy\(logits, labels\)"),
@@ -114,6 +134,9 @@ MISTAKES = [
     ("Adam(learning_rate=)", lambda: nn.optim.Adam(MODEL, learning_rate=0.1), "write lr="),
     ("nn.Sequential([...])", lambda: nn.Sequential([nn.ReLU()]), r"Sequential\(\*layers\)"),
     ("model.zero_grad()", lambda: MODEL.zero_grad(), r"write optimizer.zero_grad\(\)"),
+    ("tinyadv.tensor([1.0])", lambda: tinyadv.tensor([1.0]), r"write tinyadv.Tensor\(data\)"),
+    ("Tensor(x, requires_grad=True)", lambda: Tensor(X, requires_grad=True), None),
+    ("Tensor(x, requires_grad=False)", lambda: Tensor(X, requires_grad=False), "use its array"),
     ('f"{loss:.3f}"', lambda: f"{MODEL(X).sum():.3f}", None),
     ("tensor.reshape(-1, 4)", lambda: Tensor(X).reshape(-1, 4), None),
     ("tensor.transpose(0, 2, 3, 1)", lambda: Tensor(X).transpose(0, 2, 3, 1), None),
@@ -164,9 +187,9 @@ def test_no_word_of_the_tables_is_one_of_ours():
     """A name that came to exist would never be looked up."""
     known = {"Attack": attacks.Attack, "AttackResult": attacks.AttackResult, "Dataset": data.Dataset,
              "Module": nn.Module, "Tensor": Tensor, "attacks": attacks, "data": data, "models": models,
-             "nn": nn, "tinyadv": tinyadv}
+             "nn": nn, "nn.optim": nn.optim, "tinyadv": tinyadv}
     for key in spellings.ATTRIBUTES:
-        owner, name = key.split(".")
+        owner, name = key.rsplit(".", 1)
         assert name not in dir(known[owner]), f"{key} has come to be: take it out of spellings.py"
 
 

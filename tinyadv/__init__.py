@@ -1,10 +1,11 @@
 """tinyadv: everything between a pixel and its adversarial gradient, in NumPy and, unchanged, in CuPy."""
 
 import importlib
+import sys
 
 from tinyadv import backend  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
 from tinyadv import analysis, attacks, certify, data, defenses, evaluation, models, nn, ops, training
-from tinyadv.spellings import missing
+from tinyadv.spellings import NotATensor, missing
 from tinyadv.tensor import Tensor, gradients, no_grad
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "nn", "no_grad", "ops", "training",
 ]
 __version__ = backend.VERSION
+sys.modules["tinyadv.tensor"].__class__ = NotATensor
 
 
 def __getattr__(name: str) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 Shape = tuple[int, ...]
 
 
@@ -52,3 +54,10 @@ def check_equal(left: int, right: int, operation: str, left_name: str, right_nam
     """ValueError naming both sides unless the two counts agree."""
     if left != right:
         raise ValueError(f"{operation}: {left_name} is {left}, but {right_name} is {right}; they must be equal")
+
+
+def check_not_bytes(x: Any) -> None:
+    """TypeError for an array of 8-bit images."""
+    if getattr(getattr(x, "dtype", None), "char", None) == "B":
+        raise TypeError("the images are uint8: give x.astype(np.float32) / 255, or without / 255 if the model is made "
+                        "for 0 to 255")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Collection
+from types import ModuleType
 from typing import NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -30,6 +31,7 @@ ARGUMENTS = {
     "device": 'the model says where: model.to("cuda")',
     "epsilons": "an attack has one eps; evaluation.epsilon_curve(model, attack, dataset, epsilons) takes several",
     "rel_stepsize": "write step_size, in the units of the data: rel_stepsize * eps",
+    "num_classes": "it has a fixed number of classes: models.resnet18(num_classes) and its like take one",
     "pretrained": 'write weights="IMAGENET1K_V1"',
     "shuffle": "seed=0 shuffles; training does so in every epoch",
     "targeted": "give the classes to reach as target=, next to the true classes y, as in attack(model, x, y, target=3)",
@@ -40,6 +42,8 @@ ATTRIBUTES = {
     "tinyadv.optim": "nn.optim", "tinyadv.save": "nn.save(model, path)", "tinyadv.load": "nn.load(path)",
     "tinyadv.from_numpy": "Tensor(array)", "tinyadv.manual_seed": "seed=, as in models.SmallCNN(seed=0)",
     "tinyadv.cuda": 'model.to("cuda"); `python -m tinyadv` lists the GPUs',
+    "nn.optim.AdamW": "nn.optim.Adam(model, weight_decay=0.01), which adds the decay to the gradient",
+    "nn.optim.lr_scheduler": "training.fit(..., schedule=nn.optim.cosine())",
     "nn.functional": "tinyadv.ops", "nn.CrossEntropyLoss": "ops.cross_entropy(logits, labels)",
     "nn.Softmax": "ops.softmax(logits); a model returns the logits",
     "nn.Parameter": "a Tensor that is an attribute of the module", "nn.ModuleList": "a list", "nn.ModuleDict": "a dict",
@@ -60,6 +64,7 @@ ATTRIBUTES = {
     "Dataset.data": "dataset.images", "Dataset.targets": "dataset.labels",
     "Module.zero_grad": "optimizer.zero_grad()", "Module.modules": "model.named_modules()",
     "Module.children": "model.named_modules()",
+    **{f"Module.{dtype}": "nothing: models and images are in float32" for dtype in ("bfloat16", "float", "half")},
     "Module.requires_grad_": "nothing: an attack asks for no weight's gradient",
     "Tensor.view": "x.reshape(N, -1)", "Tensor.permute": "x.transpose(0, 2, 3, 1)", "Tensor.numel": "x.size",
     "Tensor.clamp": "ops.clip(x, low, high)", "Tensor.cpu": "x.numpy()", "Tensor.unsqueeze": "x[None]",
@@ -93,6 +98,13 @@ def spelled(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+class NotATensor(ModuleType):
+    """The module tinyadv.tensor, which is no function."""
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("tinyadv.tensor is a module: write tinyadv.Tensor(data)")
 
 
 def missing(module: str, name: str) -> AttributeError:

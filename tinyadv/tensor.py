@@ -39,9 +39,8 @@ class Tensor:
     __slots__ = ("__weakref__", "_node", "data", "grad")
     __array_ufunc__ = None  # makes `array * tensor` ask the Tensor instead of NumPy
 
-    def __init__(self, data: Any):
-        if isinstance(data, Tensor):
-            data = data.data
+    def __init__(self, data: Any, requires_grad: bool = True):
+        data = data.data if isinstance(data, Tensor) else data
         array = array_module(data).asarray(data)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"a Tensor holds real numbers, got dtype {array.dtype}")
@@ -50,6 +49,7 @@ class Tensor:
         self.data: Array = array
         self.grad: Array | None = None
         self._node: Node | None = None
+        self._require_grad(requires_grad)
 
     if TYPE_CHECKING:  # what ops/__init__.py binds
         def _operator(self, other: Any = None) -> Tensor: ...

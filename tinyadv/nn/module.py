@@ -16,7 +16,7 @@ import numpy as np
 from tinyadv.backend import Array, array_module, is_array, move, to_device, to_host
 from tinyadv.nn.table import table
 from tinyadv.parallel import Setting
-from tinyadv.shapes import Shape
+from tinyadv.shapes import Shape, check_not_bytes
 from tinyadv.spellings import check_keywords, no_attribute
 from tinyadv.tensor import Tensor, no_grad
 
@@ -51,6 +51,7 @@ class Module:
         return self
 
     def __call__(self, x: Any) -> Tensor:
+        check_not_bytes(x)
         y = self.forward(x)
         if watcher := _watcher.get():
             watcher(self, y)
@@ -199,8 +200,7 @@ class Module:
         like = parameters[0].data if parameters else np.zeros(0, np.float32)
         with no_grad(), self.mode(training=False), watching(record):
             self(Tensor(array_module(like).zeros((1, *input_shape), like.dtype)))
-        head = ("Layer (type)", "Output shape", "Parameters")
-        lines = table([head, *rows], "<<>")
+        lines = table([("Layer (type)", "Output shape", "Parameters"), *rows], "<<>")
         rule = "-" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:], rule, f"Total parameters: {_count(parameters):,}"])
 

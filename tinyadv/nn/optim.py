@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyadv.backend import Array, array_module, move, to_host, wide
 from tinyadv.nn.module import Module
-from tinyadv.spellings import spelled
+from tinyadv.spellings import missing, spelled
 from tinyadv.tensor import Tensor
 
 Schedule = Callable[[float], float]
@@ -157,3 +157,7 @@ def one_cycle(peak: float = 0.3, start: float = 0.04, end: float = 0.0) -> Sched
     Smith and Topin 2017, arXiv:1708.07120.
     """
     return lambda progress: float(np.interp(progress, (0, peak, 1), (start, 1, end)))
+
+
+def __getattr__(name: str) -> object:
+    raise missing(__name__, name)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver, ops
+from tinyadv.attacks.base.arguments import are_probabilities, warn
 from tinyadv.backend import Array, array_module, move
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
@@ -70,14 +71,15 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
         like, count = driver.memory_of(model, several[0]), len(labels)
         labels = move(labels, like)
 
-        def gradient(part: slice) -> tuple[float, int, list[Array], list[Array]]:
+        def gradient(part: slice) -> tuple[float, int, bool, list[Array], list[Array]]:
             inputs = [Tensor(batch_last(move(each[part], like))) for each in several]
             with recording(True):  # whatever the caller's no_grad()
                 values, logits = losses(model, labels[part], *inputs)
                 loss = (values * (1 / count)).sum()
                 hits = int((driver.classes(logits.data) == labels[part]).sum())
+                doubtful = optimizer.steps == 0 and are_probabilities(logits.data)
                 found = gradients(loss, [*parameters, *inputs[:slope]])
-            return loss.item(), hits, found[:len(parameters)], found[len(parameters):]
+            return loss.item(), hits, doubtful, found[:len(parameters)], found[len(parameters):]
 
         if whole:
             results = [gradient(slice(0, count))]
@@ -85,7 +87,10 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
             most = min(PARTS, count // FEWEST, len(driver.shards(count, None, several[0][0].size)))
             parts = driver.shards(count, -(-count // max(1, most)))
             results = together(pool, gradient, parts)
-        losses_of, hits_of, shares, slopes = zip(*results, strict=True)
+        losses_of, hits_of, doubts, shares, slopes = zip(*results, strict=True)
+        if all(doubts):
+            warn("the model returns probabilities, of which the loss takes another softmax: let it return logits, "
+                 "without the softmax")
         loss, totals = sum(losses_of), [functools.reduce(operator.add, each) for each in zip(*shares, strict=True)]
         if clip_norm is not None:
             norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in totals))

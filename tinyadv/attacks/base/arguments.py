@@ -73,14 +73,14 @@ def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
     """Warn if a linf budget seems to be in other units than the bounds, such as 8 instead of 8/255."""
     span, levels = bounds[1] - bounds[0], eps * 255
     if norm == "linf" and eps >= 2 * span:
-        _warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 grey "
+        warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 grey "
               f"levels, give eps={eps:g}/255")
     if norm == "linf" and span == 255 and 0 < eps < 1 and abs(levels - round(levels)) < 1e-6:
-        _warn(f"eps={eps:g} is less than a grey level, as the bounds are {bounds}: give eps={levels:g}")
+        warn(f"eps={eps:g} is less than a grey level, as the bounds are {bounds}: give eps={levels:g}")
 
 
-def _warn(text: str) -> None:
-    """A warning that shows the line of the user's code that called the library."""
+def warn(text: str) -> None:
+    """Warn, and show the line of the user's code that called the library."""
     frame, level = sys._getframe(), 1
     while frame.f_back and frame.f_globals["__name__"].startswith("tinyadv."):
         frame, level = frame.f_back, level + 1

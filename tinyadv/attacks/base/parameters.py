@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import FrozenInstanceError, dataclass, fields
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -27,12 +27,18 @@ class Parameters:
         spellings.check_keywords(cls.__name__, kwargs, [f.name for f in own])
         if args and isinstance(args[0], Module) and str(own[0].type).startswith(("float", "int", "str", "tuple")):
             raise TypeError(f"{cls.__name__} takes no model: {spellings.ARGUMENTS['model']}")
+        if cls.__setattr__ is not _refuse:  # the one that dataclasses writes does not say what to do
+            cls.__setattr__ = _refuse  # type: ignore[assignment]
         return super().__new__(cls)
 
     def __str__(self) -> str:
         """Like repr, but without fields that have their default values."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.repr and getattr(self, f.name) != f.default}
         return _call(type(self).__name__, values)
+
+
+def _refuse(self: Parameters, name: str, value: Any) -> NoReturn:
+    raise FrozenInstanceError(f"an attack never changes: make another by dataclasses.replace(attack, {name}={value!r})")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,12 @@ class MultiAttack(Composite):
 
     attacks: tuple[Attack, ...]
 
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Raise TypeError for attacks that are not in a list."""
+        if args and isinstance(args[0], Attack):
+            raise TypeError("attacks must be a list of attacks, as in MultiAttack([PGD(eps=0.3), Square(eps=0.3)])")
+        return super().__new__(cls, *args, **options)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "attacks", tuple(self.attacks))
         self._adopt(*self.attacks)
