@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tinyadv import Tensor, attacks, data, evaluation, nn, plots, training
+from tinyadv import Tensor, attacks, certify, data, evaluation, nn, plots, training
 
 FOLDER = Path(__file__).parent / "figures"
 FIGURES = {}
@@ -243,6 +243,33 @@ def multi_attack():
     several = {type(part).__name__: part for part in parts} | {"MultiAttack": attacks.MultiAttack(parts)}
     curves = {name: evaluation.epsilon_curve(model, attack, test, epsilons) for name, attack in several.items()}
     return plots.epsilon_curve(curves, title="Three attacks, and all of them")
+
+
+@figure
+def certificates():
+    """Left, boxes: a network that was trained with them. Right, votes of a network that was trained on noise."""
+    both = plots.style.blank(9, 3.5)
+    left, right = both.subfigures(1, 2)
+    epsilons, radii = np.linspace(0, 0.1, 6).tolist(), np.linspace(0, 1.5, 7).tolist()
+    boxed = nn.Sequential(nn.Flatten(), nn.Linear(784, 32, init="ibp", rng=0), nn.BatchNorm1d(32), nn.ReLU(),
+                          nn.Linear(32, 10, rng=1))
+    training.fit(boxed, train, epochs=12, optimizer=nn.optim.Adam(boxed, lr=5e-3), seed=0,
+                 method=training.Certified(eps=0.06), eps_schedule=training.ramp(0.5))
+    curves = {"under PGD": evaluation.epsilon_curve(boxed, attacks.PGD(0.1, steps=20), test, epsilons)}
+    for method in ("zonotope", "ibp"):
+        curves[f"certified, {method}"] = {eps: float(certify.certified_accuracy(boxed, test, eps, method=method))
+                                          for eps in epsilons}
+    plots.epsilon_curve(curves, title="linf, bounds", figure=left)
+
+    smoothing = certify.Smoothing(sigma=0.5, samples=1000)
+    base = nn.Sequential(nn.Flatten(), nn.Linear(784, 32, rng=0), nn.ReLU(), nn.Linear(32, 10, rng=1))
+    training.fit(base, train, epochs=12, optimizer=nn.optim.Adam(base, lr=5e-3), seed=0, augment=smoothing.augment)
+    found, voted, vote = smoothing.certify(base, test), {}, smoothing.smoothed(base, samples=30)
+    for radius in radii:
+        x_adv = attacks.PGD(radius, norm="l2", steps=20)(vote, x, y) if radius else x
+        voted[radius] = smoothing.predict(base, replace(test, images=x_adv)).accuracy
+    curves = {"under PGD on the vote": voted, "certified": found.curve(radii)}
+    return plots.epsilon_curve(curves, title="l2, votes on noisy images", xlabel="radius", figure=right)
 
 
 if __name__ == "__main__":

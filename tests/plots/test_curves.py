@@ -30,6 +30,7 @@ def test_an_epsilon_curve_is_a_line_for_each_name_in_percent(curves):
     assert axes.get_title() == "pets"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("budget ε", "accuracy (%)")
     assert (axes.get_legend() is not None) == (len(curves) > 1)
+    assert plots.epsilon_curve(curves, xlabel="radius").axes[0].get_xlabel() == "radius"
 
 
 @pytest.mark.parametrize("curves", [{}, {"a": {}}, {"a": {0.0: 1.0}, "b": {}}])

@@ -47,11 +47,12 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
     return figure.figure
 
 
-def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | None = None,
+def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | None = None, xlabel: str = "budget ε",
                   figure: Figure | SubFigure | None = None) -> Figure:
     """Accuracy against the budget, one line for each {name: {eps: accuracy}}, as evaluation.epsilon_curve returns it.
 
-    Raises ValueError if there is nothing to draw or an accuracy is not in [0, 1].
+    Certified accuracies (`CertifiedRadii.curve`) look the same; the curve of an attack is above them. Raises ValueError
+    if there is nothing to draw or an accuracy is not in [0, 1].
     """
     if not curves or not all(curves.values()):
         raise ValueError(f"curves must hold at least one name, and an accuracy for each, got {curves!r}")
@@ -62,7 +63,7 @@ def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | N
             raise ValueError(f"curves must hold accuracies in [0, 1], got {curve!r} for {name!r}")
         percents[name] = epsilons, 100 * accuracies
     figure = figure or blank(5, 3.5)
-    lines(percents, xlabel="budget ε", ylabel="accuracy (%)", title=title, figure=figure)
+    lines(percents, xlabel=xlabel, ylabel="accuracy (%)", title=title, figure=figure)
     figure.axes[-1].set_ylim(0, 100)
     return figure.figure
 
