@@ -11,12 +11,15 @@ allocator to keep freed memory. Each of the two can double the speed; `python -m
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import pathlib
 import platform
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 
 def blas_kernel_override(cpuinfo: str, environment: dict[str, str]) -> str | None:
@@ -68,6 +71,8 @@ _keeps_freed_memory = keep_freed_memory(dict(os.environ))
 
 import numpy as np  # noqa: E402  (after the kernels are chosen)
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Array = Any  # a NumPy or a CuPy array
 VERSION = (pathlib.Path(__file__).parent / "VERSION").read_text().strip()  # of the library
 
@@ -104,7 +109,53 @@ def to_host(array: Array) -> np.ndarray:
 def move(array: Array, like: Array) -> Array:
     """The array in the memory (host or device) where `like` is; the same object if it is there already."""
     xp = array_module(like)
-    return to_host(array) if xp is np else xp.asarray(array)
+    if xp is np:
+        return to_host(array)
+    with device_of(like):
+        return _to_current(array, xp)
+
+
+def _to_current(array: Array, xp: ModuleType) -> Array:
+    """The array on the current GPU."""
+    try:
+        return xp.asarray(array)
+    except NotImplementedError:  # from one GPU to another CuPy copies contiguous arrays only
+        with device_of(array):
+            array = xp.ascontiguousarray(array)
+        return xp.asarray(array)
+
+
+def device_of(*values: Any) -> AbstractContextManager[Any]:
+    """A block in which the GPU that holds the first array there is the current one; on a CPU it does nothing.
+
+    CuPy computes only on the current GPU, and a thread begins with "cuda:0".
+    """
+    cupy = sys.modules.get("cupy")  # what was not imported has made no array
+    on_gpu = [value for value in values if isinstance(value, cupy.ndarray)] if cupy else []
+    return on_gpu[0].device if on_gpu else nullcontext()
+
+
+def on_its_device(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, called in a block of `device_of` its arguments."""
+
+    @functools.wraps(function)
+    def there(*args: P.args, **kwargs: P.kwargs) -> T:
+        with device_of(*args, *kwargs.values()):
+            return function(*args, **kwargs)
+
+    return there
+
+
+def surely_none(mask: Array) -> bool:
+    """Whether no element of the mask is true, if that costs nothing: a GPU is not asked, as an answer would wait for
+    all that it has been given to do.
+    """
+    return array_module(mask) is np and not mask.any()
+
+
+def rows_of(mask: Array) -> Array:
+    """The indices of the true elements of a mask (N,), to select rows with: a GPU would scan a mask at each use."""
+    return array_module(mask).flatnonzero(mask)
 
 
 def to_device(array: Array, device: str) -> Array:
@@ -120,7 +171,7 @@ def to_device(array: Array, device: str) -> Array:
         raise ValueError(f'device must be "cpu", "cuda" or "cuda:<number>", got {device!r}')
     cupy = _cupy()
     with cupy.cuda.Device(int(index) if index else None):
-        return cupy.asarray(array)
+        return _to_current(array, cupy)
 
 
 def _cupy() -> ModuleType:

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, is_array, move, usable_cores
+from tinyadv.backend import Array, array_module, device_of, is_array, move, on_its_device, usable_cores
 from tinyadv.executors import Lost, check_executor, gather, run_elsewhere, stop_if_told, stopping_also
 from tinyadv.nn import Module
 from tinyadv.ops.loss import check_labels, cross_entropy
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.random import Streams, drawing_from
 from tinyadv.ranks import ranks
@@ -32,10 +32,7 @@ SHARD, GPU_SHARD = 100 * 28 * 28, 1 << 22
 
 
 def shards(count: int, batch_size: int | None, size: int = 28 * 28, on_host: bool = True) -> list[slice]:
-    """How `count` examples of `size` numbers are split: by batch_size, or else evenly, on a CPU in two parts or more.
-
-    The split does not depend on the number of workers.
-    """
+    """How `count` examples of `size` numbers are split: by batch_size, or evenly, whatever the number of workers."""
     if batch_size is None:
         most = max(1, (SHARD if on_host else GPU_SHARD) // max(1, size))
         parts = 2 * -(-count // (2 * most)) if on_host else -(-count // most)
@@ -107,7 +104,7 @@ def _run(model: Callable, arguments: Callable[[slice], tuple], parts: list[slice
 def _work(model: Callable, work: Callable, rows: list, part: slice, shape: tuple[int, ...]) -> Any:
     """The result for one shard; the notes of an exception say which."""
     try:
-        with np.errstate(under="ignore"):  # what is too small becomes 0, also for who raises at the rest
+        with np.errstate(under="ignore"), device_of(memory_of(model, rows[0])):  # what is too small becomes 0
             return work(model, *rows)
     except Exception as error:
         error.add_note(f"x has shape {shape}; the model was given x[{part.start}:{part.stop}]")
@@ -137,6 +134,7 @@ def streams_of(x: Array, seed: int | Streams) -> Streams:
     return seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
 
 
+@on_its_device
 def logits(model: Callable, x: Array, *, seed: int | Streams = 0, batch_size: int | None = None,
            workers: int | None = None, executor: Executor | None = None) -> Array:
     """The logits (N, K) of the images x (N, C, H, W), without a graph, as an array where x is.
@@ -154,7 +152,7 @@ def logits(model: Callable, x: Array, *, seed: int | Streams = 0, batch_size: in
 
 
 def _logits(model: Callable, x: Array, streams: Streams) -> Array:
-    return move(forward(model, batch_last(move(x, memory_of(model, x))), streams).data, like=x)
+    return move(forward(model, arranged(move(x, memory_of(model, x))), streams).data, like=x)
 
 
 def own_logits(logits: Tensor, y: Array) -> Tensor:
@@ -168,6 +166,7 @@ def summed_cross_entropy(logits: Tensor, y: Array) -> Tensor:
     return cross_entropy(logits, y, "sum")
 
 
+@on_its_device
 def input_gradients(model: Callable, x: Array, y: Array, *, seed: int | Streams = 0, batch_size: int | None = None,
                     workers: int | None = None, executor: Executor | None = None,
                     loss: Callable[[Tensor, Array], Tensor] = summed_cross_entropy) -> Array:
@@ -181,7 +180,7 @@ def input_gradients(model: Callable, x: Array, y: Array, *, seed: int | Streams 
 def _input_gradients(loss: Callable[[Tensor, Array], Tensor], model: Callable, x: Array, y: Array,
                      streams: Streams) -> Array:
     like = memory_of(model, x)
-    points = Tensor(batch_last(move(x, like)))
+    points = Tensor(arranged(move(x, like)))
     with recording(True):  # whatever the caller's no_grad()
         logits = call(model, points, streams.of_pass(0), gradient=True)
         check_graph(logits, points)

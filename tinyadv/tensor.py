@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, to_host
+from tinyadv.backend import Array, array_module, device_of, to_host
 from tinyadv.graph import Node, Vertex, topological_order, walk_back
 from tinyadv.parallel import Setting
 from tinyadv.shapes import Shape
@@ -41,11 +41,12 @@ class Tensor:
 
     def __init__(self, data: Any, requires_grad: bool = True):
         data = data.data if isinstance(data, Tensor) else data
-        array = array_module(data).asarray(data)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"a Tensor holds real numbers, got dtype {array.dtype}")
-        if array.dtype.kind != "f" or not hasattr(data, "dtype"):
-            array = array.astype(np.float32)
+        with device_of(data):
+            array = array_module(data).asarray(data)
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"a Tensor holds real numbers, got dtype {array.dtype}")
+            if array.dtype.kind != "f" or not hasattr(data, "dtype"):
+                array = array.astype(np.float32)
         self.data: Array = array
         self.grad: Array | None = None
         self._node: Node | None = None
@@ -159,7 +160,9 @@ def op(function: Callable) -> Callable[..., Tensor]:
         if abstract := [x for x in args if hasattr(type(x), "through")]:  # an interval, say: see certify/abstract.py
             return abstract[0].through(apply, args, kwargs)
         try:
-            value, *vjps = function(*map(_raw, args), **{name: _raw(value) for name, value in kwargs.items()})
+            arrays, options = [_raw(x) for x in args], {name: _raw(value) for name, value in kwargs.items()}
+            with device_of(*arrays):
+                value, *vjps = function(*arrays, **options)
         except TypeError:
             check_keywords(function.__name__, kwargs, signature.parameters)  # tells of `axis` where there was `dim`
             raise
@@ -206,7 +209,8 @@ def _walk_back_from(output: Tensor, wanted: set | None = None, keep_graph: bool 
         raise ValueError(f"gradients start from a scalar, got shape {output.shape}: reduce it, as in output.sum()")
     if output._node is _UNRECORDED:
         raise RuntimeError("this Tensor was computed under no_grad(), so there is no graph to walk back")
-    return walk_back(_vertex(output), array_module(output.data).ones_like(output.data), wanted, keep_graph)
+    with device_of(output.data):
+        return walk_back(_vertex(output), array_module(output.data).ones_like(output.data), wanted, keep_graph)
 
 
 def _vertex(x: Tensor) -> Vertex:

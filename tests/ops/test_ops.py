@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tinyadv import ops, tensor
 from tinyadv.backend import array_module, to_host
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.ops.normalize import batch_statistics
 from tinyadv.tensor import Tensor, gradients, op
 
@@ -212,11 +212,11 @@ def test_saturating_functions_do_not_overflow(x, dtype):
 @pytest.mark.parametrize(("shape", "order"), [
     ((4, 2, 3, 5), (2, 1, 3, 0)), ((4, 7), (1, 0)), ((4, 2, 3), (1, 2, 0)), ((4,), (0,)), ((0, 2, 3, 5), (2, 1, 3, 0)),
 ])
-def test_a_copy_with_the_batch_last_has_images_row_by_row(xp, shape, order):
+def test_an_arranged_copy_has_the_batch_last_and_images_row_by_row_or_is_in_c_order(xp, shape, order):
     x = xp.asarray(np.random.default_rng(0).random(shape))
-    copy = batch_last(x)
+    copy = arranged(x)
     assert type(copy) is xp.ndarray
-    assert copy.transpose(order).flags.c_contiguous
+    assert (copy.transpose(order) if xp is np else copy).flags.c_contiguous
     np.testing.assert_array_equal(to_host(copy), to_host(x))
     copy[...] = -1
     assert not (x == -1).any()

@@ -1,4 +1,4 @@
-"""Convolution and pooling against loops over the windows, for every layout in memory and either way to compute them."""
+"""Convolution and pooling against loops over the windows, for every layout in memory and every way to compute them."""
 
 import math
 
@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import conv_cases, grouped_conv_cases, images, pool_cases, seeds, sizes
 
-from tinyadv import ops
-from tinyadv.ops import conv, window
+from tinyadv import ops, window
+from tinyadv.ops import conv
+from tinyadv.ops.movement import arranged
+from tinyadv.ops.normalize import batch_statistics
 from tinyadv.shapes import pair, window_counts
 from tinyadv.tensor import Tensor, gradients
 
@@ -26,6 +28,7 @@ LAYOUTS = {
 }
 layouts = st.sampled_from(sorted(LAYOUTS))
 in_any_layout = pytest.mark.parametrize("layout", LAYOUTS)
+libraries = st.sampled_from([{np}, set()])  # KEEP_ORDER: with an empty set NumPy computes as CuPy does, in C order
 
 
 def run(operation, arrays, upstream, options):
@@ -53,36 +56,41 @@ def assert_equal(actual, expected):
 @in_any_layout
 @pytest.mark.parametrize("few_channels", [0, conv.FEW_CHANNELS, 1000])
 @given(case=conv_cases(), weight_layout=layouts, stride=st.sampled_from([{}, {"stride": 1}]),
-       few_terms=st.sampled_from([0, 10**6]))
-def test_conv2d_is_a_loop_over_windows(layout, few_channels, case, weight_layout, stride, few_terms):
-    """Whichever way it is computed; only at stride 1 there are two."""
+       few_terms=st.sampled_from([0, 10**6]), keep_order=libraries)
+def test_conv2d_is_a_loop_over_windows(layout, few_channels, case, weight_layout, stride, few_terms, keep_order):
+    """Whichever way it is computed: by rows, of which there are two ways at stride 1, or by columns."""
     (x, weight, bias), options = case
     options = options | stride
     y = ref.conv2d(x, weight, bias, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "FEW_CHANNELS", few_channels)
         patch.setattr(conv, "FEW_TERMS", few_terms)
+        patch.setattr(window, "KEEP_ORDER", keep_order)
         actual = run(ops.conv2d, (LAYOUTS[layout](x), LAYOUTS[weight_layout](weight), bias), wavy_in(layout), options)
     assert_equal(actual, [y, *ref.conv2d_gradients(wavy(y.shape), x, weight, **options)])
 
 
 @in_any_layout
-@given(case=pool_cases())
-def test_avg_pool2d_is_a_loop_over_windows(layout, case):
+@given(case=pool_cases(), keep_order=libraries)
+def test_avg_pool2d_is_a_loop_over_windows(layout, case, keep_order):
     (x,), options = case
     y = ref.avg_pool2d(x, **options)
-    actual = run(ops.avg_pool2d, (LAYOUTS[layout](x),), wavy_in(layout), options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "KEEP_ORDER", keep_order)
+        actual = run(ops.avg_pool2d, (LAYOUTS[layout](x),), wavy_in(layout), options)
     assert_equal(actual, [y, ref.avg_pool2d_gradient(wavy(y.shape), x, **options)])
 
 
 @in_any_layout
-@given(case=pool_cases(), levels=st.sampled_from([1, 2, 200]))
-def test_max_pool2d_is_a_loop_over_windows(layout, case, levels):
+@given(case=pool_cases(), levels=st.sampled_from([1, 2, 200]), keep_order=libraries)
+def test_max_pool2d_is_a_loop_over_windows(layout, case, levels, keep_order):
     """With one or two grey levels the windows are full of ties: the first maximum takes the gradient."""
     (x,), options = case
     x = np.round(x / 3 * levels)
     y = ref.max_pool2d(x, **options)
-    actual = run(ops.max_pool2d, (LAYOUTS[layout](x),), wavy_in(layout), options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "KEEP_ORDER", keep_order)
+        actual = run(ops.max_pool2d, (LAYOUTS[layout](x),), wavy_in(layout), options)
     assert_equal(actual, [y, ref.max_pool2d_gradient(wavy(y.shape), x, **options)])
 
 
@@ -112,7 +120,6 @@ def test_the_kernels_are_adjoint_to_each_other(case, seed):
     (x, weight, _), options = case
     stride, padding = pair(options["stride"], "stride", least=1), pair(options["padding"], "padding", least=0)
     size, kernel = x.shape[2:], weight.shape[2:]
-    x = window.inside(x)
     y = conv._correlate(x, weight, window_counts(size, kernel, stride, padding, "conv2d"), stride, padding)
     g = np.random.default_rng(seed).standard_normal(y.shape)
     of_x = conv._correlate_adjoint(g, weight, size, stride, padding)
@@ -143,8 +150,8 @@ def test_stacks_hold_every_row_of_an_output_that_exists_once(h, r, reach, first,
 
 @given(images((6, 2, 8, 3)), sizes(1, 3), st.none() | sizes(1, 3), sizes(0, 2), seeds)
 def test_folding_is_the_adjoint_of_shifting(x, size, stride, padding, seed):
-    """<shifted(x), u> = <x, fold(u)> for images (H, C, W, N) and any u; windows side by side included."""
-    stride = stride or size
+    """<shifted(x), u> = <x, fold(u)> for images (N, C, H, W) and any u; windows side by side included."""
+    stride, x = stride or size, window.outside(x)
     counts = window_counts((6, 8), size, stride, padding, "shifted")
     shifted = np.stack(window.shifted(window.padded(x, padding), size, stride, counts))
     u = np.random.default_rng(seed).standard_normal(shifted.shape)
@@ -227,6 +234,26 @@ def test_images_keep_their_order_in_memory(case):
     size = tuple(min(2, n) for n in y.shape[2:])
     for result in (y, ops.max_pool2d(y, size), ops.avg_pool2d(y, size)):
         assert np.shares_memory(window.inside(result.data), result.data)
+
+
+@given(conv_cases() | grouped_conv_cases(), st.booleans())
+def test_in_either_order_in_memory_all_layers_compute_the_same(case, training):
+    """A network in C order, as with CuPy, and with the batch last: values and gradients, whatever the geometry."""
+    arrays, options = case
+
+    def network(x, weight, bias, gain, shift):
+        mean, variance, _ = batch_statistics(x.data)
+        x = ops.batch_norm(x, gain, shift, mean, variance, of_batch=training)
+        y = ops.relu(ops.conv2d(x, weight, bias, **options))
+        return ops.flatten(ops.max_pool2d(y, tuple(min(2, n) for n in y.shape[2:])))
+
+    gain, shift = np.linspace(1, 2, 2 * arrays[0].shape[1]).reshape(2, -1)
+    expected = run(network, (*arrays, gain, shift), wavy, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "KEEP_ORDER", set())
+        actual = run(network, (arranged(arrays[0]), *arrays[1:], gain, shift), wavy, {})
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
 def test_ties_go_to_the_first_maximum_row_by_row():

@@ -17,7 +17,7 @@ from tinyadv.backend import Array, move, to_host
 from tinyadv.nn import Module
 from tinyadv.nn.module import watching
 from tinyadv.ops.elementwise import guided
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, gradients, recording
 
@@ -80,7 +80,7 @@ def _grad_cam(layer: Module | None, model: Module, x: Array, classes: Array, str
 
     like = driver.memory_of(model, x)
     with recording(True), watching(keep):
-        logits = driver.call(model, Tensor(batch_last(move(x, like))), streams.of_pass(0), gradient=True)
+        logits = driver.call(model, Tensor(arranged(move(x, like))), streams.of_pass(0), gradient=True)
     if not outputs or outputs[-1].ndim != 4:
         raise ValueError("layer must give maps (N, K, h, w) on the way to the logits, got "
                          + (f"shape {outputs[-1].shape}" if outputs else "no such output"))

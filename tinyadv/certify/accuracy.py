@@ -16,7 +16,7 @@ from tinyadv.certify.interval import Interval
 from tinyadv.certify.report import CertifiedReport
 from tinyadv.certify.rounding import FLOAT32
 from tinyadv.certify.zonotope import Zonotope
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.spellings import spelled
 from tinyadv.tensor import no_grad
 
@@ -105,11 +105,11 @@ def _certify(eps: float, bounds: tuple[float, float], worst: Callable, model: Ca
     with no_grad():
         z = worst(model, sound_box(x, eps, bounds), labels)
     z = xp.where(labels[:, None] == xp.arange(z.shape[1]), -1, z)
-    return (z < 0).all(axis=1), driver.predict(model, batch_last(x)) == labels
+    return (z < 0).all(axis=1), driver.predict(model, arranged(x)) == labels
 
 
 def sound_box(x: Array, eps: float, bounds: tuple[float, float]) -> Interval:
     """The float64 interval that holds every point within eps of x and within the bounds, and float32's rounding."""
-    xp, wide = array_module(x), batch_last(x).astype(np.float64)
+    xp, wide = array_module(x), arranged(x).astype(np.float64)
     low, high = (xp.nextafter(end, away) for end, away in ((wide - eps, -xp.inf), (wide + eps, xp.inf)))
     return Interval(low.clip(*bounds), high.clip(*bounds), roundoff=FLOAT32)

@@ -14,7 +14,7 @@ from tinyadv.backend import Array, move, to_host
 from tinyadv.certify.hiding import hidden
 from tinyadv.certify.report import CertifiedReport
 from tinyadv.data.augment import Augmentation
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 
 
@@ -76,7 +76,7 @@ class Bands:
         like, images = driver.memory_of(model, images), to_host(images)
         found: Any = 0
         for kept in self.kept(images.shape[3]):
-            logits = driver.forward(model, batch_last(move(hidden(images, kept[None]), like))).data
+            logits = driver.forward(model, arranged(move(hidden(images, kept[None]), like))).data
             predictions = to_host(driver.classes(logits))[:, None]
             found = found + (predictions == np.arange(logits.shape[1])).astype(np.int64)
         return found

@@ -21,7 +21,7 @@ from tinyadv.data.augment import Augmentation
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.table import table
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, no_grad
 
@@ -137,7 +137,7 @@ class Sampled:
         like, images, found = driver.memory_of(model, image), np.repeat(to_host(image), CHUNK, axis=0), []
         for start in range(0, count, CHUNK):
             own = Streams(int(key[0]), range(start, start + CHUNK))
-            logits = driver.forward(model, batch_last(move(self.vary(images, own), like)), own)
+            logits = driver.forward(model, arranged(move(self.vary(images, own), like)), own)
             found.append(to_host(driver.classes(logits.data))[:count - start])
         return (np.concatenate(found)[:, None] == np.arange(logits.shape[1])).sum(axis=0)
 

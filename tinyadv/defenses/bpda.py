@@ -8,7 +8,7 @@ from typing import Any
 from tinyadv import ops
 from tinyadv.backend import Array, array_module, is_array, move
 from tinyadv.nn import Module
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.tensor import Tensor, gradients, op, recording
 
 GRADIENTS = ("identity", "smooth", "zero")
@@ -37,7 +37,7 @@ def through(x: Any, transform: Callable[[Array], Array], gradient: str = "identi
                 raise ValueError(f"smooth must return the shape of the transform, {value.shape}, got {there.shape}")
             return gradients(ops.sum(there * g), [point])[0]
 
-    return batch_last(move(value, like=x).astype(x.dtype)), vjp
+    return arranged(move(value, like=x).astype(x.dtype)), vjp
 
 
 class Defense(Module):

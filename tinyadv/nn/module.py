@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, is_array, move, to_device, to_host
+from tinyadv.backend import Array, device_of, is_array, move, to_device, to_host
 from tinyadv.nn.table import table
 from tinyadv.parallel import Setting
 from tinyadv.shapes import Shape, check_not_bytes
@@ -52,7 +52,8 @@ class Module:
 
     def __call__(self, x: Any) -> Tensor:
         check_not_bytes(x)
-        y = self.forward(x)
+        with device_of(x.data if isinstance(x, Tensor) else x):  # for what a layer computes on arrays
+            y = self.forward(x)
         if watcher := _watcher.get():
             watcher(self, y)
         return y
@@ -199,7 +200,7 @@ class Module:
         parameters = self.parameters()
         like = parameters[0].data if parameters else np.zeros(0, np.float32)
         with no_grad(), self.mode(training=False), watching(record):
-            self(Tensor(array_module(like).zeros((1, *input_shape), like.dtype)))
+            self(Tensor(move(np.zeros((1, *input_shape), like.dtype), like)))
         lines = table([("Layer (type)", "Output shape", "Parameters"), *rows], "<<>")
         rule = "-" * len(lines[0])
         return "\n".join([lines[0], rule, *lines[1:], rule, f"Total parameters: {_count(parameters):,}"])

@@ -9,7 +9,7 @@ import numpy as np
 from tinyadv import ops
 from tinyadv.backend import move
 from tinyadv.nn.module import Module, array_of
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.parallel import all_reduce, first_part, part_index
 from tinyadv.random import Streams, in_hand
 from tinyadv.tensor import Tensor
@@ -66,7 +66,7 @@ class Dropout(Random):
         if not self.training or self.p == 0:
             return x
         rng = np.random.default_rng((self.seed, self.count(), part_index()))
-        mask = batch_last(rng.random(x.shape, np.float32) >= self.p).astype(x.dtype) / (1 - self.p)
+        mask = arranged(rng.random(x.shape, np.float32) >= self.p).astype(x.dtype) / (1 - self.p)
         return ops.multiply(x, move(mask, like=array_of(x)))
 
 
@@ -88,5 +88,5 @@ class GaussianNoise(Random):
     def forward(self, x: Tensor) -> Tensor:
         if self.sigma == 0 or not (self.training or self.at_test):
             return x
-        noise = batch_last(self.streams(x).normal(x.shape[1:])).astype(x.dtype) * self.sigma
+        noise = arranged(self.streams(x).normal(x.shape[1:])).astype(x.dtype) * self.sigma
         return ops.add(x, move(noise, like=array_of(x)))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, move, to_host, wide
+from tinyadv.backend import Array, array_module, device_of, move, to_host, wide
 from tinyadv.nn.module import Module
 from tinyadv.spellings import missing, spelled
 from tinyadv.tensor import Tensor
@@ -39,8 +39,9 @@ class Optimizer:
                 raise ValueError(f"{name} must be a number >= 0, got {value!r}")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
         self.parameters = parameters
-        self.state = [[array_module(p.data).zeros_like(p.data, dtype=wide(p.data)) for _ in range(self.moments)]
-                      for p in self.parameters]
+        with device_of(*(p.data for p in parameters)):
+            self.state = [[array_module(p.data).zeros_like(p.data, dtype=wide(p.data)) for _ in range(self.moments)]
+                          for p in parameters]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """{name: array} of what the rule carries: "steps", and "3.0" for the first array of the fourth parameter.
@@ -76,11 +77,12 @@ class Optimizer:
         for parameter, state in zip(self.parameters, self.state, strict=True):
             if parameter.grad is not None:
                 before = parameter.data
-                g = parameter.grad.astype(wide(before), copy=False)
-                if self.weight_decay:
-                    g = g + self.weight_decay * before
-                xp, step = array_module(before), self.lr * self.direction(g, *state)
-                parameter.data = xp.subtract(before, step, out=xp.empty_like(before), casting="same_kind")
+                with device_of(before):
+                    g = parameter.grad.astype(wide(before), copy=False)
+                    if self.weight_decay:
+                        g = g + self.weight_decay * before
+                    xp, step = array_module(before), self.lr * self.direction(g, *state)
+                    parameter.data = xp.subtract(before, step, out=xp.empty_like(before), casting="same_kind")
 
     def direction(self, g: Array, *state: Array) -> Array:
         """The step's direction from a gradient; updates the state arrays in place."""

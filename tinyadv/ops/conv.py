@@ -1,9 +1,9 @@
-"""Convolution: matrix products with the rows of the images.
+"""Convolution: with NumPy, matrix products with the rows of the images; with CuPy, those of columns.py.
 
-In memory images are (H, C, W, N), as window.py says. A row of an image, with all its channels and of the whole batch,
-is then a matrix (C, W·N), and kh rows one below the other are a matrix (kh·C, W·N) without being copied. So a
-convolution gathers only the kw shifted copies of each row that stand for the columns of the kernel, and each row of the
-output is one product with the kh rows that its windows cover. docs/convolution.md derives it line by line.
+With NumPy images lie (H, C, W, N) in memory, as window.py says. A row of an image, with all its channels and of the
+whole batch, is then a matrix (C, W·N), and kh rows one below the other are a matrix (kh·C, W·N) without being copied.
+So a convolution gathers only the kw shifted copies of each row that stand for the columns of the kernel, and each row
+of the output is one product with the kh rows that its windows cover. docs/convolution.md derives it line by line.
 """
 
 from functools import reduce
@@ -11,11 +11,12 @@ from inspect import unwrap
 
 import numpy as np
 
+from tinyadv import columns
 from tinyadv.backend import array_module, wide
-from tinyadv.ops.normalize import channel_sums
-from tinyadv.ops.window import inside, outside, padded, shifted
+from tinyadv.ops.normalize import channel_sums, per_channel
 from tinyadv.shapes import check_channels, check_equal, check_ndim, pair, window_counts
 from tinyadv.tensor import op
+from tinyadv.window import inside, keeps_order, outside, padded, shifted, side_by_side
 
 # Sums of at most this many terms are made in float64 on a CPU, and rounded once. Flat parts of an image, of which the
 # first layer sees many, then give exactly equal results, whatever their place in a matrix product: which maximum of a
@@ -44,11 +45,11 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if groups != 1:
         return _in_groups(x, weight, bias, groups, stride, padding, dilation)
     check_channels(x.shape, weight.shape[1], "conv2d", "the weight's")
-    rows, columns = pair(dilation, "dilation", least=1)
-    if (rows, columns) != (1, 1):  # zeros between the rows and columns of the kernels
+    down, across = pair(dilation, "dilation", least=1)
+    if (down, across) != (1, 1):  # zeros between the rows and columns of the kernels
         dense, (f, c, kh, kw) = weight, weight.shape
-        weight = array_module(x).zeros((f, c, (kh - 1) * rows + 1, (kw - 1) * columns + 1), dense.dtype)
-        weight[:, :, ::rows, ::columns] = dense
+        weight = array_module(x).zeros((f, c, (kh - 1) * down + 1, (kw - 1) * across + 1), dense.dtype)
+        weight[:, :, ::down, ::across] = dense
     size, kernel = x.shape[2:], weight.shape[2:]
     counts = window_counts(size, kernel, stride, padding, "conv2d")
     # With stride 1 a correlation is the adjoint of another, of the flipped kernel, in a frame of kernel - 1 - padding.
@@ -56,25 +57,28 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     frame = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
     two_ways, (f, c) = stride == (1, 1) and min(frame) >= 0, weight.shape[:2]
     folds_back, folds_forth = c <= min(f, FEW_CHANNELS), f <= min(c, FEW_CHANNELS) and weight[0].size > FEW_TERMS
+    correlate, adjoint, gradient = _correlate, _correlate_adjoint, _weight_gradient
+    if not (by_rows := keeps_order(x)):
+        correlate, adjoint, gradient = columns.correlate, columns.correlate_adjoint, columns.weight_gradient
 
     def x_vjp(g):
-        if two_ways and not folds_back:
-            return outside(_correlate(inside(g), flipped, size, stride, frame))
-        return outside(_correlate_adjoint(inside(g), weight, size, stride, padding))
+        if two_ways and not (by_rows and folds_back):
+            return correlate(g, flipped, size, stride, frame)
+        return adjoint(g, weight, size, stride, padding)
 
-    if two_ways and folds_forth:
-        y = _correlate_adjoint(inside(x), flipped, counts, stride, frame)
+    if by_rows and two_ways and folds_forth:
+        y = adjoint(x, flipped, counts, stride, frame)
     else:
-        y = _correlate(inside(x), weight, counts, stride, padding)
-    if isinstance(y, np.ndarray) and weight[0].size > FEW_TERMS and counts[1] > 1:
-        _level(y, inside(x), kernel, stride, padding)
+        y = correlate(x, weight, counts, stride, padding)
+    if by_rows and weight[0].size > FEW_TERMS and counts[1] > 1:
+        _level(y, x, kernel, stride, padding)
     if bias is not None:
-        y += bias.repeat(y[0, 0].size).reshape(y.shape[1:])  # written out: NumPy adds long runs twice as fast
+        y += per_channel(bias, y)
 
     def weight_vjp(g):
-        return _weight_gradient(inside(x), inside(g), kernel, stride, padding)[:, :, ::rows, ::columns]
+        return gradient(x, g, kernel, stride, padding)[:, :, ::down, ::across]
 
-    return outside(y), x_vjp, weight_vjp, channel_sums
+    return y, x_vjp, weight_vjp, channel_sums
 
 
 def _in_groups(x, weight, bias, groups, *options):
@@ -90,35 +94,33 @@ def _in_groups(x, weight, bias, groups, *options):
     def each(vjps, g):
         return [vjp(part) for vjp, part in zip(vjps, xp.split(g, groups, 1), strict=True)]
 
-    def joined(parts):
-        return outside(xp.concatenate([inside(part) for part in parts], 1))
-
-    return joined(ys), lambda g: joined(each(x_vjps, g)), lambda g: xp.concatenate(each(w_vjps, g)), channel_sums
+    return (side_by_side(ys), lambda g: side_by_side(each(x_vjps, g)),
+            lambda g: xp.concatenate(each(w_vjps, g)), channel_sums)
 
 
 def _level(y, x, kernel, stride, padding):
-    """Where a window of x (H, C, W, N) equals the one to its left, take over that one's values in y (OH, F, OW, N).
+    """Where a window of x (N, C, H, W) equals the one to its left, take over that one's values in y (N, F, OH, OW).
 
     Columns that the kernel's padding covers count as different: with stride 1 such equal windows are all zero anyway.
     """
-    (oh, _, ow, _), (kh, kw), (sh, sw), (ph, pw) = y.shape, kernel, stride, padding
+    (_, _, oh, ow), (kh, kw), (sh, sw), (ph, pw) = y.shape, kernel, stride, padding
     # An eighth of the channels tells nearly all windows apart that are not flat.
     for channels in (x[:, ::8], x) if x.shape[1] > 1 else (x,):
-        same = (channels[:, :, sw:] == channels[:, :, :-sw]).all(axis=1, keepdims=True)
+        same = (channels[..., sw:] == channels[..., :-sw]).all(axis=1, keepdims=True)
         same = padded(padded(same, (ph, 0), True), (0, pw), False)
-        rows = reduce(np.logical_and, shifted(same, (kh, 1), (sh, 1), (oh, same.shape[2])))
-        windows = reduce(np.logical_and, shifted(rows, (1, kw), (1, sw), (oh, ow - 1)))  # (OH, 1, OW - 1, N)
+        rows = reduce(np.logical_and, shifted(same, (kh, 1), (sh, 1), (oh, same.shape[3])))
+        windows = reduce(np.logical_and, shifted(rows, (1, kw), (1, sw), (oh, ow - 1)))  # (N, 1, OH, OW - 1)
         if not windows.any():
             return
-    if not (windows & (y[:, :, 1:] != y[:, :, :-1])).any():
+    if not (windows & (y[..., 1:] != y[..., :-1])).any():
         return  # as with most BLAS kernels
     for w in range(1, ow):
-        np.copyto(y[:, :, w], y[:, :, w - 1], where=windows[:, :, w - 1])
+        np.copyto(y[..., w], y[..., w - 1], where=windows[..., w - 1])
 
 
 def _gather(x, kw, count, stride, padding, dtype):
-    """The kw shifted copies of every row: x (H, C, W, N) -> (H, kw·C, OW·N), as they meet the kernel's columns."""
-    x = padded(x, (0, padding))
+    """The kw shifted copies of every row: x (N, C, H, W) -> (H, kw·C, OW·N), as they meet the kernel's columns."""
+    x = inside(padded(x, (0, padding)))
     (h, c, _, n), (sh, sc, sw, sn) = x.shape, x.strides
     as_strided = array_module(x).lib.stride_tricks.as_strided
     copies = as_strided(x, (h, kw, c, count, n), (sh, sw, sc, sw * stride, sn))
@@ -152,23 +154,22 @@ def _multiply_rows(matrix, rows, reach, first, stride, y):
 
 
 def _correlate(x, weight, counts, stride, padding):
-    """x (H, C, W, N) with weight (F, C, kh, kw) -> (OH, F, OW, N): columns gathered, then a product for each row."""
-    xp, (f, c, kh, kw), n = array_module(x), weight.shape, x.shape[3]
+    """x (N, C, H, W) with weight (F, C, kh, kw) -> (N, F, OH, OW): columns gathered, then a product for each row."""
+    xp, (f, c, kh, kw), n = array_module(x), weight.shape, len(x)
     y = xp.empty((counts[0], f, counts[1] * n), xp.result_type(x, weight))
-    few = isinstance(x, np.ndarray) and c * kh * kw <= FEW_TERMS
-    dtype = np.float64 if few else wide(y)
-    columns = _gather(x, kw, counts[1], stride[1], padding[1], dtype)
+    dtype = np.float64 if c * kh * kw <= FEW_TERMS else wide(y)
+    rows = _gather(x, kw, counts[1], stride[1], padding[1], dtype)
     matrix = weight.transpose(0, 2, 3, 1).reshape(f, -1).astype(dtype, copy=False)  # (F, kh·kw·C)
-    _multiply_rows(matrix, columns, kh, -padding[0], stride[0], y)
-    return y.reshape(counts[0], f, counts[1], n)
+    _multiply_rows(matrix, rows, kh, -padding[0], stride[0], y)
+    return outside(y.reshape(counts[0], f, counts[1], n))
 
 
 def _correlate_adjoint(g, weight, size, stride, padding):
-    """The adjoint of _correlate in x: g (OH, F, OW, N) -> (H, C, W, N): a product for each row, then columns folded."""
-    xp, (f, c, _, kw), (_, _, ow, n) = array_module(g), weight.shape, g.shape
+    """The adjoint of _correlate in x: g (N, F, OH, OW) -> (N, C, H, W): a product for each row, then columns folded."""
+    xp, (f, c, _, kw), (n, _, oh, ow) = array_module(g), weight.shape, g.shape
     dtype = xp.result_type(g, weight)
     image = xp.zeros((size[0], c, size[1], n), np.promote_types(dtype, np.float32))
-    g = g.reshape(len(g), f, ow * n).astype(image.dtype, copy=False)
+    g = inside(g).reshape(oh, f, ow * n).astype(image.dtype, copy=False)
     for phase in range(stride[0]):  # the rows phase, phase + stride, ... of the image meet the same rows of the kernel
         rows = image[phase :: stride[0]]
         shift, tap = divmod(phase + padding[0], stride[0])
@@ -181,16 +182,16 @@ def _correlate_adjoint(g, weight, size, stride, padding):
         for j in range(kw):
             outputs, inputs = _meeting(j, size[1], ow, stride[1], padding[1])
             rows[:, :, inputs] += products[:, j, :, outputs]
-    return image.astype(dtype, copy=False)
+    return outside(image.astype(dtype, copy=False))
 
 
 def _weight_gradient(x, g, kernel, stride, padding):
     """The adjoint of _correlate in its weight: the sum over all rows of columns · gᵀ."""
-    xp, c, (oh, f, ow, n) = array_module(x), x.shape[1], g.shape
-    columns = _gather(x, kernel[1], ow, stride[1], padding[1], wide(g))  # (H, kw·C, OW·N)
-    g = g.reshape(oh, f, ow * n).swapaxes(1, 2).astype(columns.dtype, copy=False)
+    xp, c, (n, f, oh, ow) = array_module(x), x.shape[1], g.shape
+    rows = _gather(x, kernel[1], ow, stride[1], padding[1], wide(g))  # (H, kw·C, OW·N)
+    g = inside(g).reshape(oh, f, ow * n).swapaxes(1, 2).astype(rows.dtype, copy=False)
     gradient = xp.zeros((kernel[0] * kernel[1] * c, f), g.dtype)
-    for outputs, terms, stacks in _stacks(columns, kernel[0], -padding[0], stride[0], oh):
+    for outputs, terms, stacks in _stacks(rows, kernel[0], -padding[0], stride[0], oh):
         for stack, upstream in zip(stacks, g[outputs], strict=True):  # nothing is made that is larger than the weights
             gradient[terms] += stack @ upstream
     return gradient.reshape(*kernel, c, f).transpose(3, 2, 0, 1)

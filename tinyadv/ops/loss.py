@@ -1,6 +1,8 @@
 """Losses from logits, and the softmax. `reduction` is "mean", "sum" or "none" (a loss per example)."""
 
-from tinyadv.backend import array_module, wide
+import numpy as np
+
+from tinyadv.backend import array_module, to_host, wide
 from tinyadv.ops.reduce import logsumexp_parts
 from tinyadv.shapes import check_ndim
 from tinyadv.tensor import op
@@ -36,9 +38,10 @@ def cross_entropy(logits, targets, reduction="mean"):
     targets, (n, classes) = xp.asarray(targets), logits.shape
     log_p = _log_softmax(logits, 1)  # (N, K)
     if targets.shape == (n,) and targets.dtype.kind in "iu":
-        check_labels(targets, classes, "cross_entropy")
-        rows = xp.arange(n)
-        losses = -log_p[rows, targets]
+        if xp is np:  # a GPU would have to be waited for: there the loss of a label that is no class is infinite
+            check_labels(targets, classes, "cross_entropy")
+        own = targets[:, None] == xp.arange(classes)
+        losses = -xp.where(own, log_p, -xp.inf).max(axis=1)
     elif targets.shape == (n, classes) and targets.dtype.kind == "f":
         losses = -(targets * xp.where(targets > 0, log_p, 0)).sum(axis=1)  # 0 * -inf counts as 0
     else:
@@ -50,8 +53,8 @@ def cross_entropy(logits, targets, reduction="mean"):
     def logits_vjp(g):
         slope = xp.exp(log_p)
         if targets.ndim == 1:  # p - 1 at the label, as minus the sum of the others: exact also where p rounds to 1
-            slope[rows, targets] = 0
-            slope[rows, targets] = -slope.sum(axis=1)
+            slope -= own * slope
+            slope -= own * slope.sum(axis=1, keepdims=True)
         else:
             slope = slope * targets.sum(axis=1, keepdims=True) - targets
         return slope * spread(g)[..., None]
@@ -71,6 +74,7 @@ def mse_loss(x, y, reduction="mean"):
 
 def check_labels(labels, classes: int, operation: str) -> None:
     """ValueError unless every label is a class index in [0, classes)."""
+    labels = to_host(labels)
     if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         raise ValueError(
             f"{operation}: labels must lie in [0, {classes}), the classes of the logits; "

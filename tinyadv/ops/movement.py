@@ -7,6 +7,7 @@ import numpy as np
 
 from tinyadv.backend import array_module, wide
 from tinyadv.tensor import Tensor, op
+from tinyadv.window import keeps_order
 
 
 @op
@@ -17,14 +18,18 @@ def reshape(x, shape):
 
 @op
 def flatten(x):
-    """(N, ...) -> (N, D): all axes but the first made one. The batch stays last in memory (see window.py)."""
+    """(N, ...) -> (N, D): all axes but the first made one. The batch stays where it is in memory (window.py)."""
     shape = x.shape  # for the vjp, which needs no more of x
+    if not keeps_order(x):
+        return x.reshape(len(x), math.prod(shape[1:])), lambda g: g.reshape(shape)
     y = array_module(x).moveaxis(x, 0, -1).reshape(math.prod(shape[1:]), len(x))  # (D, N)
-    return y.T, lambda g: batch_last(g.reshape(shape))
+    return y.T, lambda g: arranged(g.reshape(shape))
 
 
-def batch_last(x):
-    """A copy of an array (N, ...) with the batch last in memory, and the rows of images first: (H, C, W, N)."""
+def arranged(x):
+    """A copy of an array (N, ...): with NumPy the batch last in memory and the rows of images first, (H, C, W, N)."""
+    if not keeps_order(x):
+        return x.copy()
     order, back = ((2, 1, 3, 0), (3, 1, 0, 2)) if x.ndim == 4 else ((*range(1, x.ndim), 0), (-1, *range(x.ndim - 1)))
     return x.transpose(order).copy().transpose(back)
 

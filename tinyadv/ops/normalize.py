@@ -6,6 +6,7 @@ from tinyadv.backend import array_module, wide
 from tinyadv.parallel import all_reduce
 from tinyadv.shapes import check_equal, check_ndim
 from tinyadv.tensor import op
+from tinyadv.window import keeps_order
 
 
 def batch_statistics(x):
@@ -16,7 +17,7 @@ def batch_statistics(x):
     count, total = all_reduce(x.size // x.shape[1], channel_sums(x))
     size = max(count, 1)  # an empty batch has no mean; zero will do
     mean = total / size
-    z = x - _per_channel(mean, x)
+    z = x - per_channel(mean, x)
     (squares,) = all_reduce(channel_sums(z, z))
     return mean, squares / size, count
 
@@ -38,22 +39,22 @@ def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
     def sums(g):
         """The sums of g and of g·z, where z = (x - mean) / sqrt(variance + eps)."""
         if not known or known[0] is not g:
-            known[:] = g, channel_sums(g), channel_sums(g, x - _per_channel(mean, x)) * inverse
+            known[:] = g, channel_sums(g), channel_sums(g, x - per_channel(mean, x)) * inverse
         return known[1:]
 
     def x_vjp(g):
         if not of_batch:
-            return g * _per_channel(scale, g)
+            return g * per_channel(scale, g)
         count, g_sum, gz_sum = all_reduce(x.size // x.shape[1], *sums(g))
         count = max(count, 1)
-        y = x - _per_channel(mean, x)  # scale · (g - mean of g - z · mean of g·z)
-        y *= _per_channel(-scale * inverse * gz_sum / count, x)
-        y -= _per_channel(scale * g_sum / count, x)
-        y += g * _per_channel(scale, g)
+        y = x - per_channel(mean, x)  # scale · (g - mean of g - z · mean of g·z)
+        y *= per_channel(-scale * inverse * gz_sum / count, x)
+        y -= per_channel(scale * g_sum / count, x)
+        y += g * per_channel(scale, g)
         return y
 
-    y = x * _per_channel(scale, x)
-    y += _per_channel(shift, x)
+    y = x * per_channel(scale, x)
+    y += per_channel(shift, x)
     y = y.astype(np.result_type(x.dtype, weight.dtype), copy=False)
     return y, x_vjp, lambda g: sums(g)[1], lambda g: sums(g)[0]
 
@@ -99,16 +100,22 @@ def _normalised_vjp(g, z, inverse, axes, varies=True):
 def channel_sums(*factors):
     """(C,): the sum of the product of one or two arrays (N, C, H, W) over all axes but the channels.
 
-    einsum makes no product first, and is three times as fast as `sum` over several axes.
+    With NumPy, einsum makes no product first, and is three times as fast as `sum` over several axes. That of CuPy
+    copies both arrays, and multiplies C pairs of long vectors.
     """
-    dtype = np.result_type(*(x.dtype for x in factors), np.float32)
-    return array_module(*factors).einsum(",".join(["nchw"] * len(factors)) + "->c", *factors, dtype=dtype)
+    dtype, xp = np.result_type(*(x.dtype for x in factors), np.float32), array_module(*factors)
+    if not keeps_order(factors[0]):
+        return (factors[0] * factors[1] if factors[1:] else factors[0]).sum(axis=(0, 2, 3), dtype=dtype)
+    return xp.einsum(",".join(["nchw"] * len(factors)) + "->c", *factors, dtype=dtype)
 
 
-def _per_channel(values, x):
+def per_channel(values, x):
     """(C,) -> (N, C, 1, W), to broadcast against x (N, C, H, W): written out for a whole row, one run in memory.
 
-    NumPy is twice as fast with that as with (C, 1, 1), where it handles every row of every channel on its own.
+    NumPy is twice as fast with that as with (C, 1, 1), where it handles every row of every channel on its own; CuPy
+    takes (C, 1, 1).
     """
+    if not keeps_order(x):
+        return values[:, None, None]
     n, c, _, w = x.shape
     return values.repeat(w * n).reshape(c, w, n).transpose(2, 0, 1)[:, :, None]

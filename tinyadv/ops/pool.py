@@ -3,11 +3,12 @@
 import math
 from itertools import repeat
 
+from tinyadv import columns
 from tinyadv.backend import array_module, wide
 from tinyadv.ops.reduce import mean
-from tinyadv.ops.window import fold, inside, outside, padded, shifted
 from tinyadv.shapes import check_ndim, pair, window_counts
 from tinyadv.tensor import Tensor, op
+from tinyadv.window import fold, keeps_order, ordered, padded, shifted
 
 
 @op
@@ -17,10 +18,12 @@ def max_pool2d(x, size, stride=None, padding=0):
     Padding is -inf, and loses to every number. The gradient goes to the first maximum of a window, row by row.
     """
     window, stride, padding, counts = _pool_arguments("max_pool2d", x, size, stride, padding)
+    if not keeps_order(x):
+        return columns.max_pool(x, window, counts, stride, padding)
     xp, size = array_module(x), x.shape[2:]  # the vjp captures the size and not x
-    framed = padded(inside(x), padding, -xp.inf)
+    framed = padded(ordered(x), padding, -xp.inf)
     first, *others = shifted(framed, window, stride, counts)
-    y, larger = first.copy(), []  # the maximum so far, and for each further element, in which windows it is larger
+    y, larger = first.copy("K"), []  # the maximum so far, and for each further element, in which windows it is larger
     for values in others:
         larger.append(values > y)
         xp.maximum(y, values, out=y)
@@ -33,28 +36,28 @@ def max_pool2d(x, size, stride=None, padding=0):
                 rest = rest - taken
             yield rest
 
-        g = inside(g)
-        return outside(fold(shares(g), g, size, window, stride, padding))
+        g = ordered(g)
+        return fold(shares(g), g, size, window, stride, padding)
 
-    return outside(y), vjp
+    return y, vjp
 
 
 @op
 def avg_pool2d(x, size, stride=None, padding=0):
     """The mean of each window, padding included: (N, C, H, W) -> (N, C, OH, OW). `stride` is `size` unless given."""
     window, stride, padding, counts = _pool_arguments("avg_pool2d", x, size, stride, padding)
-    framed, size = padded(inside(x), padding), x.shape[2:]
+    framed, size = padded(ordered(x), padding), x.shape[2:]
     first, *others = shifted(framed, window, stride, counts)
-    y = first.astype(wide(x), order="C")
+    y = first.astype(wide(x))
     for values in others:
         y += values
     y /= math.prod(window)
 
     def vjp(g):
-        share = inside(g) / math.prod(window)
-        return outside(fold(repeat(share), share, size, window, stride, padding))
+        share = ordered(g) / math.prod(window)
+        return fold(repeat(share), share, size, window, stride, padding)
 
-    return outside(y.astype(x.dtype, copy=False)), vjp
+    return y.astype(x.dtype, copy=False), vjp
 
 
 def global_avg_pool2d(x) -> Tensor:

@@ -17,13 +17,13 @@ import numpy as np
 
 from tinyadv import driver, evaluation
 from tinyadv.attacks import Attack
-from tinyadv.backend import array_module, move
+from tinyadv.backend import array_module, device_of, move
 from tinyadv.data import Dataset, batches
 from tinyadv.executors import Stopped, stopping
 from tinyadv.nn import Module
 from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 from tinyadv.ranks import ranks
 from tinyadv.spellings import spelled
@@ -88,7 +88,8 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         seed=operator.index(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,
         average=average, validation=validation, validation_attack=validation_attack or method.watch, path=path,
         interval=60 * minutes, progress=progress)
-    with ranks().telling(), owned(path) if path is not None and ranks().number == 0 else nullcontext():
+    with (ranks().telling(), device_of(*(p.data for p in model.parameters())),
+          owned(path) if path is not None and ranks().number == 0 else nullcontext()):
         return run.all(resume, extend)
 
 
@@ -191,7 +192,7 @@ class _Run:
                 scene = Scene(self.model, Update, streams, state.strength, state.memory)  # inputs need no update
                 inputs = self.method.inputs(scene, images, labels)
                 like = driver.memory_of(self.model, images)
-                yield self.method.shown(state.strength, *(Tensor(batch_last(move(x, like))) for x in inputs))
+                yield self.method.shown(state.strength, *(Tensor(arranged(move(x, like))) for x in inputs))
 
         return averaged_state(self.model, self.state.average, shown())
 

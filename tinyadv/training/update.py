@@ -7,7 +7,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from tinyadv import driver, ops
 from tinyadv.attacks.base.arguments import are_probabilities, warn
-from tinyadv.backend import Array, array_module, move
+from tinyadv.backend import Array, array_module, device_of, move, to_host
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.loss import check_labels
+from tinyadv.ops.movement import arranged
 from tinyadv.parallel import single_threaded_blas, together
 from tinyadv.tensor import Tensor, gradients, recording
 
@@ -68,18 +69,20 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
 
     def update(images: Any, labels: Array, losses: Losses = cross_entropy, slope: bool = False) -> Update:
         several = images if isinstance(images, tuple) else (images,)
-        like, count = driver.memory_of(model, several[0]), len(labels)
+        like, count, given = driver.memory_of(model, several[0]), len(labels), labels
         labels = move(labels, like)
 
         def gradient(part: slice) -> tuple[float, int, bool, list[Array], list[Array]]:
-            inputs = [Tensor(batch_last(move(each[part], like))) for each in several]
+            inputs = [Tensor(arranged(move(each[part], like))) for each in several]
             with recording(True):  # whatever the caller's no_grad()
                 values, logits = losses(model, labels[part], *inputs)
+                check_labels(given[part], logits.shape[1], "labels")
                 loss = (values * (1 / count)).sum()
-                hits = int((driver.classes(logits.data) == labels[part]).sum())
+                hits = (driver.classes(logits.data) == labels[part]).sum()
                 doubtful = optimizer.steps == 0 and are_probabilities(logits.data)
                 found = gradients(loss, [*parameters, *inputs[:slope]])
-            return loss.item(), hits, doubtful, found[:len(parameters)], found[len(parameters):]
+            value, right = _numbers(loss.data, hits)
+            return value, int(right), doubtful, found[:len(parameters)], found[len(parameters):]
 
         if whole:
             results = [gradient(slice(0, count))]
@@ -93,7 +96,7 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
                  "without the softmax")
         loss, totals = sum(losses_of), [functools.reduce(operator.add, each) for each in zip(*shares, strict=True)]
         if clip_norm is not None:
-            norm = math.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in totals))
+            norm = math.sqrt(sum(_numbers(*((g.astype(np.float64) ** 2).sum() for g in totals))))
             totals = [g * min(1.0, clip_norm / max(norm, 1e-12)) for g in totals]
         if math.isfinite(loss):  # else the weights stay as they are
             optimizer.zero_grad()  # so that the step passes over what is frozen
@@ -103,5 +106,11 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
         whole_slope = move(array_module(like).concatenate([each[0] for each in slopes]), several[0]) if slope else None
         return Update(loss, sum(hits_of), whole_slope)
 
-    with ThreadPoolExecutor(PARTS) as pool, nullcontext() if whole else single_threaded_blas():
+    there = device_of(*(p.data for p in optimizer.parameters)) if whole else single_threaded_blas()
+    with ThreadPoolExecutor(PARTS) as pool, there:
         yield update
+
+
+def _numbers(*values: Array) -> list[float]:
+    """Arrays of one number each as numbers, for all of which a GPU is asked once."""
+    return to_host(array_module(*values).stack([value.astype(np.float64, copy=False) for value in values])).tolist()

@@ -26,8 +26,8 @@ from tinyadv.attacks.base.batch import Batch, Step
 from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import Parameters, check_bounds, is_number, to_count
 from tinyadv.attacks.base.result import AttackResult
-from tinyadv.backend import Array, array_module, move, to_host
-from tinyadv.ops.movement import batch_last
+from tinyadv.backend import Array, array_module, move, on_its_device, rows_of, to_host
+from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
@@ -93,6 +93,7 @@ class Attack(Parameters):
         return self.run(model, x, y, _report=False, **options).x_adv
 
     @spelled
+    @on_its_device
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, workers: int | None = None, executor: Executor | None = None,
             batch_size: int | None = None, skip_misclassified: bool = False, quantize: bool = False,
@@ -151,7 +152,7 @@ class Attack(Parameters):
         scored: whether all fields are needed, or only x_adv, which may be cheaper. report: called after every step.
         """
         like = driver.memory_of(model, x)
-        images, labels = batch_last(move(x, like)), move(y, like)
+        images, labels = arranged(move(x, like)), move(y, like)
         goal = None if target is None else move(target, like)
         eps = math.inf if self.minimum_norm else getattr(self, "eps", math.inf)
         batch = Batch(model, ball_class(self.norm)(images, eps, self.bounds), objective(self.loss), labels, goal,
@@ -172,7 +173,8 @@ class Attack(Parameters):
         left = batch.clean == batch.y if skip_misclassified else ~batch.succeeded
         if self.minimum_norm:
             left = left & ~batch.succeeded  # a misclassified image needs no perturbation
-        if left.any():
+        left = rows_of(left)
+        if len(left):
             rest = batch[left]
             if not self.minimum_norm:
                 rest.best = None  # the clean image is no candidate
@@ -187,8 +189,8 @@ class Attack(Parameters):
         else:
             batch.consider(last)
         for _ in range(self.restarts - 1):
-            left = ~batch.succeeded | self.minimum_norm  # there may be a nearer point
-            if not left.any():
+            left = rows_of(~batch.succeeded | self.minimum_norm)  # there may be a nearer point
+            if not len(left):
                 break
             rest = batch[left]
             rest.consider(self.perturb(rest))

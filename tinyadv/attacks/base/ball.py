@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, move
+from tinyadv.backend import Array, array_module, is_array, move, surely_none
 from tinyadv.random import Streams
 
 _FAR = 0.25  # of the largest number that there is: the longest step, so that no sum with it overflows
@@ -47,8 +48,10 @@ class Ball:
 
     def step(self, points: Array, g: Array, size: float | Array) -> Array:
         """Move the points (N, ...) by `size`, a number or (N,), in the direction of steepest ascent, and project."""
-        size = array_module(g).asarray(size, np.float64).clip(0, _FAR * float(np.finfo(g.dtype).max)).astype(g.dtype)
-        return self.project(points + column(size, points) * self.steepest(g))
+        longest = _FAR * float(np.finfo(g.dtype).max)
+        size = column(cast(Any, size).clip(0, longest).astype(g.dtype), points) if is_array(size) else min(
+            max(float(size), 0.0), longest)
+        return self.project(points + size * self.steepest(g))
 
     def project(self, points: Array) -> Array:
         """Project the points (N, ...) onto the ball and the bounds, in x's dtype. Inner points stay; NaN becomes x."""
@@ -59,7 +62,7 @@ class Ball:
         xp = array_module(points)
         points = xp.clip(points, self.low, self.high).astype(self.x.dtype, copy=False)
         lost = xp.isnan(points)
-        return xp.where(lost, self.x, points) if lost.any() else points
+        return points if surely_none(lost) else xp.where(lost, self.x, points)
 
     def random(self, streams: Streams, radius: Array | None = None) -> Array:
         """A random point for each example, uniform in the ball or in one of radius (N,), clipped to the bounds."""
@@ -114,9 +117,9 @@ def or_one(values: Array) -> Array:
 def usable(g: Array) -> Array:
     """The gradient (n, ...) with finite elements: infinite ones become the largest finite one of the image, NaN 0."""
     xp = array_module(g)
-    finite = xp.isfinite(g)
-    if finite.all():
+    wrong = ~xp.isfinite(g)
+    if surely_none(wrong):
         return g
-    largest = xp.where(finite, abs(g), 0).reshape(len(g), -1).max(axis=1)
+    largest = xp.where(wrong, 0, abs(g)).reshape(len(g), -1).max(axis=1)
     largest = column(xp.where(largest > 0, largest, 1).astype(g.dtype), g)
     return xp.where(g == g, xp.clip(g, -largest, largest), 0)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyadv.attacks.base.ball import Ball, column, fill, flat, or_one
 from tinyadv.attacks.base.l0 import L0Ball
-from tinyadv.backend import Array, array_module
+from tinyadv.backend import Array, array_module, surely_none
 from tinyadv.random import Streams
 
 __all__ = [
@@ -62,7 +62,7 @@ class RoundBall(Ball):
         perturbation = clipped.astype(np.float64) - x
         distance = self.distance(perturbation)
         outside = column(distance > limit, x)
-        if not outside.any():
+        if surely_none(outside):
             return clipped
         perturbation = xp.where(outside, self._nearest(points, perturbation, distance, limit), perturbation)
         scale = xp.ones(len(x))
@@ -92,7 +92,7 @@ class L2Ball(RoundBall):
         power = xp.frexp(xp.maximum(rows.max(axis=1), -rows.min(axis=1)))[1]
         power = xp.where(abs(power) > 400, xp.clip(power, -1000, 1000), 0)
         ones = xp.ones(len(rows))
-        if power.any():
+        if not surely_none(power):
             rows = rows * xp.ldexp(ones, -power)[:, None]
         return xp.sqrt((rows**2).sum(axis=1)) * xp.ldexp(ones, power)
 

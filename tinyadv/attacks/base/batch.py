@@ -15,7 +15,7 @@ from tinyadv.attacks.base.arguments import are_probabilities, check_range
 from tinyadv.attacks.base.ball import Ball, column, usable
 from tinyadv.attacks.base.objectives import Objective, reached, surely_reached
 from tinyadv.backend import Array, array_module, move, to_host
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, gradients, no_grad, recording
 
@@ -67,15 +67,15 @@ class Batch:
         self._iterations, self._checked = itertools.count(), False
 
     def __getitem__(self, index: Array) -> Batch:
-        """A batch of some of the examples, with their best candidates so far."""
+        """A batch of some of the examples, whose rows are given, with their best candidates so far."""
         target = None if self.target is None else self.target[index]
-        ball = self.ball.around(batch_last(self.x[index]))
-        part = Batch(self.model, ball, self._objective, self.y[index], target, self.streams[to_host(index)],
-                     self._report, self._nearest, self._eot, self.queries)
+        ball, on_host = self.ball.around(arranged(self.x[index])), to_host(index)
+        part = Batch(self.model, ball, self._objective, self.y[index], target, self.streams[on_host], self._report,
+                     self._nearest, self._eot, self.queries)
         for name in ("clean", *BEST):
             value = getattr(self, name)
             setattr(part, name, None if value is None else value[index])
-        part.forwards, part.backwards = self.forwards[to_host(index)], self.backwards[to_host(index)]
+        part.forwards, part.backwards = self.forwards[on_host], self.backwards[on_host]
         part._iterations, part._checked = self._iterations, self._checked
         return part
 
@@ -210,7 +210,7 @@ class Batch:
                 warnings.warn("the model returns probabilities, whose gradients vanish where it is sure: let it return "
                               "logits, without the softmax", stacklevel=2)
         if not self._checked:
-            check_range(logits.data, self.y, self.target)
+            check_range(logits.data, self.y, self.target)  # once: on a GPU, to ask means to wait
             self._checked = True
         if self.clean is None and points.data is self.x:
             self.clean = driver.classes(logits.data)
@@ -222,21 +222,22 @@ class Batch:
             self._report(Step(next(self._iterations), self.streams.examples, points, losses))
 
     def _keep(self, points: Array, losses: Array, logits: Array) -> None:
-        where = array_module(points).where
-        predictions, now = driver.classes(logits), self.succeeds(logits)
+        xp = array_module(points)
+        predictions = driver.classes(logits)
+        now = self.succeeds(logits) if self._nearest else reached(predictions, self.y, self.target)
         if self.queries < math.inf:
             now = now & move(self.forwards + self.backwards <= self.queries, like=now)
         if self._nearest:
             losses = -self.ball.distance(points - self.x)
-        losses = where(losses == losses, losses, -math.inf)  # NaN is the worst loss
+        losses = xp.fmax(losses, -math.inf)  # NaN is the worst loss
         if self.best is None:
             self.best, self.losses, self.predictions, self.succeeded = points, losses, predictions, now
             return
-        better = (now & ~self.succeeded) | ((now == self.succeeded) & (losses > self.losses))
-        self.best = where(column(better, points), points, self.best)
-        self.losses = where(better, losses, self.losses)
-        self.predictions = where(better, predictions, self.predictions)
-        self.succeeded = where(better, now, self.succeeded)
+        better = (now > self.succeeded) | ((now == self.succeeded) & (losses > self.losses))
+        self.best = xp.where(column(better, points), points, self.best)
+        self.losses = xp.where(better, losses, self.losses)
+        self.predictions = xp.where(better, predictions, self.predictions)
+        self.succeeded = now | self.succeeded
 
     def succeeds(self, logits: Array) -> Array:
         """(n,) bool: whether points with these logits (n, K) are successes."""

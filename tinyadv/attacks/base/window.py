@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array, array_module
-from tinyadv.ops.movement import batch_last
+from tinyadv.ops.movement import arranged
 
 
 def check_sides(size: Any) -> tuple[int, int]:
@@ -36,6 +36,6 @@ def window(corner: Array, sides: tuple[int, int], shape: tuple[int, ...]) -> tup
 
 def pasted(x: Array, values: Array | float, there: tuple[Array, ...]) -> Array:
     """A copy of x (n, ...) with these values (n, C, h, w), or those that broadcast to it, in a window."""
-    images = batch_last(x.reshape(len(x), *image_shape(x)))
+    images = arranged(x.reshape(len(x), *image_shape(x)))
     images[there] = values
     return images.reshape(x.shape)

@@ -9,7 +9,7 @@ import numpy as np
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.black_box.decision import DecisionAttack
-from tinyadv.backend import Array, array_module, move
+from tinyadv.backend import Array, array_module, move, rows_of
 
 FIRST_STEP, CONVERGED = 0.01, 1e-7  # delta and epsilon at first, and an epsilon at which an example is done
 SPHERE, STEP = 0.35, 0.25  # the shares of the steps along the sphere, and of the whole ones, that are to succeed
@@ -37,8 +37,8 @@ class BoundaryAttack(DecisionAttack):
         xp, rest, rows = array_module(batch.x), batch, array_module(batch.x).arange(len(batch.x))  # examples left
         delta, epsilon = xp.full((2, len(rows)), FIRST_STEP)
         for query in range(self.queries):
-            left = (epsilon > CONVERGED) & (self.left(rest) > 0)
-            if not left.all():
+            left = rows_of((epsilon > CONVERGED) & (self.left(rest) > 0))
+            if len(left) < len(rows):
                 batch[rows] = rest
                 rows, delta, epsilon = rows[left], delta[left], epsilon[left]
                 rest = batch[rows]

@@ -13,7 +13,7 @@ from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import Ball, LinfBall, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import to_count
-from tinyadv.backend import Array, array_module, is_array, move
+from tinyadv.backend import Array, array_module, is_array, move, rows_of
 
 BLENDS, BISECTIONS = 10, 10  # more and more noisy, until one is adversarial; and halvings of the way back from it
 SHARE = 0.1  # of the queries, until which noise alone is tried where no blend was adversarial
@@ -47,8 +47,8 @@ class DecisionAttack(Attack):
 
     def perturb(self, batch: Batch) -> Array:
         self._start(batch)
-        found = batch.succeeded
-        if found.any():
+        found = rows_of(batch.succeeded)
+        if len(found):
             rest = batch[found]
             self.approach(rest)
             batch[found] = rest
@@ -67,13 +67,14 @@ class DecisionAttack(Attack):
 
         An example without queries left, or one that is not marked in (n,) bool, gets False without a query.
         """
-        asked = self.left(batch) > 0
+        marked = self.left(batch) > 0
         if of is not None:
-            asked = asked & of
-        if asked.all():
+            marked = marked & of
+        asked = rows_of(marked)
+        if len(asked) == len(points):
             return _ask(batch, points)
-        found = asked.copy()
-        if asked.any():
+        found = marked.copy()
+        if len(asked):
             part = batch[asked]
             found[asked] = _ask(part, points[asked])
             batch[asked] = part
@@ -99,8 +100,8 @@ class DecisionAttack(Attack):
         for grain in grains:
             self._first(batch, range(BLENDS), partial(self._blend, grain))
         for grain in itertools.cycle(grains):
-            left = ~batch.succeeded & (self.left(batch) >= (1 - SHARE) * self.queries)
-            if not left.any():
+            left = rows_of(~batch.succeeded & (self.left(batch) >= (1 - SHARE) * self.queries))
+            if not len(left):
                 return
             rest = batch[left]
             self._first(rest, [BLENDS - 1], partial(self._blend, grain))
@@ -109,12 +110,12 @@ class DecisionAttack(Attack):
     def _first(self, batch: Batch, tries: Sequence[int], propose: Callable[[Batch, Array, int], Array]) -> None:
         """Test propose(rest, left, k) for each k in tries until one is adversarial, then bisect from it towards x.
 
-        This happens for each example by itself. left (n,) bool: the examples without a start; rest: their batch.
+        This happens for each example by itself. left: the rows of the examples without a start; rest: their batch.
         """
         points, found = batch.x.copy(), array_module(batch.x).zeros(len(batch.x), bool)
         for k in tries:
-            left = ~found & (self.left(batch) > 0)
-            if not left.any():
+            left = rows_of(~found & (self.left(batch) > 0))
+            if not len(left):
                 break
             rest = batch[left]
             tried = propose(rest, left, k)

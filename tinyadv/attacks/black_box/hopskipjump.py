@@ -12,7 +12,7 @@ from tinyadv.attacks.base.balls import L2Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import to_count
 from tinyadv.attacks.black_box.decision import DecisionAttack
-from tinyadv.backend import Array, array_module, move
+from tinyadv.backend import Array, array_module, move, rows_of
 
 FIRST_DELTA = 0.1  # of the range of the data, as in the authors' code
 HALVINGS = 10  # of a step that is not adversarial; after that it is as short as delta, or shorter
@@ -54,8 +54,8 @@ class HopSkipJump(DecisionAttack):
         for t in itertools.count(1):
             r = rest.ball.distance(points - rest.x)
             spare = self.left(rest) - HALVINGS - halvings  # queries for directions
-            left = (spare > 0) & (r > 0)
-            if not left.all():
+            left = rows_of((spare > 0) & (r > 0))
+            if len(left) < len(rows):
                 batch[rows] = rest
                 rows, points, r, spare = (array[left] for array in (rows, points, r, spare))
                 rest = batch[rows]

@@ -12,7 +12,7 @@ from tinyadv.attacks.base.l0 import keep_best
 from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import check_fraction
 from tinyadv.attacks.base.window import image_shape
-from tinyadv.backend import Array, array_module, move
+from tinyadv.backend import Array, array_module, move, rows_of
 from tinyadv.tensor import Tensor
 
 # After so many of 10,000 queries, p is divided by this.
@@ -62,8 +62,8 @@ class SparseRS(Attack):
             better = now > values
             chosen, values = xp.where(better[:, None], tried[0], chosen), xp.where(better, now, values)
             colours = xp.where(column(better, colours), tried[1], colours)
-            left = ~rest.succeeded
-            if not left.all():
+            left = rows_of(~rest.succeeded)
+            if len(left) < len(rows):
                 batch[rows] = rest
                 rows, chosen, colours, values = (array[left] for array in (rows, chosen, colours, values))
                 rest = batch[rows]

@@ -13,8 +13,8 @@ from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import is_number
 from tinyadv.attacks.base.window import image_shape, window
-from tinyadv.backend import Array, array_module, move
-from tinyadv.ops.movement import batch_last
+from tinyadv.backend import Array, array_module, move, rows_of
+from tinyadv.ops.movement import arranged
 from tinyadv.tensor import Tensor
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, after so many of 10,000 queries
@@ -63,8 +63,8 @@ class Square(Attack):
             now = objective(self.loss)(Tensor(rest.consider(points, iteration=True)), rest.y, rest.target).data
             better = now > values
             best, values = xp.where(column(better, best), points, best), xp.where(better, now, values)
-            left = ~rest.succeeded
-            if not left.all():
+            left = rows_of(~rest.succeeded)
+            if len(left) < len(rows):
                 batch[rows] = rest
                 rows, best, values, numbers = (array[left] for array in (rows, best, values, numbers))
                 rest = batch[rows]
@@ -93,7 +93,7 @@ def _square(batch: Batch, best: Array, numbers: Array, sides: tuple[int, int]) -
     """Algorithm 2: a square at +eps or -eps in each channel; if it is so already, with the opposite sign."""
     xp, square = array_module(best), window(numbers[:, :2], sides, best.shape)
     low, high = (end.reshape(best.shape)[square] for end in (batch.ball.low, batch.ball.high))
-    up, points = numbers[:, 5:, None, None] < 0.5, batch_last(best)
+    up, points = numbers[:, 5:, None, None] < 0.5, arranged(best)
     idle = (xp.where(up, high, low) == best[square]).all(axis=(1, 2, 3), keepdims=True)
     points[square] = xp.where(up != idle, high, low)
     return points

@@ -10,7 +10,7 @@ from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import to_count
 from tinyadv.attacks.combined.composite import Composite
-from tinyadv.backend import Array, array_module, move, to_host
+from tinyadv.backend import Array, array_module, move, rows_of, to_host
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class AtBudget(Composite):
                 return batch.best
             hit = xp.zeros_like(left)
             for value in sorted(set(to_host(eps[left]).tolist())):
-                rows = left & (eps == value)
+                rows = rows_of(left & (eps == value))
                 part = batch[rows]
                 within = part.within(value)
                 attack.scaled(value / attack.eps)._attack(within, quantize=False, score=True)
                 hit[rows] = won = within.succeeded
-                if won.any():
+                if len(won := rows_of(won)):
                     found = part[won]
                     found.queries = math.inf  # to see it again does not count
                     found.consider(within.best[won])

@@ -10,7 +10,7 @@ from tinyadv.attacks.base.balls import Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import Objective, objective
 from tinyadv.attacks.base.parameters import is_number, to_count
-from tinyadv.backend import Array, array_module
+from tinyadv.backend import Array, array_module, rows_of
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class APGD(WhiteBox):
         if not len(aims):
             return self._climb(batch, batch.target)
         for number, aim in enumerate(aims):
-            left = ~batch.succeeded if number else aim >= 0
-            if left.any():
+            left = rows_of(~batch.succeeded if number else aim >= 0)
+            if len(left):
                 rest = batch[left] if number else batch
                 rest.consider(self._climb(rest, aim[left]))
                 batch[left] = rest

@@ -12,7 +12,7 @@ from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import is_number
 from tinyadv.attacks.base.window import check_sides, image_shape, pasted, window
-from tinyadv.backend import Array, array_module, move
+from tinyadv.backend import Array, array_module, move, rows_of
 from tinyadv.tensor import Tensor
 
 RANKED = 10  # the places that places="all" attacks, the best one first
@@ -60,8 +60,8 @@ class Patch(WhiteBox):
         last = self._climb(batch, sides, *(move(array, like=batch.x) for array in (corners, start)))
         if self.places == "all" and first:  # a later run would rank them in the same way
             batch.consider(last)
-            left = ~batch.succeeded
-            if left.any():
+            left = rows_of(~batch.succeeded)
+            if len(left):
                 rest = batch[left]
                 self._best_places(rest, sides, [n - side + 1 for n, side in zip(image, sides, strict=True)])
                 batch[left] = rest
@@ -89,8 +89,8 @@ class Patch(WhiteBox):
             values.append(xp.where(found == found, found, -math.inf))  # NaN is the worst loss
         ranking = xp.argsort(-xp.stack(values, axis=1), axis=1, kind="stable")
         for rank in range(min(RANKED, len(corners))):
-            left = ~batch.succeeded
-            if not left.any():
+            left = rows_of(~batch.succeeded)
+            if not len(left):
                 break
             rest = batch[left]
             rest.consider(self._climb(rest, sides, corners[ranking[left, rank]], grey))

@@ -14,7 +14,7 @@ from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import rounding
 from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.attacks.black_box.decision import DecisionAttack
-from tinyadv.backend import Array, array_module
+from tinyadv.backend import Array, array_module, rows_of
 
 MOMENTUM, HALVINGS, OVERSHOOT = 0.8, 20, 0.1  # of the boundary's direction; of the radius; relative to the margin
 SPAN = 30.0  # pixels with a slope below a thirtieth of the largest one need not be pushed to their bounds
@@ -54,8 +54,8 @@ class BrendelBethge(WhiteBox, DecisionAttack):
         low, high, scale = float(batch.ball.low.min()), float(batch.ball.high.max()), self.bounds[1] - self.bounds[0]
         points, b, rest, rows = batch.best, xp.zeros_like(x), batch, xp.arange(len(x))  # of the examples that are left
         for step in range(self.steps):
-            left = self.left(rest) > self.eot  # one is for the last point
-            if not left.all():
+            left = rows_of(self.left(rest) > self.eot)  # one is for the last point
+            if len(left) < len(rows):
                 batch[rows] = rest
                 rows, x, points, b = (array[left] for array in (rows, x, points, b))
                 rest = batch[rows]

@@ -11,7 +11,7 @@ from tinyadv.attacks.base.balls import ball_class, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import is_number
 from tinyadv.attacks.minimum_norm import hyperplane
-from tinyadv.backend import Array, array_module
+from tinyadv.backend import Array, array_module, rows_of
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class DeepFool(WhiteBox):
             points = part.x + (1 + self.overshoot) * total
             part.consider(points)
             batch[rows] = part
-            left = ~part.succeeded
-            if not left.any():
+            left = rows_of(~part.succeeded)
+            if not len(left):
                 break
             rows, classes, points, total = (array[left] for array in (rows, classes, points, total))
         return batch.best

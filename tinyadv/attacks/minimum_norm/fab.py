@@ -14,7 +14,7 @@ from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin, reached, rounding
 from tinyadv.attacks.base.parameters import is_number, to_count
 from tinyadv.attacks.minimum_norm import hyperplane
-from tinyadv.backend import Array, array_module
+from tinyadv.backend import Array, array_module, rows_of
 from tinyadv.tensor import Tensor
 
 SEARCH_STEPS, BEYOND = 3, 1e-4  # of the final search: how often, and the margin it leaves, relative to that from x
@@ -69,18 +69,18 @@ class FAB(WhiteBox):
         order = batch.ranking()
         if not self.minimum_norm:
             batch = batch.within(math.inf)
-        runs, left = [order], array_module(order).ones(len(order), bool)
+        runs, left = [order], array_module(order).arange(len(order))
         if self.target_classes and batch.target is None:  # y and the k-th
             runs = [order[:, : k + 1 : k] for k in range(1, min(self.target_classes + 1, order.shape[1]))]
         for classes in runs:
             part = batch[left]
             self._run(part, self._random_start(part) if again else part.x, classes[left])
             batch[left] = part
-            left = ~self._done(batch)
-            if not left.any():
+            left = rows_of(~self._done(batch))
+            if not len(left):
                 break
-        found = batch.succeeded
-        if found.any():
+        found = rows_of(batch.succeeded)
+        if len(found):
             part = batch[found]
             _final_search(part)
             batch[found] = part
@@ -93,14 +93,14 @@ class FAB(WhiteBox):
         for _ in range(self.steps):
             points = self._step(part, points, classes)
             found = reached(driver.classes(part.consider(points)), part.y, part.target)
-            if (unsure := found & ~part.succeeded).any():  # too near the boundary: show a point beyond
+            if len(unsure := rows_of(found & ~part.succeeded)):  # too near the boundary: show a point beyond
                 rest = part[unsure]
                 rest.consider(rest.x + 2 * (points[unsure] - rest.x))
                 part[unsure] = rest
             drawn_back = part.ball.project(part.x + self.beta * (points - part.x))
             points = xp.where(column(found, points), drawn_back, points)
-            left = ~self._done(part)
-            if not left.all():
+            left = rows_of(~self._done(part))
+            if len(left) < len(rows):
                 batch[rows] = part
                 rows, points, classes = rows[left], points[left], classes[left]
                 part = batch[rows]

@@ -9,7 +9,7 @@ from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import rounding
 from tinyadv.attacks.base.parameters import check_positive, is_number, to_count
-from tinyadv.backend import Array, array_module
+from tinyadv.backend import Array, array_module, rows_of
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class PenaltyAttack(WhiteBox):
         for step in range(self.steps):
             points, logits, lead = self.advance(part, c, step, *state)
             length = part.ball.distance(points - part.x)
-            better = (lead > xp.maximum(self.kappa, rounding(logits))) & (length < distance[rows])
+            better = rows_of((lead > xp.maximum(self.kappa, rounding(logits))) & (length < distance[rows]))
             nearest[rows[better]], distance[rows[better]] = points[better], length[better]
             objective = self.cost(part, points - part.x) + c * xp.maximum(self.kappa - lead, 0)
             least = xp.minimum(least, objective)  # it goes up and down
             if step % math.ceil(self.steps / 10) == 0:
-                left = (least <= 0.9999 * previous) | self.patient(step)
+                left = rows_of((least <= 0.9999 * previous) | self.patient(step))
                 batch[rows] = part
                 rows, c, least, *state = (array[left] for array in (rows, c, least, *state))
                 part, previous = batch[rows], least
