@@ -109,6 +109,28 @@ def test_affine_networks_are_exact_and_eps_0_gives_the_differences(flat):
     np.testing.assert_allclose(found, logits - logits[range(3), labels][:, None], atol=1e-6)
 
 
+@flat_or_not
+@pytest.mark.parametrize(("pool", "width"), [
+    (ops.global_avg_pool2d, 3), (lambda x: ops.sum(x, axis=(-2, -1)), 3), (lambda x: ops.mean(x, axis=1), 16),
+    (lambda x: ops.mean(x, axis=2, keepdims=True), 12), (lambda x: ops.sum(x, axis=3), 12),
+])
+def test_means_and_sums_between_affine_layers_are_exact(pool, width, flat):
+    rng = np.random.default_rng(0)
+    x, first, last = rng.random((2, 1, 4, 4)), rng.normal(size=(3, 1, 3, 3)), rng.normal(size=(4, width))
+
+    def affine(x):
+        return ops.linear(ops.flatten(pool(ops.conv2d(x, first, None, 1, 1))), last)
+
+    labels, zero = np.array([3, 1]), affine(Tensor(np.zeros((1, 1, 4, 4)))).data
+    matrix = affine(Tensor(np.eye(16).reshape(16, 1, 4, 4))).data - zero  # (16, 4): a column for each logit
+    z = affine(Tensor(x)).data
+    reach = 0.1 * np.abs(matrix[:, None] - matrix[:, labels, None]).sum(axis=0)  # (2, 4): of z_j - z_y
+    bound = crown_worst(affine(Interval(x - 0.1, x + 0.1)), labels, flat).data
+    np.testing.assert_allclose(bound, z - z[range(2), labels][:, None] + reach, atol=1e-9)
+    check_vjp(lambda w: crown_worst(ops.linear(ops.flatten(pool(ops.conv2d(Interval(x - 0.1, x + 0.1), w, None, 1, 1))),
+                                               last), labels, flat), [first], tolerance=1e-5)
+
+
 def test_a_value_that_is_used_twice_goes_back_both_ways():
     x, labels = np.array([[0.4, -0.2]]), np.array([0])
     y = ops.relu(ops.linear(Interval(x - 0.1, x + 0.3), np.eye(2)))

@@ -73,6 +73,15 @@ def _avg_pool2d(a: Tensor, h: Interval, flat: bool, x: Interval, *options: Any, 
     return (x, _by_rows(a, x, lambda x, _: unwrap(ops.avg_pool2d)(x, *options, **named))), None
 
 
+def _mean(a: Tensor, h: Interval, flat: bool, x: Interval, axis: Any = None, keepdims: bool = False) -> tuple | None:
+    axes = range(x.ndim) if axis is None else {each % x.ndim for each in (axis if isinstance(axis, tuple) else (axis,))}
+    if 0 in axes:
+        return None
+    share = 1 if h.origin is None or h.origin.operation is ops.sum else h.size / x.size
+    kept = (1 if k in axes else length for k, length in enumerate(x.shape))
+    return (x, a.reshape((len(a.data), *kept)) * array_module(x.low.data).full(x.shape, share, x.dtype)), None
+
+
 def _by_rows(a: Tensor, x: Interval, linear: Callable, weight: Any = None) -> Tensor:
     """The adjoint of linear(x, weight) in x, for coefficients (K, N, ...)."""
     rows = _adjoint(a.reshape((-1, *a.shape[2:])), weight, linear, x.shape[1:])
@@ -116,4 +125,4 @@ def _add(a: Tensor, h: Interval, flat: bool, *terms: Any) -> tuple | None:
 
 RULES: dict[Callable, Callable[..., tuple | None]] = {
     ops.linear: _linear, ops.conv2d: _conv2d, ops.avg_pool2d: _avg_pool2d, ops.batch_norm: _batch_norm,
-    ops.relu: _relu, ops.flatten: _reshape, ops.reshape: _reshape, ops.add: _add}
+    ops.mean: _mean, ops.sum: _mean, ops.relu: _relu, ops.flatten: _reshape, ops.reshape: _reshape, ops.add: _add}
