@@ -69,6 +69,7 @@ MISTAKES = [
     ("attacks.ProjectedGradientDescent", lambda: attacks.ProjectedGradientDescent, "write attacks.PGD"),
     ("MultiAttack(a, b)", lambda: attacks.MultiAttack(FGSM(0.1), PGD(0.1)), "attacks must be a list of attacks"),
     ("MultiAttack(a)", lambda: attacks.MultiAttack(PGD(0.1)), "attacks must be a list of attacks"),
+    ("MultiAttack(attacks=a)", lambda: attacks.MultiAttack(attacks=PGD(0.1)), "attacks must be a list of attacks"),
     ("attack.eps = 0.2", lambda: setattr(PGD(0.1), "eps", 0.2), r"dataclasses.replace\(attack, eps=0.2\)"),
     # Calling it
     ("attack(images, labels)", lambda: FGSM(0.1)(X, Y), r"takes \(model, x, y.*'y'"),

@@ -48,7 +48,7 @@ class MultiAttack(Composite):
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         """Raise TypeError for attacks that are not in a list."""
-        if args and isinstance(args[0], Attack):
+        if any(isinstance(each, Attack) for each in (*args[:1], options.get("attacks"))):
             raise TypeError("attacks must be a list of attacks, as in MultiAttack([PGD(eps=0.3), Square(eps=0.3)])")
         return super().__new__(cls, *args, **options)
 
