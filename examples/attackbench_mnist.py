@@ -20,7 +20,7 @@ def contenders(queries):
         names = {"FMN": attacks.FMN(steps=steps, norm=norm), "PGD": attacks.PGD(eps, steps=runs, norm=norm)}
         if norm != "l0":
             names |= {"PDPGD": attacks.PDPGD(norm=norm, **twice), "APGD": attacks.APGD(eps, steps=runs, norm=norm),
-                      "FAB": attacks.FAB(steps=queries // 18, norm=norm, target_classes=9),
+                      "FAB": attacks.FAB(steps=queries // 30 - 1, norm=norm, target_classes=5, restarts=2),
                       "BrendelBethge": attacks.BrendelBethge(steps=max(1, steps - 50), norm=norm)}
         return names
 

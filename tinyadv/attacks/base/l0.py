@@ -48,6 +48,8 @@ class L0Ball(Ball):
     def project(self, points: Array) -> Array:
         """Keep the eps pixels that would be furthest from the points if they stayed at x, within the bounds."""
         xp, clipped, wide = array_module(points), self.project_to_bounds(points), self.x.astype(np.float64)
+        if self.eps >= pixels(clipped).shape[2]:  # all may change
+            return clipped
         far = xp.clip(points.astype(np.float64), -1e100, 1e100)
         far = xp.where(far == far, far, wide)
         # |far - x|² - |far - clipped|²

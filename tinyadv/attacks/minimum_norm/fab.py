@@ -133,10 +133,9 @@ class FAB(WhiteBox):
 
     def _random_start(self, batch: Batch) -> Array:
         """Random points for a restart, within half the distance of the nearest point found, and half of eps."""
-        xp, x, ball = array_module(batch.x), batch.x, batch.ball
-        farthest = ball.distance(xp.maximum(x - ball.low, ball.high - x))
-        radius = xp.where(batch.succeeded, _distance(batch), farthest)
-        return ball.random(batch.streams, xp.minimum(radius, math.inf if self.eps is None else self.eps) / 2)
+        xp = array_module(batch.x)
+        radius = xp.where(batch.succeeded, _distance(batch), batch.ball.farthest())
+        return batch.ball.random(batch.streams, xp.minimum(radius, math.inf if self.eps is None else self.eps) / 2)
 
 
 def _final_search(batch: Batch) -> None:
