@@ -4,7 +4,7 @@ CUDA ?= 12
 
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint docs notebook site parity bench gpu release
+.PHONY: help demo test lint docs notebook site parity bench cupy gpu release
 .NOTPARALLEL:
 
 help:  ## list the targets
@@ -36,6 +36,10 @@ bench: .venv/.installed-bench  ## compare speed with other libraries and the har
 	$(RUN) -m benchmarks
 	$(RUN) -m benchmarks.limits
 	$(RUN) -m benchmarks.processes
+
+cupy: .venv/.installed-test  ## run the tests of the GPU on the real CuPy, on this CPU (ONLY=cupy: a part of them)
+	-$(RUN) -m pip install --quiet cupy-cuda12x==14.2.0
+	PYTHONPATH=tests $(RUN) -m pytest -p cupy_on_cpu.plugin -m "$(or $(ONLY),gpu or cupy)" -n 2
 
 gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## run the tests and the demo on CuPy (CUDA=12 or 13)
 	$(RUN) -m pytest -m gpu

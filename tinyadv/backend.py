@@ -146,6 +146,22 @@ def on_its_device(function: Callable[P, T]) -> Callable[P, T]:
     return there
 
 
+def fused(function: Callable[..., T]) -> Callable[..., T]:
+    """A function (xp, *values) of element-wise operations, called with the values: on a GPU, one kernel (cupy.fuse)."""
+
+    @functools.cache
+    def kernel() -> Callable[..., T]:
+        cupy = _cupy()
+        return cupy.fuse(kernel_name=function.__name__)(lambda *values: function(cupy, *values))
+
+    @functools.wraps(function)
+    def run(*values: Any) -> T:
+        xp = array_module(*values)
+        return kernel()(*values) if xp is not np and hasattr(xp, "fuse") else function(xp, *values)
+
+    return run
+
+
 def surely_none(mask: Array) -> bool:
     """Whether no element of the mask is true, if that costs nothing: a GPU is not asked, as an answer would wait for
     all that it has been given to do.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv import ops
+from tinyadv.fused import averaged
 from tinyadv.nn.init import reserve
 from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.normalize import batch_statistics
@@ -42,7 +43,7 @@ class BatchNorm2d(Module):
             unbiased = variance * (count / max(count - 1, 1))
             for name, of_batch in ("running_mean", mean), ("running_var", unbiased):
                 old = getattr(self, name)  # is not written into: a graph may need it
-                setattr(self, name, (old + self.momentum * (of_batch - old)).astype(old.dtype, copy=False))
+                setattr(self, name, averaged(old, of_batch, self.momentum).astype(old.dtype, copy=False))
             self.num_batches_tracked += 1
         return ops.batch_norm(x, self.weight, self.bias, mean, variance, self.eps, of_batch=True)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.backend import Array, array_module, device_of, move, to_host, wide
+from tinyadv.fused import balanced, stepped
 from tinyadv.nn.module import Module
 from tinyadv.spellings import missing, spelled
 from tinyadv.tensor import Tensor
@@ -80,9 +81,14 @@ class Optimizer:
                 with device_of(before):
                     g = parameter.grad.astype(wide(before), copy=False)
                     if self.weight_decay:
-                        g = g + self.weight_decay * before
-                    xp, step = array_module(before), self.lr * self.direction(g, *state)
-                    parameter.data = xp.subtract(before, step, out=xp.empty_like(before), casting="same_kind")
+                        g = stepped(g, before, -self.weight_decay)
+                    direction = self.direction(g, *state)
+                    if array_module(before) is np:
+                        after = np.empty_like(before)
+                        np.subtract(before, self.lr * direction, out=after, casting="same_kind")
+                    else:
+                        after = stepped(before, direction, self.lr).astype(before.dtype, copy=False)
+                    parameter.data = after
 
     def direction(self, g: Array, *state: Array) -> Array:
         """The step's direction from a gradient; updates the state arrays in place."""
@@ -139,8 +145,7 @@ class Adam(Optimizer):
         first += (1 - beta1) * g
         second *= beta2
         second += (1 - beta2) * g * g
-        root = array_module(g).sqrt(second / (1 - beta2**self.steps))
-        return first / ((1 - beta1**self.steps) * (root + self.eps))
+        return balanced(first, second, 1 - beta1**self.steps, 1 - beta2**self.steps, self.eps)
 
 
 def step(milestones: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1) -> Schedule:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tinyadv.backend import array_module, to_host, wide
+from tinyadv.fused import less_logs
 from tinyadv.ops.reduce import logsumexp_parts
 from tinyadv.shapes import check_ndim
 from tinyadv.tensor import op
@@ -84,7 +85,7 @@ def check_labels(labels, classes: int, operation: str) -> None:
 
 def _log_softmax(x, axis):
     top, rest = logsumexp_parts(x, axis)
-    return x - top - rest  # wide; beside a large top, top + rest would round the digits of rest away
+    return less_logs(x, top, rest)  # wide; beside a large top, top + rest would round the digits of rest away
 
 
 def _reduce(losses, reduction: str, dtype, operation: str):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tinyadv.backend import array_module, wide
+from tinyadv.fused import normalised_slope, scaled, scales, slope_scales
 from tinyadv.parallel import all_reduce
 from tinyadv.shapes import check_equal, check_ndim
 from tinyadv.tensor import op
@@ -31,9 +32,7 @@ def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
     """
     check_ndim(x.shape, 4, "batch_norm", "images of shape (N, C, H, W)")
     check_equal(x.shape[1], mean.shape[0], "batch_norm", "the images' number of channels", "the layer's")
-    inverse = (variance + eps) ** -0.5
-    scale = weight * inverse
-    shift = bias - mean * scale
+    inverse, scale, shift = scales(weight, bias, mean, variance, eps)
     known: list = []  # g and its sums(g): all three gradients need them
 
     def sums(g):
@@ -46,15 +45,10 @@ def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
         if not of_batch:
             return g * per_channel(scale, g)
         count, g_sum, gz_sum = all_reduce(x.size // x.shape[1], *sums(g))
-        count = max(count, 1)
-        y = x - per_channel(mean, x)  # scale · (g - mean of g - z · mean of g·z)
-        y *= per_channel(-scale * inverse * gz_sum / count, x)
-        y -= per_channel(scale * g_sum / count, x)
-        y += g * per_channel(scale, g)
-        return y
+        factor, shift = slope_scales(scale, inverse, g_sum, gz_sum, max(count, 1))
+        return normalised_slope(g, x, *(per_channel(values, x) for values in (mean, factor, shift, scale)))
 
-    y = x * per_channel(scale, x)
-    y += per_channel(shift, x)
+    y = scaled(x, per_channel(scale, x), per_channel(shift, x))
     y = y.astype(np.result_type(x.dtype, weight.dtype), copy=False)
     return y, x_vjp, lambda g: sums(g)[1], lambda g: sums(g)[0]
 

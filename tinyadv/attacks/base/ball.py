@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, is_array, move, surely_none
+from tinyadv.backend import Array, array_module, is_array, move
+from tinyadv.fused import bounded, finite_sizes, limited
 from tinyadv.random import Streams
 
 _FAR = 0.25  # of the largest number that there is: the longest step, so that no sum with it overflows
@@ -60,9 +61,11 @@ class Ball:
     def project_to_bounds(self, points: Array) -> Array:
         """The points (N, ...) within the bounds alone, in x's dtype; NaN becomes x."""
         xp = array_module(points)
+        if xp is not np:
+            return bounded(points, self.low, self.high, self.x).astype(self.x.dtype, copy=False)
         points = xp.clip(points, self.low, self.high).astype(self.x.dtype, copy=False)
         lost = xp.isnan(points)
-        return points if surely_none(lost) else xp.where(lost, self.x, points)
+        return xp.where(lost, self.x, points) if lost.any() else points
 
     def random(self, streams: Streams, radius: Array | None = None) -> Array:
         """A random point for each example, uniform in the ball or in one of radius (N,), clipped to the bounds."""
@@ -116,10 +119,6 @@ def or_one(values: Array) -> Array:
 
 def usable(g: Array) -> Array:
     """The gradient (n, ...) with finite elements: infinite ones become the largest finite one of the image, NaN 0."""
-    xp = array_module(g)
-    wrong = ~xp.isfinite(g)
-    if surely_none(wrong):
+    if isinstance(g, np.ndarray) and np.isfinite(g).all():
         return g
-    largest = xp.where(wrong, 0, abs(g)).reshape(len(g), -1).max(axis=1)
-    largest = column(xp.where(largest > 0, largest, 1).astype(g.dtype), g)
-    return xp.where(g == g, xp.clip(g, -largest, largest), 0)
+    return limited(g, column(flat(finite_sizes(g)).max(axis=1), g))

@@ -15,6 +15,7 @@ from tinyadv.attacks.base.arguments import are_probabilities, check_range
 from tinyadv.attacks.base.ball import Ball, column, usable
 from tinyadv.attacks.base.objectives import Objective, reached, surely_reached
 from tinyadv.backend import Array, array_module, move, to_host
+from tinyadv.fused import better
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, gradients, no_grad, recording
@@ -233,11 +234,9 @@ class Batch:
         if self.best is None:
             self.best, self.losses, self.predictions, self.succeeded = points, losses, predictions, now
             return
-        better = (now > self.succeeded) | ((now == self.succeeded) & (losses > self.losses))
-        self.best = xp.where(column(better, points), points, self.best)
-        self.losses = xp.where(better, losses, self.losses)
-        self.predictions = xp.where(better, predictions, self.predictions)
-        self.succeeded = now | self.succeeded
+        ahead, self.losses, self.predictions, self.succeeded = better(
+            now, losses, predictions, self.succeeded, self.losses, self.predictions)
+        self.best = xp.where(column(ahead, points), points, self.best)
 
     def succeeds(self, logits: Array) -> Array:
         """(n,) bool: whether points with these logits (n, K) are successes."""

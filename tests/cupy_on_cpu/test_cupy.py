@@ -1,0 +1,87 @@
+"""On the real CuPy, attacks and training compute what they compute on NumPy, also on the second GPU."""
+
+import importlib
+
+import numpy as np
+import pytest
+from attack_cases import check_budget, cnn, every_attack, images, stage
+
+from tinyadv import Tensor, data, evaluation, gradients, nn, ops, training
+from tinyadv.attacks import FGSM, PGD
+from tinyadv.backend import to_device, to_host
+
+pytestmark = pytest.mark.cupy
+
+
+@every_attack
+def test_an_attack_on_a_model_on_the_second_gpu_finds_the_points_of_numpy(attack):
+    _, x, y, target = stage("cnn", targeted=False)
+    expected = attack.run(cnn(), x, y, target=target, seed=9)
+    result = attack.run(cnn().to("cuda:1"), x, y, target=target, seed=9)
+    check_budget(attack, x, result.x_adv)
+    np.testing.assert_allclose(result.x_adv, expected.x_adv, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(result.success, expected.success)
+    np.testing.assert_array_equal(result.predictions, expected.predictions)
+
+
+@pytest.mark.parametrize("where", ["cuda", "cuda:1"])
+def test_results_lie_where_the_images_were(where):
+    _, x, y, _ = stage("cnn", targeted=False)
+    for norm, eps in (("linf", 0.1), ("l2", 1.0)):
+        attack = PGD(eps, steps=2, norm=norm, restarts=2)
+        expected = attack(cnn(), x, y)
+        for model in (cnn(), cnn().to("cuda"), cnn().to("cuda:1")):
+            found = attack(model, to_device(x, where), to_device(y, where))
+            assert str(found.device) == f"<CUDA Device {where == 'cuda:1':d}>"
+            np.testing.assert_allclose(to_host(found), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [
+    training.Standard(), training.Adversarial(PGD(0.1, steps=2)), training.Mixed(FGSM(0.1)),
+    training.TRADES(0.1, steps=2),
+], ids=lambda method: type(method).__name__)
+def test_training_on_the_second_gpu_ends_near_the_weights_of_numpy(method):
+    train, test = data.digits(64, 16)
+    states = []
+    for device in ("cpu", "cuda:1"):
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, rng=0), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+                              nn.Flatten(), nn.Linear(144, 10, rng=1)).to(device)
+        training.fit(model, train, epochs=1, optimizer=nn.optim.SGD(model, 0.05, momentum=0.9), method=method,
+                     batch_size=32, clip_norm=1.0, average=0.9, validation=test)
+        states.append(model.state_dict())
+        assert 0 <= evaluation.accuracy(model, test) <= 1
+    for name, expected in states[0].items():
+        np.testing.assert_allclose(states[1][name], expected, rtol=0, atol=1e-4, err_msg=name)
+
+
+def test_layers_and_gradients_by_hand_run_on_the_second_gpu():
+    x = images(3)
+    found, expected = (
+        gradients(ops.cross_entropy(cnn().eval().to(device)(there), to_device(np.arange(3), device)), [there])[0]
+        for device in ("cuda:1", "cpu") for there in [Tensor(to_device(x, device))])
+    np.testing.assert_allclose(to_host(found), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_label_that_is_no_class_costs_infinitely_much():
+    """No error: the GPU would have to be waited for."""
+    logits, labels = to_device(np.zeros((2, 3), np.float32), "cuda"), to_device(np.array([1, 3]), "cuda")
+    np.testing.assert_allclose(to_host(ops.cross_entropy(logits, labels, "none").data), [np.log(3), np.inf], rtol=1e-6)
+    _, x, _, _ = stage("cnn", targeted=False)
+    with pytest.raises(ValueError, match=r"y: labels must lie in \[0, 5\)"):
+        FGSM(0.1)(cnn().to("cuda"), x, np.full(len(x), 5))
+
+
+def test_the_stand_in_computes_what_numpy_computes():
+    cupy, rng = importlib.import_module("cupy"), np.random.default_rng(0)
+    x = rng.standard_normal((3, 700)).astype(np.float32)
+    there = cupy.asarray(x)
+    np.testing.assert_allclose(there.sum(axis=1).get(), x.sum(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(there.cumsum(axis=1).get(), x.cumsum(axis=1), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose((there @ there.T).get(), x @ x.T, rtol=1e-4)
+    np.testing.assert_array_equal(cupy.flatnonzero(there > 0).get(), np.flatnonzero(x > 0))
+    for name in ("argmax", "argmin", "argsort"):
+        np.testing.assert_array_equal(getattr(there, name)(axis=1).get(), getattr(x, name)(axis=1))
+    np.testing.assert_array_equal(cupy.sort(there, axis=0).get(), np.sort(x, axis=0))
+    assert (cupy.asarray(np.float32([1e-39])) * 1).get() == 0  # denormal: CuPy's kernels flush them
+    with pytest.raises(ValueError, match=r"device where the array resides \(1\) is different from the current"):
+        cupy.abs(to_device(x, "cuda:1"))
