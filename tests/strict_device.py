@@ -2,8 +2,9 @@
 
 What runs on it keeps its arrays on one side. Read off CuPy 14: a NumPy array as an operand or argument is a
 TypeError, 0-d ones included (NumPy scalars are plain numbers); so is every implicit conversion to NumPy; a
-result is never a scalar; an index alone may come from the host. `asarray` and `.get()` are the two crossings.
-Stricter than CuPy: NumPy's own functions refuse a device array, where CuPy would answer for them.
+result is never a scalar; an index alone may come from the host. `asarray` and `.get()` are the two crossings; what is
+computed is in C order; and no function has the keywords of LACKING, which is tested on CuPy's own signatures
+(cupy_on_cpu). Stricter than CuPy: NumPy's own functions refuse a device array, where CuPy would answer for them.
 """
 
 import types
@@ -29,6 +30,7 @@ METHODS = {
     "max", "mean", "min", "nonzero", "prod", "ravel", "repeat", "reshape", "round", "sort", "squeeze", "std", "sum",
     "swapaxes", "take", "tolist", "transpose", "var", "view",
 }
+LACKING = {"correction", "device", "initial", "like", "optimize", "stable", "where"}  # keywords of NumPy's alone
 ATTRIBUTES = {"T", "base", "dtype", "flags", "itemsize", "nbytes", "ndim", "shape", "size", "strides"}
 OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "matmul")
 
@@ -118,7 +120,7 @@ def asarray(a, dtype=None):
 
 def _device(value):
     if isinstance(value, np.ndarray | np.generic):
-        return ndarray(np.asarray(value))
+        return ndarray(np.asarray(value, order="C" if getattr(value, "base", None) is None else None))
     if type(value) in (tuple, list) and any(isinstance(part, np.ndarray) for part in value):
         return type(value)(map(_device, value))
     return value
@@ -142,6 +144,8 @@ def _lift(function):
     """NumPy's function, with arguments and results on the device."""
 
     def lifted(*args, **kwargs):
+        if unknown := LACKING & set(kwargs):
+            raise TypeError(f"CuPy's {function.__name__} takes no {', '.join(sorted(unknown))}")
         return _device(function(*map(_host, args), **{name: _host(value) for name, value in kwargs.items()}))
 
     return lifted

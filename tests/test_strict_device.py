@@ -133,6 +133,22 @@ def test_an_index_may_come_from_either_side():
         there = strict_device.asarray(host)
 
 
+def test_what_is_computed_is_in_c_order_and_a_view_is_none():
+    """As in CuPy, where (H, C, W, N) would be lost at every operation."""
+    for result in (device.T + 1, strict_device.exp(device.T), device.T * device.T, -device.T):
+        assert result.flags.c_contiguous
+    assert not device.T.flags.c_contiguous
+
+
+@pytest.mark.parametrize("call", [
+    lambda: device.sum(where=device > 0), lambda: strict_device.max(device, initial=0.0),
+    lambda: strict_device.exp(device, where=device > 0), lambda: strict_device.sort(device, stable=True),
+])
+def test_keywords_that_cupy_lacks_are_refused(call):
+    with pytest.raises(TypeError, match=r"CuPy's \w+ takes no \w+"):
+        call()
+
+
 def test_what_cupy_lacks_is_not_there():
     with pytest.raises(AttributeError, match="add it to FUNCTIONS if CuPy has it"):
         strict_device.busday_count  # noqa: B018

@@ -1,9 +1,11 @@
 """On the real CuPy, attacks and training compute what they compute on NumPy, also on the second GPU."""
 
 import importlib
+import inspect
 
 import numpy as np
 import pytest
+import strict_device
 from attack_cases import check_budget, cnn, every_attack, images, stage
 
 from tinyadv import Tensor, data, evaluation, gradients, nn, ops, training
@@ -69,6 +71,18 @@ def test_a_label_that_is_no_class_costs_infinitely_much():
     _, x, _, _ = stage("cnn", targeted=False)
     with pytest.raises(ValueError, match=r"y: labels must lie in \[0, 5\)"):
         FGSM(0.1)(cnn().to("cuda"), x, np.full(len(x), 5))
+
+
+def test_the_strict_stand_in_refuses_what_no_signature_of_cupy_has():
+    cupy = importlib.import_module("cupy")
+    functions = [getattr(cupy, name) for name in strict_device.FUNCTIONS]
+    keywords = [set(inspect.signature(each).parameters) for each in functions if not isinstance(each, cupy.ufunc)]
+    assert len(keywords) > 50
+    assert not strict_device.LACKING & set().union(*keywords)
+    x = cupy.ones(3)
+    for call in (lambda: cupy.exp(x, where=x > 0), lambda: x.sum(where=x > 0), lambda: x.max(initial=0)):
+        with pytest.raises(TypeError):  # these have no signature, and are asked
+            call()
 
 
 def test_the_stand_in_computes_what_numpy_computes():
