@@ -91,6 +91,8 @@ def main(options):
     combinations = [(name, method) for name in CASES for method in METHODS if method != "zonotope" or name in ALL]
     each = -(-options.logits // (len(combinations) * len(SIZES)))
     for name, method in combinations:
+        if name not in options.networks:
+            continue
         (make, shape), started = CASES[name], time.perf_counter()
         model = make().eval()
         counts = [sampled(model, shape, method, eps, each, options.seed + k) for k, eps in enumerate(SIZES)]
@@ -110,5 +112,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--logits", type=int, default=10_000_000)
     parser.add_argument("--steps", type=int, default=200, help="of the search, a tenth for the slower methods")
+    parser.add_argument("--networks", nargs="+", choices=CASES, default=list(CASES), help="so a run can be split")
     parser.add_argument("--seed", type=int, default=0)
     sys.exit(bool(main(parser.parse_args())))
