@@ -16,7 +16,7 @@ AutoAttack leaves, its warnings, the accuracy that PGD with 100 steps leaves of 
 AutoAttack leaves with 4/3 of the budget. In the shipped cards, this part has 1,000 images for the natural networks, 500
 for mnist-lenet-linf and mnist-threshold-linf, and 200 for mnist-madry-linf and mnist-madry-l2, with seed 0.
 
-If the training was for a certificate, it is measured, too: interval bounds on the first --images. If the settings have
+If the training was for a certificate, it is measured, too: interval bounds on the test set. If the settings have
 a [certificate] by votes, only that is measured, on the first --votes, at half, once and 1.5 times [evaluation] eps.
 """
 
@@ -69,7 +69,7 @@ def certificates(model: nn.Module, test: data.Dataset, settings: dict[str, Any],
         method = str(certificate)
         shares = certificate.certify(model, subset, seed=options.seed, progress=True).curve(radii)
     elif issubclass(getattr(training, settings["method"]["class"]), training.Certified):
-        subset, method = test[:options.images], "ibp"
+        subset, method = test, "ibp"
         shares = {eps: float(certify.certified_accuracy(model, subset, eps, method=method))}
     else:
         return []
