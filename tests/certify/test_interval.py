@@ -6,9 +6,10 @@ from gradcheck import check_vjp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyadv import Tensor, nn, no_grad, ops
+from tinyadv import Tensor, certify, nn, no_grad, ops
 from tinyadv.certify import Interval
 from tinyadv.certify.rounding import FLOAT32
+from tinyadv.data import Dataset
 
 WITHOUT_RULE = {"log_softmax", "cross_entropy", "mse_loss"}
 FIRST_ONLY = {"linear", "conv2d", "batch_norm", "layer_norm", "power"}
@@ -192,6 +193,13 @@ def test_without_clean_images_the_statistics_are_those_of_the_centres():
     evaluated = norm.eval()(ops.relu(ops.conv2d(box, weight)))
     for end in ("low", "high"):
         np.testing.assert_allclose(getattr(trained, end).data, getattr(evaluated, end).data, atol=1e-6)
+
+
+def test_what_a_model_computes_from_one_array_is_not_certified():
+    test = Dataset(images((1, 4, 4), 8), np.zeros(8, np.int64), classes=("a", "b"))
+    for method in ("ibp", "crown-ibp", "zonotope"):
+        with pytest.raises(ValueError, match="compute with x itself"):
+            certify.certified_accuracy(lambda x: ops.flatten(x * np.round(x.data)), test, eps=0.6, method=method)
 
 
 @pytest.mark.parametrize("training", [False, True])

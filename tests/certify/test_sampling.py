@@ -1,3 +1,4 @@
+import pickle
 import re
 from itertools import combinations, product
 from statistics import NormalDist
@@ -164,6 +165,16 @@ def test_the_vote_that_is_attacked_is_the_mean_over_versions_and_has_their_slope
     (slope,) = gradients(vote(point)[:, 1].sum(), [point])
     ahead, behind = (vote(Tensor(x + way * step)).data[:, 1].sum() for way in (1e-4, -1e-4))
     assert (slope * step).sum() == pytest.approx((ahead - behind) / 2e-4, rel=0.01)
+
+
+def test_an_attack_on_the_vote_leaves_the_base_model_as_it_was_and_can_be_sent_to_other_processes():
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.BatchNorm1d(3)).train(), images((1, 4, 3), 4)
+    before, vote = model.state_dict(), Smoothing(0.5).smoothed(model, samples=5)
+    results = [attacks.PGD(0.5, steps=2)(each, x, np.int64([0, 1, 2, 0]))
+               for each in (vote, pickle.loads(pickle.dumps(vote)))]
+    np.testing.assert_array_equal(*results)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 @pytest.mark.parametrize("attack", [attacks.SparseRS(3, queries=60), attacks.SparseRS(5, queries=60),

@@ -59,12 +59,15 @@ class Abstract(Tensor):
 
     @property
     def data(self) -> Array:
-        """The array that stands for all of them, where the statistics of a batch are needed: see `one`."""
-        return self.one.data
+        """The array of the value; ValueError if there is none, as what is computed from one array bounds no other."""
+        if self.value is None:
+            raise ValueError(f"{type(self).__name__} stands for many arrays, but x.data is one of them: compute with x "
+                             "itself, by the functions of ops")
+        return self.value.data
 
     @property
     def one(self) -> Tensor:
-        """The value, or without one the centre."""
+        """The value, or without one the centre: for the statistics of a batch in training."""
         return self.centre if self.value is None else self.value
 
     @property

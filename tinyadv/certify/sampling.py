@@ -18,7 +18,7 @@ from tinyadv import driver, ops
 from tinyadv.backend import VERSION, Array, move, to_host
 from tinyadv.certify.binomial import clopper_pearson, sign_test
 from tinyadv.data.augment import Augmentation
-from tinyadv.nn import archive
+from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.table import table
 from tinyadv.ops.movement import arranged
@@ -26,6 +26,19 @@ from tinyadv.random import Streams
 from tinyadv.tensor import Tensor, no_grad
 
 CHUNK = 100  # versions of an image in one forward pass; always so many, so that no bit depends on anything else
+
+
+class Vote(Module):
+    """See `Sampled.smoothed`. As a module, so that the base model is in evaluation mode, and images come to its GPU."""
+
+    def __init__(self, certificate: Sampled, model: Callable, samples: int, seed: int):
+        self.certificate, self.model, self.samples, self.seed = certificate, model, samples, seed
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, *shape = x.shape
+        drawn = self.certificate.draw(tuple(shape), Streams(self.seed, range(self.samples)))
+        seen = self.certificate.show(x[np.arange(n).repeat(self.samples)], move(np.tile(drawn, (n, 1, 1, 1)), x.data))
+        return ops.log(ops.mean(ops.reshape(ops.softmax(self.model(seen)), (n, self.samples, -1)), axis=1) + 1e-9)
 
 
 @dataclass(frozen=True)
@@ -66,19 +79,13 @@ class Sampled:
         """The certified radius of an image (C, H, W) one of whose classes has at least this share, above 1/2."""
         raise TypeError(f"{type(self).__name__} defines no radius(share, shape)")
 
-    def smoothed(self, model: Callable, *, samples: int = 100, seed: int = 0) -> Callable[[Tensor], Tensor]:
+    def smoothed(self, model: Callable, *, samples: int = 100, seed: int = 0) -> Vote:
         """The vote as a model for attacks: from images (N, C, H, W) to the logs (N, K) of mean probabilities.
 
         All images are shown in the same `samples` ways. What an attack finds is an error of the vote if `predict` says
         so.
         """
-        def vote(x: Tensor) -> Tensor:
-            n, *shape = x.shape
-            drawn = self.draw(tuple(shape), Streams(seed, range(samples)))
-            seen = self.show(x[np.arange(n).repeat(samples)], move(np.tile(drawn, (n, 1, 1, 1)), x.data))
-            return ops.log(ops.mean(ops.reshape(ops.softmax(model(seen)), (n, samples, -1)), axis=1) + 1e-9)
-
-        return vote
+        return Vote(self, model, samples, seed)
 
     @property
     def augment(self) -> Augmentation:

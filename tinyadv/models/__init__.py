@@ -12,8 +12,7 @@ from tinyadv.spellings import missing
 
 __all__ = [
     "VGG", "BaseCNN", "CifarCNN", "DenseNet", "IntervalCNN", "LeNet", "MadryCNN", "MadryResNet", "MnistResNet",
-    "PreActResNet18", "ResNet", "ResNet20", "SmallCNN", "ThresholdCNN", "VisionTransformer",
-    "VoterCNN",
+    "PreActResNet18", "ResNet", "ResNet20", "SmallCNN", "ThresholdCNN", "VisionTransformer", "VoterCNN",
     "densenet121", "resnet18", "resnet50", "vgg16", "vgg16_bn", "zoo",
 ]
 

@@ -82,7 +82,7 @@ class Card:
 
     @property
     def limits(self) -> list[str]:
-        """The limits of the figures in sentences: PGD's gap to AutoAttack, its warnings, and what is certified."""
+        """The limits of the figures in sentences: PGD's gap to AutoAttack, its warnings, certificates."""
         certified = [f"{row['method']} certifies {percent(row['accuracy'])} of the first {row['images']:,} images "
                      f"within {row['norm']} {row['radius']:g}, with seed {row['seed']}." for row in self.certificates]
         if not (found := self.autoattack):

@@ -52,7 +52,7 @@ class Module:
 
     def __call__(self, x: Any) -> Tensor:
         check_not_bytes(x)
-        with device_of(x.data if isinstance(x, Tensor) else x):  # for what a layer computes on arrays
+        with device_of(array_of(x)):  # for what a layer computes on arrays
             y = self.forward(x)
         if watcher := _watcher.get():
             watcher(self, y)
@@ -234,9 +234,9 @@ def _leaves(owner: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]
             yield name, part_owner, key, value
 
 
-def array_of(leaf: Tensor | Array) -> Array:
-    """The array of a Tensor; an array itself."""
-    return leaf.data if isinstance(leaf, Tensor) else leaf
+def array_of(leaf: Any) -> Array:
+    """The array of a Tensor; an array itself. Of an abstract value it is that of one point (certify/abstract.py)."""
+    return leaf.data if isinstance(leaf := leaf.one if hasattr(type(leaf), "one") else leaf, Tensor) else leaf
 
 
 def _put(owner: Any, key: Any, leaf: Tensor | Array, array: Array) -> None:
