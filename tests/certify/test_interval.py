@@ -6,7 +6,7 @@ from gradcheck import check_vjp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyadv import Tensor, certify, nn, no_grad, ops
+from tinyadv import Tensor, certify, gradients, nn, no_grad, ops
 from tinyadv.certify import Interval
 from tinyadv.certify.rounding import FLOAT32
 from tinyadv.data import Dataset
@@ -193,6 +193,20 @@ def test_without_clean_images_the_statistics_are_those_of_the_centres():
     evaluated = norm.eval()(ops.relu(ops.conv2d(box, weight)))
     for end in ("low", "high"):
         np.testing.assert_allclose(getattr(trained, end).data, getattr(evaluated, end).data, atol=1e-6)
+
+
+@pytest.mark.parametrize("end", ["low", "high", "centre", "radius"])
+def test_bounds_that_were_looked_at_under_no_grad_have_the_same_gradients(end):
+    found, x = [], images((1, 3, 3), 2)
+    for looked in (False, True):
+        weight = Tensor(np.float32([[1, 2, 3, -4, 5, 6, 7, 8, -9], [1] * 9]))
+        z = ops.relu(ops.linear(ops.flatten(Interval.around(x, 0.1)), weight))
+        z = ops.linear(z, np.eye(2, dtype=np.float32))
+        with no_grad():
+            _ = looked and [getattr(each, name) for each in z.steps() for name in ("low", "high", "centre", "radius")]
+        found += gradients(getattr(z, end).sum(), [weight])
+    assert found[0].any()
+    np.testing.assert_array_equal(*found)
 
 
 def test_what_a_model_computes_from_one_array_is_not_certified():

@@ -13,7 +13,7 @@ from tinyadv import ops
 from tinyadv.backend import Array, array_module
 from tinyadv.certify.abstract import Abstract
 from tinyadv.certify.rounding import rounding_error
-from tinyadv.tensor import Tensor
+from tinyadv.tensor import _UNRECORDED, Tensor, recording
 
 
 class Ball(NamedTuple):
@@ -58,7 +58,8 @@ class Interval(Abstract):
     def __getattr__(self, name: str) -> Any:
         """low and high are made of the centre and the radius where they are first needed, or the other way round."""
         if name in MADE:
-            setattr(self, name, MADE[name](self))
+            with recording(self.sample._node is not _UNRECORDED):  # as the others were, whoever asks first
+                setattr(self, name, MADE[name](self))
             return getattr(self, name)
         return super().__getattr__(name)  # type: ignore[misc]  # it names the remedy
 
