@@ -336,3 +336,10 @@ def test_a_gradient_is_clipped_to_its_largest_norm_and_keeps_its_direction(limit
         steps[clip_norm] = before - np.concatenate([p.data.ravel() for p in model.parameters()])
     length = np.linalg.norm(steps[None])
     np.testing.assert_allclose(steps[limit], steps[None] * min(1, limit / length), rtol=1e-3, atol=1e-6)
+
+
+def test_a_model_that_is_frozen_as_a_whole_takes_steps_of_no_length():
+    model = linear().freeze()
+    before = weights(model)
+    fit(model, stripes(20), epochs=1, clip_norm=1.0)
+    assert weights(model) == before

@@ -95,7 +95,7 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
             warn("the model returns probabilities, of which the loss takes another softmax: let it return logits, "
                  "without the softmax")
         loss, totals = sum(losses_of), [functools.reduce(operator.add, each) for each in zip(*shares, strict=True)]
-        if clip_norm is not None:
+        if clip_norm is not None and totals:
             norm = math.sqrt(sum(_numbers(*((g.astype(np.float64) ** 2).sum() for g in totals))))
             totals = [g * min(1.0, clip_norm / max(norm, 1e-12)) for g in totals]
         if math.isfinite(loss):  # else the weights stay as they are
