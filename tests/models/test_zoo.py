@@ -169,6 +169,7 @@ def test_every_network_loads_and_its_card_is_complete(name):
     assert next(row["attack"] for row in card.results) == "none"
     assert all(0 <= row["accuracy"] <= 1 and row["images"] > 0 for row in card.results + card.certificates)
     assert all(sentence in str(card) for sentence in card.limits)
+    assert card.settings.get("data", "mnist") == name.split("-")[0]
     digits, _ = data.digits(100, 1)  # other ones than it was trained on
     if settings := card.settings.get("certificate"):
         votes = getattr(certify, settings["class"])(**{key: settings[key] for key in settings if key != "class"} | {
@@ -188,4 +189,5 @@ def test_every_network_loads_and_its_card_is_complete(name):
     assert all(isinstance(warning, str) for warning in found["warnings"])
     assert len(card.checks) > 6
     assert all(check["passed"] for check in card.checks), card
-    assert evaluation.accuracy(model, digits) > 0.1
+    if name.startswith("mnist"):
+        assert evaluation.accuracy(model, digits) > 0.1
