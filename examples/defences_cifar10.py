@@ -50,7 +50,7 @@ def main(options):
         plots.bars({name: [100 * share for share in shares[:-1]] for name, *shares in rows}, WAYS[:-1], figure=panel,
                    ylabel="accuracy (%)", title=f"{test.name}: {title}")
     figure.savefig(options.out)
-    verdict = "holds" if max(gains) >= 0.1 and max(gaps) <= 0.03 else "does not hold"
+    verdict = "holds" if max(gains) >= 0.1 and max(gaps) <= 0.03 else "does not hold: take more steps"
     conclude(options, test, tables, f"JPEG gives back {max(gains):.2%} to who ignores it, and no defence more than "
              f"{max(gaps):.2%} in all: the claim {verdict}")
 
