@@ -93,15 +93,15 @@ def the_zoo():
     head = ["network", "parameters", "clean", "PGD-100", "AutoAttack", "with 4/3 of the budget", "certified"]
     overview, sections = [head], []
     for card in cards:
-        found = {attack: [f"{row['accuracy']:.2%} of {row['images']:,}" for row in card.results
+        under = {attack: [f"{row['accuracy']:.2%} of {row['images']:,}" for row in card.results
                           if re.match(attack, row["attack"]) and not re.search("loss|restarts", row["attack"])]
                  for attack in ("none", r"PGD\(.*steps=100\b", "AutoAttack")}
-        beyond = [f"{card.autoattack['accuracy_beyond']:.2%} of {card.autoattack['images']:,}"] * bool(card.autoattack)
+        beyond = [f"{found['accuracy_beyond']:.2%} of {found['images']:,}" for found in [card.autoattack] if found]
         proven = [f"{row['accuracy']:.2%} of {row['images']:,} at {row['norm']} {row['radius']:g}"
                   for row in card.certificates]
         proven = proven[-2:-1] or proven  # of votes at several radii, that of the settings
         overview.append([f"[{card.name}](#{card.name})", f"{card.parameters:,}",
-                         *(one[0] if one else "" for one in (*found.values(), beyond, proven))])
+                         *(one[0] if one else "" for one in (*under.values(), beyond, proven))])
         rows = [["attack", "images", "accuracy", "seed"], *(
             [f"`{row['attack']}`", f"{row['images']:,}", row["accuracy"], row["seed"]] for row in card.results)]
         sections.append("\n\n".join([
