@@ -26,6 +26,7 @@ import tinyadv  # isort: skip  (first: it chooses the BLAS kernels before NumPy 
 import argparse
 import csv
 import platform
+import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -100,6 +101,8 @@ def main(options: argparse.Namespace) -> None:
     train, test = getattr(data, source)()
     pgd = None if votes else attacks.PGD(
         **measured, steps=100, step_size=STEPS[source] if measured["norm"] == "linf" else None)
+    if options.weights is None and pgd is None:
+        sys.exit(f"{options.config}: a network for votes has no part of AutoAttack; give its --weights")
     if options.weights is None:
         found = autoattack(zoo.load(name), test[:options.autoattack], pgd, options.seed)
         zoo.write(card := replace(zoo.card(name), autoattack=found), options.folder)

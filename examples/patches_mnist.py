@@ -29,7 +29,7 @@ class Noise(attacks.Attack):
 
     def perturb(self, batch):
         for query in range(self.queries):
-            patch = np.random.default_rng(query).integers(2, size=(1, *self.size)).astype(batch.x.dtype)
+            patch = np.random.default_rng(query).integers(2, size=(batch.x.shape[1], *self.size)).astype(batch.x.dtype)
             batch.consider(attacks.paste(batch.x, patch, seed=batch.streams), iteration=True)
         return batch.best
 
