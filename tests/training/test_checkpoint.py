@@ -34,7 +34,8 @@ def trained(method, path=None, optimizer=Adam, hook=lambda: None, model=None, **
     model = model or with_modes()
 
     def augment(images, streams):
-        hook()
+        if model.training:  # else it is for the statistics of averaged weights, after an epoch
+            hook()
         return data.augment.crop(1)(images, streams)
 
     history = training.fit(
