@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tinyadv import ops
 from tinyadv.backend import Array
+from tinyadv.certify.hiding import hide
 from tinyadv.certify.sampling import Sampled
 from tinyadv.random import Streams
 from tinyadv.tensor import Tensor
@@ -45,7 +45,7 @@ class Ablation(Sampled):
         return kept.reshape(-1, 1, *shape[-2:])
 
     def show(self, x: Tensor, drawn: Array) -> Tensor:
-        return ops.concatenate([x, 1 - x], axis=1) * drawn
+        return hide(x, drawn)
 
     def radius(self, share: float, shape: tuple[int, ...]) -> float:
         pixels, radius = shape[-2] * shape[-1], 0

@@ -74,7 +74,7 @@ def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
     span, levels = bounds[1] - bounds[0], eps * 255
     if norm == "linf" and eps >= 2 * span:
         warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 grey "
-              f"levels, give eps={eps:g}/255")
+             f"levels, give eps={eps:g}/255")
     if norm == "linf" and span == 255 and 0 < eps < 1 and abs(levels - round(levels)) < 1e-6:
         warn(f"eps={eps:g} is less than a grey level, as the bounds are {bounds}: give eps={levels:g}")
 

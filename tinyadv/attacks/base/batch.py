@@ -101,6 +101,11 @@ class Batch:
             other.keep_clean()
         return other
 
+    @property
+    def restarted(self) -> bool:
+        """Whether this is a restart: an earlier run has taken gradients for these examples."""
+        return bool(self.backwards.any())
+
     def outcome(self) -> dict[str, np.ndarray]:
         """{field of AttackResult: values} for the examples, on the host."""
         found = {"forwards": self.forwards, "backwards": self.backwards}

@@ -65,7 +65,7 @@ class FAB(WhiteBox):
             object.__setattr__(self, "target_classes", to_count("target_classes", self.target_classes))
 
     def perturb(self, batch: Batch) -> Array:
-        again = batch.backwards.any()  # only the first run begins at x
+        again = batch.restarted  # only the first run begins at x
         order = batch.ranking()
         if not self.minimum_norm:
             batch = batch.within(math.inf)

@@ -58,7 +58,7 @@ class PDPGD(WhiteBox):
         log_weight = xp.full(len(x), FIRST)
         weight = _sigmoid(log_weight)
         adam, first, second = Adam(Sequential(), self.lr), xp.zeros_like(x), xp.zeros_like(x)  # for its rule alone
-        points = far_start(batch.ball, batch.streams) if batch.backwards.any() else batch.x  # the first run is from x
+        points = far_start(batch.ball, batch.streams) if batch.restarted else batch.x
         for step in range(self.steps):
             logits, lead, g = batch.evaluate(points)
             loss_slope = -g * column(_sigmoid(-lead), x)

@@ -54,7 +54,7 @@ class SigmaZero(WhiteBox):
         xp, x, scale = array_module(batch.x), batch.x.astype(np.float64), self.bounds[1] - self.bounds[0]
         adam, first, second = Adam(Sequential(), self.lr), xp.zeros_like(x), xp.zeros_like(x)  # for its rule alone
         threshold, falling = xp.full(len(x), FIRST_THRESHOLD), cosine()
-        points = far_start(batch.ball, batch.streams) if batch.backwards.any() else batch.x  # the first run is from x
+        points = far_start(batch.ball, batch.streams) if batch.restarted else batch.x
         for step in range(self.steps):
             logits, lead, g = batch.evaluate(points)
             delta = (points - x) / scale
