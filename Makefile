@@ -41,9 +41,9 @@ cupy: .venv/.installed-test  ## run the tests of the GPU on the real CuPy, on th
 	-$(RUN) -m pip install --quiet cupy-cuda12x==14.2.0
 	PYTHONPATH=tests $(RUN) -m pytest -p cupy_on_cpu.plugin -m "$(or $(ONLY),gpu or cupy)" -n 2
 
-gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## run the tests and the demo on CuPy (CUDA=12 or 13)
-	$(RUN) -m pytest -m gpu
-	$(RUN) examples/fgsm_mnist.py --device cuda
+gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## tests, demo and speed beside PyTorch on a GPU: gpu.json
+	$(RUN) -m pip install --quiet torch==2.13.0
+	$(RUN) -m benchmarks.gpu
 
 release: .venv/.installed-release  ## build sdist and wheel, try each in a clean environment (PYTHON=python3.11 NUMPY='numpy<2.1')
 	rm -rf dist

@@ -32,16 +32,22 @@ PEERS = {"torchattacks": "torchattacks", "foolbox": "foolbox", "art": "ART", "my
 UNITS = {"attack": "img-step/s of PGD", "training": "img/s of training"}
 
 
-def measure(runs: dict[str, Callable[[], object]], images: int, rounds: int) -> dict[str, list[float]]:
-    """{name: images a second in each round}; every round times everybody once, so a slow moment hits all."""
+def measure(runs: dict[str, Callable[[], object]], images: int, rounds: int,
+            wait: Callable[[], object] = lambda: None) -> dict[str, list[float]]:
+    """{name: images a second in each round}; every round times everybody once, so a slow moment hits all.
+
+    A run has ended when `wait` returns: a GPU works on after the call.
+    """
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()  # warm
     for _ in range(rounds):
         for name, run in runs.items():
+            wait()
             time.sleep(0.5)  # until the threads of the one before have stopped spinning
             started = time.perf_counter()
             run()
+            wait()
             speeds[name].append(images / (time.perf_counter() - started))
     return speeds
 

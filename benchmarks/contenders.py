@@ -15,64 +15,70 @@ import torch
 from torch.nn import functional
 
 from benchmarks.networks import mygrad_twin, torch_twin
-from tinyadv import Tensor, attacks, driver, gradients, nn, ops, training
+from tinyadv import Tensor, attacks, backend, driver, gradients, nn, ops, training
 
 EPS, STEP = 1e-6, 1e-7
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network, a batch, and its twin in PyTorch."""
+    """A network and a batch, its twin in PyTorch and the same batch there, all on one device."""
 
     model: nn.Module
+    images: backend.Array
+    labels: backend.Array
     twin: torch.nn.Module
-    images: np.ndarray
-    labels: np.ndarray
+    x: torch.Tensor
+    y: torch.Tensor
     steps: int
 
 
-def task(model: nn.Module, batch: int, steps: int) -> Task:
+def task(model: nn.Module, batch: int, steps: int, device: str = "cpu") -> Task:
     """Random images and the labels that the model gives them; AssertionError if the twin's gradients differ."""
     rng = np.random.default_rng(1)
     images = rng.random((batch, *model.input_shape), dtype=np.float32)
     labels = driver.logits(model, images).argmax(axis=1)
-    made = Task(model, torch_twin(model), images, labels, steps)
-    x = Tensor(images)
-    (ours,) = gradients(ops.cross_entropy(model(x), labels, reduction="sum"), [x])
-    t = torch.tensor(images, requires_grad=True)
-    loss = functional.cross_entropy(made.twin(t), torch.tensor(labels), reduction="sum")
-    theirs = torch.autograd.grad(loss, t)[0].numpy()
+    twin, x, y = torch_twin(model).to(device), torch.tensor(images).to(device), torch.tensor(labels).to(device)
+    images, labels = backend.to_device(images, device), backend.to_device(labels, device)
+    made = Task(model.to(device), images, labels, twin, x, y, steps)
+    ours = backend.to_host(gradients(ops.cross_entropy(model(leaf := Tensor(images)), labels, "sum"), [leaf])[0])
+    x = x.clone().requires_grad_()
+    theirs = torch.autograd.grad(functional.cross_entropy(twin(x), y, reduction="sum"), x)[0].cpu().numpy()
     # Near-ties of a ReLU or a max pooling may fall the other way after another rounding: image by image, and most.
     errors = np.abs(ours - theirs).max(axis=(1, 2, 3)) / np.abs(theirs).max(axis=(1, 2, 3))
     assert np.mean(errors < 1e-3) >= 0.75, f"gradients differ: {np.sort(errors)[-5:]}"
     return made
 
 
-def attackers(t: Task) -> dict[str, Callable[[], object]]:
-    """{name: one PGD attack on the batch} of everybody who is installed and can express the network."""
-    x, y = torch.tensor(t.images), torch.tensor(t.labels)
-    runs: dict[str, Callable[[], object]] = {
+def plain_attackers(t: Task) -> dict[str, Callable[[], object]]:
+    """{name: one PGD attack on the batch} of tinyadv and of a loop in PyTorch."""
+    return {
         "tinyadv": lambda: attacks.PGD(EPS, STEP, t.steps, random_start=False)(t.model, t.images, t.labels),
-        "PyTorch": lambda: _torch_pgd(t, x, y),
+        "PyTorch": lambda: _torch_pgd(t, t.x, t.y),
     }
+
+
+def attackers(t: Task) -> dict[str, Callable[[], object]]:
+    """{name: one PGD attack on the batch} of everybody who is installed and can express the network, on the CPU."""
+    runs = plain_attackers(t)
     if importlib.util.find_spec("torchattacks"):
         import torchattacks
 
         attack = torchattacks.PGD(t.twin, eps=EPS, alpha=STEP, steps=t.steps, random_start=False)
-        runs["torchattacks"] = lambda: attack(x, y)
+        runs["torchattacks"] = lambda: attack(t.x, t.y)
     if importlib.util.find_spec("foolbox"):
         import foolbox
 
         model = foolbox.PyTorchModel(t.twin, bounds=(0, 1), device="cpu")
         pgd = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=t.steps, random_start=False)
-        runs["foolbox"] = lambda: pgd(model, x, y, epsilons=EPS)
+        runs["foolbox"] = lambda: pgd(model, t.x, t.y, epsilons=EPS)
     if importlib.util.find_spec("art"):
         from art.attacks.evasion import ProjectedGradientDescentPyTorch
         from art.estimators.classification import PyTorchClassifier
 
         classifier = PyTorchClassifier(t.twin, torch.nn.CrossEntropyLoss(), t.images.shape[1:], 10, clip_values=(0, 1))
         art = ProjectedGradientDescentPyTorch(classifier, eps=EPS, eps_step=STEP, max_iter=t.steps,
-                                              batch_size=len(x), verbose=False)
+                                              batch_size=len(t.x), verbose=False)
         runs["ART"] = lambda: art.generate(t.images, t.labels)
     if importlib.util.find_spec("mygrad") and (twin := mygrad_twin(t.model)):
         runs["MyGrad"] = lambda: _mygrad_pgd(t, twin)
@@ -81,7 +87,6 @@ def attackers(t: Task) -> dict[str, Callable[[], object]]:
 
 def trainers(t: Task) -> dict[str, Callable[[], object]]:
     """{name: steps of training with SGD on the batch}; the rate is 0, so that all rounds see the same weights."""
-    x, y = torch.tensor(t.images), torch.tensor(t.labels)
     ours, theirs = nn.optim.SGD(t.model, lr=0.0), torch.optim.SGD(t.twin.parameters(), lr=0.0)
 
     def tinyadv_step() -> None:
@@ -93,7 +98,7 @@ def trainers(t: Task) -> dict[str, Callable[[], object]]:
         t.twin.train()
         for _ in range(t.steps):
             theirs.zero_grad()
-            functional.cross_entropy(t.twin(x), y).backward()
+            functional.cross_entropy(t.twin(t.x), t.y).backward()
             theirs.step()
         t.twin.eval()
 

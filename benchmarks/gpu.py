@@ -1,0 +1,81 @@
+"""What a GPU shows: the tests, the flagship and the speed beside PyTorch, in one JSON file. `make gpu` runs it.
+
+    python -m benchmarks.gpu
+
+PGD and training by tinyadv on CuPy and by PyTorch take turns on the same weights, images and GPU. All of it is float32:
+TF32, which rounds the factors of a product to 10 bits and which CuPy does not use unless told to, is off in PyTorch,
+too. PyTorch may time its convolutions and keep the fastest (`cudnn.benchmark`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.__main__ import UNITS, machine, measure, table
+from benchmarks.contenders import plain_attackers, task, trainers
+from benchmarks.networks import build
+from tinyadv import backend
+
+NETWORKS, BATCHES, STEPS = ("MadryCNN", "ResNet20"), (100, 500), 10
+
+
+def told(*command: str) -> dict[str, object]:
+    """Run Python with these arguments, show what it prints, and return {"command", "exit", "says": its last line}."""
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    last = ""
+    for line in process.stdout or ():
+        print(line, end="", flush=True)
+        last = line.strip() or last
+    return {"command": " ".join(["python", *command]), "exit": process.wait(), "says": last}
+
+
+def speeds(rounds: int) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """{"attack" or "training": {"network/batch": {who: images a second by round}}}, printed with the ratios."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    found: dict[str, dict[str, dict[str, list[float]]]] = {kind: {} for kind in UNITS}
+    for name in NETWORKS:
+        for batch in BATCHES:
+            t = task(build(name), batch, STEPS, "cuda")
+            for kind, runs in (("attack", plain_attackers(t)), ("training", trainers(t))):
+                each = measure(runs, batch * STEPS, rounds, wait=torch.cuda.synchronize)  # CuPy's work, too
+                print(table(f"{name}, batch {batch}, {UNITS[kind]}", each), flush=True)
+                found[kind][f"{name}/{batch}"] = each
+    return found
+
+
+def main() -> None:
+    """Run all three, write the file whatever they say, and end with status 1 if a test or the flagship failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=Path("gpu.json"))
+    args = parser.parse_args()
+    try:
+        backend.to_device(torch.zeros(1).numpy(), "cuda")
+    except RuntimeError as error:
+        sys.exit(str(error))
+    if not torch.cuda.is_available():
+        sys.exit("this build of PyTorch finds no GPU: install one that is made for your version of CUDA")
+    properties = torch.cuda.get_device_properties(0)
+    facts = machine() | {"gpu": properties.name, "memory": properties.total_memory, "cuda": torch.version.cuda,
+                         "tf32": False, "tinyadv on": backend.describe().splitlines()}
+    print(json.dumps(facts, indent=1))
+    with tempfile.TemporaryDirectory() as folder:
+        figure = str(Path(folder) / "fgsm_mnist.png")
+        result = {"machine": facts, "tests": told("-m", "pytest", "-m", "gpu"),
+                  "flagship": told("examples/fgsm_mnist.py", "--device", "cuda", "--out", figure),
+                  **speeds(args.rounds)}
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(args.out)
+    sys.exit(bool(result["tests"]["exit"] or result["flagship"]["exit"]))
+
+
+if __name__ == "__main__":
+    main()
