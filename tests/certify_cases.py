@@ -19,6 +19,19 @@ def shaken(model, seed=0):
     return model.eval()
 
 
+class Constants(nn.Module):
+    """Sums, differences and products of x (N, 8) with constants of every kind, negative ones too, on either side."""
+
+    def __init__(self, rng):
+        self.weight, self.bias = rng.integers(-128, 128, (8, 8)).astype(np.int8), rng.integers(-9, 9, 8).astype(np.int8)
+
+    def forward(self, x):
+        x = -3 + (1.0 - x) * np.float32(-0.5) - np.int64(-3)
+        x = ops.add(self.bias, ops.subtract(np.uint8(1), x) - np.float32(-3) + np.float32([-1.5] * 8))
+        x = ops.linear(x, weight=self.weight, bias=self.bias) * 2**-6
+        return ops.matmul(x, self.weight) / np.int64(-64) + np.full((1, 8), -20, np.int16)
+
+
 def all_kinds(seed=0):
     """A small network with one layer of every kind that has a bound of its rounding, for images (1, 8, 8)."""
     rng = np.random.default_rng(seed)
@@ -26,7 +39,7 @@ def all_kinds(seed=0):
         nn.Normalize((0.3,), (0.4,)), nn.Conv2d(1, 4, 3, padding=1, rng=rng), nn.BatchNorm2d(4), nn.LeakyReLU(0.1),
         nn.AvgPool2d(2), nn.Conv2d(4, 6, 3, padding=1, groups=2, dilation=1, rng=rng), nn.Tanh(), nn.MaxPool2d(2),
         nn.Conv2d(6, 40, 1, rng=rng), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Dropout(0.5), nn.Linear(40, 8, rng=rng),
-        nn.BatchNorm1d(8), nn.Sigmoid(), nn.Linear(8, 4, rng=rng)), seed)
+        nn.BatchNorm1d(8), nn.Sigmoid(), Constants(rng), nn.Linear(8, 4, rng=rng)), seed)
 
 
 class Residual(nn.Module):

@@ -20,7 +20,7 @@ from tinyadv import models
 from tinyadv.certify.accuracy import METHODS, sound_box
 from tinyadv.certify.interval import Interval
 
-CASES = SMALL | {name: NETWORKS[name] for name in ("LeNet", "IntervalCNN")} | {
+CASES = SMALL | {name: NETWORKS[name] for name in ("LeNet", "MadryCNN", "IntervalCNN")} | {
     "VoterCNN": (lambda: shaken(models.VoterCNN(width=4)), (1, 28, 28))}
 ALL = tuple(SMALL)  # the networks that are small enough for all methods
 SIZES, TINY_SIZES = (1e-6, 0.001, 0.03, 0.3), (0.0, 2.0**-24, 2.0**-20)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from certify_cases import all_kinds, images
+from certify_cases import all_kinds, images, logits_of
 from training_cases import fit, stripes
 
-from tinyadv import Tensor, attacks, certify, nn, no_grad, ops
+from tinyadv import Tensor, attacks, certify, defenses, nn, no_grad, ops
 from tinyadv.certify.accuracy import METHODS, sound_box
 from tinyadv.data import Dataset
 from tinyadv.nn import StateError
@@ -78,6 +78,48 @@ def test_a_margin_within_the_rounding_error_is_not_certified():
         model.layers[1].weight.data = weight + np.float32([[gap], [0]])
         data = Dataset(np.ones((1, 1, 20, 20), np.float32), np.zeros(1, np.int64), classes=("a", "b"))
         assert certify.certified_accuracy(model, data, 0.0).certified[0] == expected
+
+
+@every_method
+@pytest.mark.parametrize("constant", [-1024, np.int64(-1024), np.float32(-1024), np.int16([-1024] * 16)], ids=type)
+def test_what_float32_rounds_away_is_not_certified(method, constant):
+    x = np.float32(0.5) + images((1, 4, 4), 60) * np.float32(1e-5)
+    for model in (lambda x: ops.add(ops.flatten(x), constant), lambda x: constant + ops.flatten(x),
+                  lambda x: ops.flatten(x) - (-constant)):
+        labels = logits_of(model, x.astype(float)).argmax(axis=1)
+        report = certify.certified_accuracy(model, Dataset(x, labels), 0.0, method=method)
+        assert report.consistent
+        assert report.accuracy < 1
+
+
+@every_method
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_a_model_that_draws_at_inference_is_not_certified(method, at, trained):
+    """The bounds are those of one draw, and the next image is seen through another."""
+    model, test = trained
+    layers = [*model.layers[:at], nn.GaussianNoise(0.5, at_test=True), *model.layers[at:]]
+    for drawing in (nn.Sequential(*layers), lambda x: nn.Sequential(*layers)(x)):
+        with pytest.raises(ValueError, match="GaussianNoise draws random numbers at inference"):
+            certify.certified_accuracy(drawing, test, 0.1, method=method)
+    with pytest.raises(ValueError, match="SHIELD draws random numbers at inference"):
+        certify.certified_accuracy(nn.Sequential(defenses.SHIELD(), model), test, 0.1, method=method)
+    layers[at] = nn.GaussianNoise(0.5)
+    found = certify.certified_accuracy(nn.Sequential(*layers), test, 0.1, method=method)
+    assert (found.certified == certify.certified_accuracy(model, test, 0.1, method=method).certified).all()
+
+
+@pytest.mark.parametrize(("factor", "bounds", "message"), [
+    (255, (0.0, 1.0), r"x must lie in bounds=\(0.0, 1.0\), got .*for grey levels of 0 to 255, give x / 255"),
+    (1, (0.2, 0.7), r"x must lie in bounds=\(0.2, 0.7\)"),
+    (1, (1, 0), r"bounds must be a tuple \(low, high\) of numbers with low < high, got \(1, 0\)"),
+    (np.nan, (0.0, 1.0), "x must be numbers"),
+])
+def test_images_outside_of_the_bounds_are_not_certified(factor, bounds, message, trained):
+    """The box of such an image would be empty, or without the image."""
+    model, test = trained
+    other = Dataset(test.images * np.float32(factor), test.labels, classes=test.classes)
+    with pytest.raises(ValueError, match=message):
+        certify.certified_accuracy(model, other, 0.1, bounds=bounds)
 
 
 def test_arguments_are_checked(trained):

@@ -7,11 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyadv import Tensor, certify, gradients, nn, no_grad, ops
-from tinyadv.certify import Interval
+from tinyadv.certify import Interval, Zonotope
 from tinyadv.certify.rounding import FLOAT32
 from tinyadv.data import Dataset
 
 WITHOUT_RULE = {"log_softmax", "cross_entropy", "mse_loss"}
+CONSTANTS = [-1024, -3, 0, 77, -0.3, -1e3, np.int8(-128), np.int16(-999), np.int64(-3), np.uint8(200),
+             np.float32(-0.3), np.float64(-7.7)]
+NUMBERS = {"add", "subtract", "multiply", "maximum", "minimum"}
+WITH_CONSTANTS = dict.fromkeys((*NUMBERS, "linear", "matmul"), ((4, 4), (4, 4))) | {
+    "conv2d": ((2, 3, 4, 4), (2, 3, 2, 2))}
 FIRST_ONLY = {"linear", "conv2d", "batch_norm", "layer_norm", "power"}
 seeds = st.integers(0, 2**32 - 1)
 every_network = pytest.mark.parametrize("name", NETWORKS)
@@ -72,6 +77,26 @@ def test_an_interval_has_a_low_below_its_high():
         Interval(np.ones(2), np.zeros(2))
     with pytest.raises(ValueError, match="low must be at most high"):
         Interval(np.ones(2), np.zeros(3))
+
+
+@pytest.mark.parametrize("kind", [Interval, Zonotope])
+def test_bounds_that_are_to_include_rounding_are_float64(kind):
+    x = np.zeros((2, 3), np.float32)
+    for low, high in ((x, x), (x.astype(float), x), (x, x.astype(float))):
+        with pytest.raises(ValueError, match="low and high must be float64 where roundoff is given, got float"):
+            kind(low, high, roundoff=FLOAT32)
+
+
+@pytest.mark.parametrize("kind", [Interval, Zonotope])
+def test_a_value_is_between_the_bounds(kind):
+    x = np.full((2, 3), 0.5)
+    for value in (x + 0.2, x - 0.2, x * np.nan, x[:1], x[:, :2], 0.5):
+        with pytest.raises(ValueError, match="value must be between low and high, and of their shape"):
+            kind(x - 0.1, x + 0.1, value)
+    x = images((1, 8, 8), 50)
+    for eps in (0.1, 0.3, 0.7 / 3):  # which may be an ulp away, as an attack rounds otherwise than a box
+        y = np.nextafter((x + np.float32(eps)).clip(0, 1), np.float32(2))
+        assert (kind.around(x, eps, value=y) if kind is Interval else kind(x - eps, x + eps, y)).value is not None
 
 
 def test_keywords_of_an_operation_may_be_abstract():
@@ -160,6 +185,28 @@ def test_float32_rounding_does_not_leave_the_bounds_that_include_it(name, eps, s
         assert z.value.dtype == np.float32
         assert (z.value.data == logits_of(model, point)).all()
         assert_inside(z, slack=0)
+
+
+@pytest.mark.parametrize("kind", [Interval, Zonotope])
+@pytest.mark.parametrize("name", WITH_CONSTANTS)
+@given(number=st.sampled_from(CONSTANTS), whole=st.booleans(), first=st.booleans(), seed=seeds)
+def test_a_constant_of_any_kind_and_sign_only_widens_the_bounds_that_include_rounding(name, kind, number, whole, first,
+                                                                                       seed):
+    shape, size = WITH_CONSTANTS[name]
+    operation, x = getattr(ops, name), np.random.default_rng(seed).uniform(-2, 2, shape).astype(np.float32)
+    constant = np.full(size, number) if whole or name not in NUMBERS else number
+
+    def through(z):
+        return operation(constant, z) if first and name not in FIRST_ONLY else operation(z, constant)
+
+    wide = x.astype(float)
+    exact, sound = through(kind(wide, wide)), through(kind(wide, wide, value=x, roundoff=FLOAT32))
+    assert (sound.low.data <= exact.low.data).all()
+    assert (exact.high.data <= sound.high.data).all()
+    assert_inside(sound, slack=0)
+    if sound.ndim == 2:
+        labels, z = np.arange(4), sound.value.data.astype(float)
+        assert (z - z[labels, labels][:, None] <= sound.worst(labels).data).all()
 
 
 def test_an_operation_whose_rounding_has_no_bound_is_an_error():

@@ -7,13 +7,16 @@ twice. Cousot and Cousot 1977, "Abstract interpretation"; for networks Gehr et a
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from tinyadv.backend import Array
+from tinyadv import ops
+from tinyadv.backend import Array, array_module, is_array
 from tinyadv.shapes import Shape
+from tinyadv.spellings import check_keywords
 from tinyadv.tensor import Tensor
 
 
@@ -45,7 +48,22 @@ class Abstract(Tensor):
     origin: Origin | None
 
     def through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
-        """The result of an operation one of whose arguments is abstract; TypeError if there is no rule for it."""
+        """The result of an operation one of whose arguments is abstract; TypeError if there is no rule for it.
+
+        Arguments that were given by name are put into their places, where all rules look for them.
+        """
+        if kwargs:
+            signature = inspect.signature(operation)
+            check_keywords(operation.__name__, kwargs, signature.parameters)
+            bound = signature.bind(*args, **kwargs)
+            args, kwargs = bound.args, bound.kwargs
+        for x in args:
+            if isinstance(x, Abstract) and type(x) is not type(self):
+                raise TypeError(f"{operation.__name__}: all abstract arguments must be of one class, got "
+                                f"{type(self).__name__} and {type(x).__name__}")
+        return self._through(operation, args, kwargs)
+
+    def _through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
         if operation not in self.rules:
             raise TypeError(f"{operation.__name__} has no rule for an argument of the class {type(self).__name__}: the "
                             f"rules are those of {', '.join(sorted(each.__name__ for each in self.rules))}")
@@ -56,6 +74,11 @@ class Abstract(Tensor):
 
     def _made(self, found: Any, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
         raise TypeError(f"{type(self).__name__} defines no _made(found, operation, args, kwargs)")
+
+    @property
+    def magnitude(self) -> Tensor:
+        """The largest absolute value."""
+        return ops.maximum(ops.abs(self.low), ops.abs(self.high))
 
     @property
     def data(self) -> Array:
@@ -104,6 +127,14 @@ class Abstract(Tensor):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape}, {self.dtype})"
+
+
+def magnitude(x: Any) -> Any:
+    """The absolute value of a constant, or the largest one of an abstract value. Of integers it is made in float64."""
+    if isinstance(x, Abstract):
+        return x.magnitude
+    whole = not isinstance(x, Tensor) and not (is_array(x) and x.dtype.kind == "f")
+    return abs(array_module(x).asarray(x, np.float64) if whole else x)  # the int8 -128 has no absolute value
 
 
 def at(args: tuple, end: str) -> list[Any]:

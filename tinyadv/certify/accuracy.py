@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver, ops
+from tinyadv.attacks.base.arguments import check_images
+from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.certify.crown import crown_worst
 from tinyadv.certify.interval import Interval
@@ -17,6 +20,7 @@ from tinyadv.certify.report import CertifiedReport
 from tinyadv.certify.rounding import FLOAT32
 from tinyadv.certify.zonotope import Zonotope
 from tinyadv.ops.movement import arranged
+from tinyadv.random import Streams, drawing_from
 from tinyadv.spellings import spelled
 from tinyadv.tensor import no_grad
 
@@ -81,6 +85,8 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if not eps >= 0:
         raise ValueError(f"eps must be a number >= 0, in the units of the data; got {eps!r}")
+    check_bounds(bounds)
+    check_images(dataset.images, bounds)
     certified, clean = np.zeros((2, len(dataset)), bool)
     started = time.perf_counter()
 
@@ -102,10 +108,19 @@ def _certify(eps: float, bounds: tuple[float, float], worst: Callable, model: Ca
     like = driver.memory_of(model, x)
     x, labels = move(x, like), move(labels, like)
     xp = array_module(x)
-    with no_grad():
+    with no_grad(), drawing_from(Undrawn(0, ())):
         z = worst(model, sound_box(x, eps, bounds), labels)
     z = xp.where(labels[:, None] == xp.arange(z.shape[1]), -1, z)
     return (z < 0).all(axis=1), driver.predict(model, arranged(x)) == labels
+
+
+class Undrawn(Streams):
+    """Streams that no layer may draw from: the bounds of one draw would say nothing about the next."""
+
+    def __len__(self) -> int:
+        layer = sys._getframe(1).f_locals.get("self")
+        raise ValueError(f"{type(layer).__name__} draws random numbers at inference: the bounds would be those of one "
+                         "draw alone; certify.Smoothing certifies the vote of many")
 
 
 def sound_box(x: Array, eps: float, bounds: tuple[float, float]) -> Interval:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from tinyadv import ops
 from tinyadv.backend import Array, array_module
 from tinyadv.certify.abstract import Abstract
@@ -35,7 +37,8 @@ class Interval(Abstract):
     low, high: Tensors or arrays of one shape, low <= high. value: an array between them that is computed along with
     the bounds, which layers in training mode need: the clean images. roundoff: the unit roundoff of the network whose
     rounding errors the bounds are to include, 2**-24 for float32; give low and high in float64 then (rounding.py).
-    The bounds are Tensors, so a loss of them can be differentiated. ValueError if low is above high anywhere.
+    The bounds are Tensors, so a loss of them can be differentiated. ValueError if low is above high anywhere, or the
+    value is not between them, up to rounding.
     """
 
     __slots__ = ("centre", "radius", "roundoff")
@@ -49,6 +52,18 @@ class Interval(Abstract):
         if self.low.shape != self.high.shape or not (self.low.data <= self.high.data).all():
             raise ValueError(f"low must be at most high, and of the same shape; got shapes {self.low.shape} and "
                              f"{self.high.shape}")
+        if roundoff and not self.low.dtype == self.high.dtype == np.float64:
+            raise ValueError(f"low and high must be float64 where roundoff is given, got {self.low.dtype} and "
+                             f"{self.high.dtype}: else the rounding of the bounds themselves is not covered")
+        if self.value is not None and not self._holds(self.value.data):
+            raise ValueError("value must be between low and high, and of their shape; got shapes "
+                             f"{self.value.shape} and {self.low.shape}")
+
+    def _holds(self, value: Array) -> bool:
+        """Whether it is between low and high, up to two roundings: an attack and a box may round otherwise."""
+        low, high = self.low.data, self.high.data
+        room = 2 * float(np.finfo(low.dtype).eps) * (abs(low) + abs(high))
+        return value.shape == low.shape and bool(((low - room <= value) & (value <= high + room)).all())
 
     @classmethod
     def around(cls, x: Array, eps: float, bounds: tuple[float, float] = (0.0, 1.0), value: Any = None) -> Interval:
@@ -62,11 +77,6 @@ class Interval(Abstract):
                 setattr(self, name, MADE[name](self))
             return getattr(self, name)
         return super().__getattr__(name)  # type: ignore[misc]  # it names the remedy
-
-    @property
-    def magnitude(self) -> Tensor:
-        """The largest absolute value."""
-        return ops.maximum(ops.abs(self.low), ops.abs(self.high))
 
     def _made(self, found: Any, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Interval:
         result = self._of(found)

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tinyadv import ops
-from tinyadv.backend import is_array
-from tinyadv.certify.abstract import Abstract
+from tinyadv.certify.abstract import magnitude
 from tinyadv.ops.movement import _concatenate
 from tinyadv.shapes import pair
 from tinyadv.tensor import Tensor
@@ -27,7 +26,8 @@ EXACT = {ops.relu, ops.max, ops.min, ops.max_pool2d, ops.abs, ops.negative, ops.
 # Constants that are Python numbers are rounded, too.
 RELATIVE = {ops.multiply: 2, ops.divide: 2, ops.maximum: 1, ops.minimum: 1, ops.clip: 1, ops.pad: 1, ops.leaky_relu: 3,
             ops.sqrt: 2, ops.exp: 8, ops.log: 8, ops.tanh: 8, ops.sigmoid: 16}
-SUMS = {ops.add, ops.subtract, ops.linear, ops.conv2d, ops.matmul, ops.sum, ops.mean, ops.avg_pool2d, ops.batch_norm}
+SUMS = {ops.add: 2, ops.subtract: 2, ops.linear: 3, ops.conv2d: 3, ops.matmul: 2, ops.sum: 1, ops.mean: 1,
+        ops.avg_pool2d: 1, ops.batch_norm: 4}  # how many of the arguments are operands; the rest are options
 
 
 def rounding_error(operation: Callable, args: tuple, kwargs: dict[str, Any], u: float, result: Tensor) -> Tensor | None:
@@ -42,31 +42,25 @@ def rounding_error(operation: Callable, args: tuple, kwargs: dict[str, Any], u: 
     if operation not in SUMS:
         raise TypeError(f"{operation.__name__} has no bound of its rounding error: a certificate of a network with "
                         "this operation would not be sound; model(Interval(low, high)) bounds it without rounding")
-    sizes = [_magnitude(each) for each in args]
+    operands = SUMS[operation]
+    sizes: list[Any] = [x if x is None else magnitude(x) for x in args[:operands]]  # so nothing is negative
     if operation is ops.batch_norm:  # scale * x + (bias - mean * scale)
-        sizes[3], sizes[4], terms = -abs(args[3]), args[4], 16
+        sizes[3], terms = -sizes[3], 16
     elif operation in (ops.linear, ops.conv2d):
         terms = math.prod(args[1].shape[1:]) + 1
     elif operation is ops.matmul:
         terms = args[0].shape[-1]
     elif operation is ops.avg_pool2d:
-        window: Any = args[1] if len(args) > 1 else kwargs["size"]
-        terms = math.prod(pair(window, "size", least=1)) + 1
+        terms = math.prod(pair(args[1], "size", least=1)) + 1
+    elif operation in (ops.sum, ops.mean):
+        terms = args[0].size // max(1, result.size) + 1
     else:
-        terms = max(2, args[0].size // max(1, result.size) + 1)
+        terms = 2
     kind = ops.add if operation is ops.subtract else operation
-    return (kind(*sizes, **kwargs) + LEAST) * _gamma(terms, u)
+    return (kind(*sizes, *args[operands:], **kwargs) + LEAST) * _gamma(terms, u)
 
 
 def _gamma(terms: int, u: float) -> float:
     """One more rounding than counted: it covers all those of the bounds themselves, which are made in float64."""
     n = terms + 2
     return n * u / (1 - n * u)
-
-
-def _magnitude(x: Any) -> Any:
-    if isinstance(x, Abstract):
-        return x.magnitude  # type: ignore[attr-defined]
-    if isinstance(x, Tensor) or (is_array(x) and x.dtype.kind == "f"):
-        return ops.abs(x)
-    return abs(x) if isinstance(x, float) else x

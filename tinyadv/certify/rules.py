@@ -11,7 +11,7 @@ from typing import Any
 
 from tinyadv import ops
 from tinyadv.backend import Array, array_module
-from tinyadv.certify.abstract import at
+from tinyadv.certify.abstract import at, magnitude
 from tinyadv.certify.interval import Ball, Interval, rule
 from tinyadv.ops.movement import _concatenate
 from tinyadv.parallel import all_reduce
@@ -52,7 +52,7 @@ def _affine(operation: Callable, x: Any, weight: Any, bias: Any = None, *options
     if isinstance(weight, Interval) or isinstance(bias, Interval):
         raise TypeError(f"{operation.__name__}: an Interval must be the first argument, not the weight or the bias")
     centre = operation(x.centre, weight, bias, *options, **named)
-    return Ball(centre, operation(x.radius, ops.abs(weight), None, *options, **named))
+    return Ball(centre, operation(x.radius, magnitude(weight), None, *options, **named))
 
 
 @rule(ops.matmul)
@@ -61,9 +61,9 @@ def _matmul(operation: Callable, x: Any, y: Any) -> tuple[Tensor, Tensor]:
     (a, r), (b, s) = _ball(x), _ball(y)
     radius: Any = 0.0
     if r is not None:
-        radius = radius + operation(r, ops.abs(b))
+        radius = radius + operation(r, magnitude(b))
     if s is not None:
-        radius = radius + operation(ops.abs(a) if r is None else ops.abs(a) + r, s)
+        radius = radius + operation(magnitude(a) if r is None else ops.abs(a) + r, s)
     return Ball(operation(a, b), radius)
 
 
@@ -148,7 +148,7 @@ def _batch_norm(operation: Callable, x: Any, weight: Any, bias: Any, mean: Any, 
     if not of_batch:
         zero = array_module(mean).zeros_like(mean)
         centre = operation(x.centre, weight, bias, mean, variance, eps)
-        radius = operation(x.radius, ops.abs(weight), zero, zero, variance, eps)
+        radius = operation(x.radius, magnitude(weight), zero, zero, variance, eps)
     else:  # the statistics depend on the weights before, so that the gradient goes through them, too
         one = x.one
         centre = operation(one, weight, bias, mean, variance, eps, of_batch=True)

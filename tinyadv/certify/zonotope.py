@@ -54,12 +54,7 @@ class Zonotope(Abstract):
         self.value, self.sample = interval.value, centre
         return self
 
-    @property
-    def magnitude(self) -> Tensor:
-        """The largest absolute value."""
-        return ops.maximum(ops.abs(self.low), ops.abs(self.high))
-
-    def through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
+    def _through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
         interval = operation(*at(args, "interval"), **kwargs)
         if operation is ops.relu:
             parts = self._relu()
