@@ -1,3 +1,6 @@
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from certify_cases import all_kinds, images, logits_of
@@ -27,13 +30,14 @@ def trained():
 @pytest.mark.parametrize("attack", [
     attacks.PGD(EPS, steps=20), attacks.FGSM(EPS), attacks.APGD(EPS, steps=20, loss="dlr"),
     attacks.MIFGSM(EPS, steps=5), attacks.Square(EPS, queries=100), attacks.FAB(norm="linf", steps=10, eps=EPS),
-], ids=lambda a: type(a).__name__)
+    attacks.FAB(norm="linf", steps=10), attacks.FMN(norm="linf", steps=40), attacks.DeepFool(norm="linf"),
+], ids=str)
 def test_certified_is_at_most_attacked_is_at_most_clean_for_each_image(method, attack, trained):
     report = certify.certified_accuracy(*trained, EPS, method=method, attack=attack)
     assert report.consistent
     assert (report.certified <= report.attacked).all()
     assert (report.attacked <= report.clean).all()
-    assert 0 < float(report) < report.accuracy
+    assert 0 < float(report) <= report.robust_accuracy < report.accuracy
 
 
 @every_method
@@ -125,8 +129,18 @@ def test_images_outside_of_the_bounds_are_not_certified(factor, bounds, message,
 def test_arguments_are_checked(trained):
     with pytest.raises(ValueError, match=r"method must be one of ibp.*; got 'magic'"):
         certify.certified_accuracy(*trained, 0.1, method="magic")
-    with pytest.raises(ValueError, match="eps must be a number >= 0, in the units of the data; got -1"):
-        certify.certified_accuracy(*trained, -1)
+    for eps in (-1, "0.1", None, np.zeros(2), np.inf, np.nan, True):
+        message = re.escape(f"eps must be a number >= 0, in the units of the data; got {eps!r}")
+        with pytest.raises(ValueError, match=message):
+            certify.certified_accuracy(*trained, eps)
+    with pytest.raises(ValueError, match="dataset must hold at least one image, but stripes-train is empty"):
+        certify.certified_accuracy(trained[0], trained[1][:0], 0.1)
+    with pytest.raises(TypeError, match=r"attack must be an attack, such as .*got 0.1"):
+        certify.certified_accuracy(*trained, 0.1, attack=0.1)
+    for attack in (attacks.PGD(0.3), attacks.PGD(EPS, norm="l2"), attacks.PGD(EPS, bounds=(-1, 1)), attacks.DDN(),
+                   attacks.SparseRS(3, queries=5)):
+        with pytest.raises(ValueError, match="attack must have the budget of the certificate, linf eps="):
+            certify.certified_accuracy(*trained, EPS, attack=attack)
     with pytest.raises(TypeError, match="gelu has no bound of its rounding"):
         certify.certified_accuracy(lambda x: trained[0](ops.gelu(x)), trained[1], 0.1)
 
@@ -160,3 +174,8 @@ def test_a_report_prints_as_a_table_and_survives_a_file(trained, tmp_path):
     bad.save(tmp_path / "bad.npz")
     with pytest.raises(StateError, match="not a certified report"):
         certify.CertifiedReport.load(tmp_path / "bad.npz")
+    for changes in ({"eps": "0.1"}, {"clean": report.clean.astype(float)}, {"clean": None}, {"method": 3},
+                    {"attacked": report.attacked[:, None]}):
+        replace(report, **changes).save(tmp_path / "bad.npz")
+        with pytest.raises(StateError, match="not a certified report"):
+            certify.CertifiedReport.load(tmp_path / "bad.npz")

@@ -67,9 +67,28 @@ def test_a_larger_patch_certifies_less_and_a_tie_goes_to_the_lower_class(trained
         True, False]
 
 
+def test_a_forward_pass_has_all_bands_of_one_image(trained):
+    """The last bits of a product of matrices may depend on its size: so do no votes."""
+    test, seen = wide_stripes(7, seed=3), []
+
+    def watched(x):
+        seen.append(x.shape)
+        return trained(x)
+
+    votes = Bands(4).votes(watched, test.images)
+    assert seen == [(12, 2, 4, 12)] * 7
+    assert votes.shape == (7, 3)
+    assert (votes.sum(axis=1) == 12).all()
+    assert (votes[3] == Bands(4).votes(trained, test.images[3:4])[0]).all()
+
+
 def test_arguments_are_checked(trained):
-    with pytest.raises(ValueError, match="width must be an integer >= 1"):
-        Bands(0)
-    with pytest.raises(ValueError, match="patch must be an integer >= 1"):
-        Bands(2).certify(trained, wide_stripes(2), 0)
+    for wrong in (0, True, 1.0):
+        with pytest.raises(ValueError, match="width must be an integer >= 1"):
+            Bands(wrong)
+        with pytest.raises(ValueError, match="patch must be an integer >= 1"):
+            Bands(2).certify(trained, wide_stripes(2), wrong)
+    with pytest.raises(ValueError, match="dataset must hold at least one image, but wide is empty"):
+        Bands(2).certify(trained, wide_stripes(2)[:0], 1)
+    assert repr(Bands(np.int64(4))) == "Bands(width=4)"
     assert certify.Bands is Bands

@@ -104,6 +104,29 @@ def test_keywords_of_an_operation_may_be_abstract():
     assert np.array_equal(ops.relu(x=x).high.data, np.ones((2, 3)))
 
 
+@pytest.mark.parametrize("method", certify.accuracy.METHODS)
+def test_operands_and_options_may_be_given_by_name(method):
+    kernel, weight, bias = (np.random.default_rng(0).normal(size=size).astype(np.float32)
+                            for size in ((2, 1, 3, 3), (4, 2), 4))
+    statistics = {"weight": bias[:2], "bias": bias[2:], "mean": bias[1:3], "variance": bias[:2]**2}
+
+    def named(x):
+        x = ops.conv2d(x, weight=kernel, stride=2)
+        x = ops.batch_norm(ops.avg_pool2d(x, stride=1, size=2), **statistics, eps=1e-3)
+        return ops.linear(ops.mean(x, axis=(2, 3)), weight=weight, bias=bias)
+
+    def placed(x):
+        x = ops.conv2d(x, kernel, None, 2)
+        x = ops.batch_norm(ops.avg_pool2d(x, 2, 1), *statistics.values(), 1e-3)
+        return ops.linear(ops.mean(x, (2, 3)), weight, bias)
+
+    box, labels = certify.accuracy.sound_box(images((1, 9, 9)), 0.01, (0, 1)), np.array([0, 1, 2])
+    found, expected = (certify.accuracy.METHODS[method](model, box, labels) for model in (named, placed))
+    assert (found == expected).all()
+    with pytest.raises(TypeError, match="sum takes no dim: write axis="):
+        ops.sum(box, dim=1)
+
+
 @every_network
 @settings(max_examples=5)
 @given(eps=st.sampled_from([0.0, 0.003, 0.1]), seed=st.integers(0, 9))

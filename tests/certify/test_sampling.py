@@ -1,5 +1,6 @@
 import pickle
 import re
+from dataclasses import replace
 from itertools import combinations, product
 from statistics import NormalDist
 
@@ -133,9 +134,23 @@ def test_so_many_pixels_are_kept_each_as_often_as_any_other():
     assert chi < 40  # 15 degrees of freedom
 
 
+@pytest.mark.parametrize("attack", [*(attacks.PGD(eps, norm="l2", steps=20) for eps in (0.3, 0.4, 0.5)),
+                                    attacks.DDN(steps=30), attacks.FMN(norm="l2", steps=30)], ids=str)
+def test_certified_is_at_most_attacked_under_attacks_in_l2(attack):
+    """The vote is attacked through 100 versions of each image; what is found is put to a vote of new versions."""
+    certificate, test = Smoothing(0.3, choose=20, samples=300), stripes(60, seed=2)
+    model = base(certificate)
+    report, clean = certificate.certify(model, test), certificate.predict(model, test).correct
+    result = attack.run(certificate.smoothed(model), test.images, test.labels, seed=0)
+    again = certificate.predict(model, replace(test, images=result.x_adv), seed=1)
+    within = report.correct & (result.distances <= report.radii)
+    assert (again.correct | (again.predictions == -1))[within].all()
+    assert within.any() or attack.minimum_norm  # these look for images beyond all radii
+    assert (clean & ~again.correct).any()
+
+
 @each_certificate
-def test_no_attack_succeeds_within_the_certified_radius(certificate):
-    """The smoothed model is attacked through many of its samples; what it finds is put to the vote."""
+def test_no_random_change_within_the_certified_radius_changes_the_vote(certificate):
     model, test = base(certificate), stripes(10, seed=2)
     report = found(certificate, model, test)
     rng = np.random.default_rng(0)
@@ -216,6 +231,7 @@ def test_a_report_prints_draws_a_curve_and_survives_a_file(tmp_path):
     certificate = CERTIFICATES[0]
     report = found(certificate, base(certificate), stripes(20, seed=1))
     assert str(report).startswith("Smoothing(choose=20, samples=300, alpha=0.001, sigma=0.5)")
+    assert "median radius" in str(report)
     curve = report.curve([0, 0.2, 0.4, 9])
     assert list(curve.values()) == sorted(curve.values(), reverse=True)
     assert curve[0.0] == report.accuracy
@@ -227,6 +243,20 @@ def test_a_report_prints_draws_a_curve_and_survives_a_file(tmp_path):
     nn.save(nn.ReLU(), tmp_path / "model.npz")
     with pytest.raises(StateError, match="certified radii"):
         certify.CertifiedRadii.load(tmp_path / "model.npz")
+    for changes in ({"seed": "3"}, {"labels": report.labels[:3]}, {"radii": report.labels}):
+        replace(report, **changes).save(tmp_path / "bad.npz")
+        with pytest.raises(StateError, match="not certified radii"):
+            certify.CertifiedRadii.load(tmp_path / "bad.npz")
+
+
+def test_a_prediction_certifies_nothing():
+    certificate = CERTIFICATES[0]
+    report = certificate.predict(base(certificate), stripes(20, seed=1))
+    assert report.accuracy > 0.5
+    assert report.certified_accuracy(0.0) == 0
+    assert np.isnan(report.median_radius)
+    assert str(report).splitlines()[1].endswith("abstained 0.00%, predicted, not certified")
+    assert len(str(report).splitlines()) == 2
 
 
 def test_the_base_model_is_trained_on_what_it_will_see(tmp_path):
@@ -241,7 +271,14 @@ def test_the_base_model_is_trained_on_what_it_will_see(tmp_path):
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Smoothing(0), "sigma must be a number above 0"),
+    (lambda: Smoothing(np.inf), "sigma must be a number above 0, got inf"),
     (lambda: Smoothing(0.5, samples=0), "samples must be an integer >= 1, got 0"),
+    (lambda: Smoothing(0.5, choose=True), "choose must be an integer >= 1, got True"),
+    (lambda: Smoothing(0.5).smoothed(nn.Flatten(), samples=0), "samples must be an integer >= 1, got 0"),
+    (lambda: Smoothing(0.5).smoothed(nn.Flatten(), seed=-1), r"seed must be an integer in \[0, 2\*\*64\), got -1"),
+    (lambda: Smoothing(0.5).certify(nn.Flatten(), stripes(3)[:0]), "dataset must hold at least one image"),
+    (lambda: Smoothing(0.5).predict(nn.Flatten(), stripes(3)[:0]), "dataset must hold at least one image"),
+    (lambda: Ablation(True), "keep must be an integer >= 1, got True"),
     (lambda: Smoothing(0.5, alpha=1), r"alpha must be in \(0, 1\), got 1"),
     (lambda: Ablation(0), "keep must be an integer >= 1"),
     (lambda: Ablation(17).vary(images((1, 4, 4)), Streams(0, range(3))), "keep must be at most the 16 pixels"),
@@ -249,3 +286,9 @@ def test_the_base_model_is_trained_on_what_it_will_see(tmp_path):
 def test_arguments_are_checked(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_counts_may_be_integers_of_numpy():
+    expected = Ablation(4, choose=20, samples=300)
+    assert Ablation(np.int64(4), choose=np.int32(20), samples=np.uint16(300)) == expected == CERTIFICATES[1]
+    assert repr(Ablation(np.int64(4))) == repr(Ablation(4))

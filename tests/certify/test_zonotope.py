@@ -4,7 +4,7 @@ from certify_cases import SMALL, all_kinds, corners, images, linear, logits_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyadv import Tensor, no_grad, ops
+from tinyadv import Tensor, certify, no_grad, ops
 from tinyadv.certify import Interval, Zonotope
 from tinyadv.certify.rounding import FLOAT32
 
@@ -97,6 +97,34 @@ def test_float32_rounding_does_not_leave_the_bounds_that_include_it(seed, eps):
         for step in z.steps():
             assert (step.low.data <= step.value.data).all()
             assert (step.value.data <= step.high.data).all()
+
+
+def test_arguments_are_checked():
+    x = np.zeros((1, 2))
+    for terms in (-3, 1.5, True):
+        with pytest.raises(ValueError, match=f"terms must be an integer >= 0, got {terms}"):
+            Zonotope(x, x, terms=terms)
+    for one, other in ((Interval, Zonotope), (Zonotope, Interval)):
+        with pytest.raises(TypeError, match=f"arguments must be of one class, got {one.__name__} and"):
+            one(x, x) + other(x, x)
+    with pytest.raises(TypeError, match=r"crown_worst takes an Interval of logits.*got Zonotope"):
+        certify.crown_worst(Zonotope(x, x), np.array([0]))
+
+
+@pytest.mark.parametrize("worst", [Interval.worst, Zonotope.worst, certify.crown_worst], ids=lambda f: f.__qualname__)
+def test_labels_are_classes(worst):
+    x = np.random.default_rng(0).random((2, 3))
+    kind = Zonotope if worst is Zonotope.worst else Interval
+    z = ops.linear(kind(x, x + 0.1), np.eye(3))
+    assert (worst(z, [0, 2]).data == worst(z, np.array([0, 2])).data).all()
+    for labels in (Tensor([0, 2]), [0.0, 2.0], [0], 1, [[0, 2]], np.eye(2)):
+        with pytest.raises(ValueError, match=r"labels must be integer classes of shape \(2,\)"):
+            worst(z, labels)
+    for labels in ([0, 3], [-1, 0]):
+        with pytest.raises(ValueError, match="worst: labels must lie in"):
+            worst(z, labels)
+    with pytest.raises(ValueError, match=r"worst: expected logits \(N, K\)"):
+        worst(kind(x[None], x[None]), [0])
 
 
 def test_without_error_terms_relu_is_that_of_an_interval():

@@ -119,11 +119,21 @@ def test_the_regularisers_push_radii_and_units_towards_balance():
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"eps": -1}, "eps must be a number >= 0, got -1"),
     ({"eps": 0.1, "clean_weight": 2}, r"clean_weight must be in \[0, 1\], got 2"),
+    ({"eps": np.inf}, "eps must be a number >= 0, got inf"),
     ({"eps": 0.1, "warm_up": -1}, "warm_up must be a number >= 0, got -1"),
+    ({"eps": 0.1, "certify_at": -1}, "certify_at must be a number >= 0, got -1"),
+    ({"eps": 0.1, "bounds": (1, 0)}, r"bounds must be a tuple \(low, high\) of numbers with low < high, got \(1, 0\)"),
 ])
 def test_arguments_are_checked(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        Certified(**arguments)
+    for method in (Certified, CROWNIBP, MTLIBP, SABR):
+        with pytest.raises(ValueError, match=message):
+            method(**arguments)
+
+
+def test_sabr_takes_a_step_or_more():
+    for steps in (0, True, 1.5):
+        with pytest.raises(ValueError, match=f"steps must be an integer >= 1, got {steps}"):
+            SABR(0.1, steps=steps)
 
 
 def test_the_losses_of_a_step_are_those_of_its_strength():

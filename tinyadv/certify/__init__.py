@@ -5,6 +5,7 @@ from tinyadv.certify.ablation import Ablation
 from tinyadv.certify.accuracy import certified_accuracy
 from tinyadv.certify.bands import Bands
 from tinyadv.certify.binomial import clopper_pearson, sign_test
+from tinyadv.certify.crown import crown_worst
 from tinyadv.certify.hiding import hidden
 from tinyadv.certify.interval import Interval
 from tinyadv.certify.report import CertifiedReport
@@ -15,7 +16,7 @@ from tinyadv.spellings import missing
 
 __all__ = [
     "Ablation", "Bands", "CertifiedRadii", "CertifiedReport", "Interval", "Smoothing", "Zonotope",
-    "certified_accuracy", "clopper_pearson", "hidden", "sign_test",
+    "certified_accuracy", "clopper_pearson", "crown_worst", "hidden", "sign_test",
 ]
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array
 from tinyadv.certify.hiding import hide
 from tinyadv.certify.sampling import Sampled
@@ -31,8 +32,7 @@ class Ablation(Sampled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.keep, int) and self.keep >= 1):
-            raise ValueError(f"keep must be an integer >= 1, the number of kept pixels; got {self.keep!r}")
+        object.__setattr__(self, "keep", to_count("keep", self.keep))
 
     def draw(self, shape: tuple[int, ...], streams: Streams) -> np.ndarray:
         """(N, 1, H, W), float32: 1 at the pixels that are kept."""

@@ -14,8 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyadv import ops
+from tinyadv.attacks.base.arguments import check_classes
 from tinyadv.backend import Array, array_module, is_array
-from tinyadv.shapes import Shape
+from tinyadv.ops.loss import check_labels
+from tinyadv.shapes import Shape, check_ndim
 from tinyadv.spellings import check_keywords
 from tinyadv.tensor import Tensor
 
@@ -79,6 +81,14 @@ class Abstract(Tensor):
     def magnitude(self) -> Tensor:
         """The largest absolute value."""
         return ops.maximum(ops.abs(self.low), ops.abs(self.high))
+
+    def own(self, labels: Any, operation: str = "worst") -> Array:
+        """The labels of logits (N, K) as an array (N,) beside them; ValueError unless these are logits and classes."""
+        check_ndim(self.shape, 2, operation, "logits (N, K)")
+        labels = check_classes(labels, "labels", self.sample.data)
+        if isinstance(labels, np.ndarray):  # a GPU would have to be waited for
+            check_labels(labels, self.shape[1], operation)
+        return labels
 
     @property
     def data(self) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver, ops
+from tinyadv.attacks import Attack
 from tinyadv.attacks.base.arguments import check_images
-from tinyadv.attacks.base.parameters import check_bounds
+from tinyadv.attacks.base.parameters import check_bounds, is_number
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.certify.crown import crown_worst
 from tinyadv.certify.interval import Interval
-from tinyadv.certify.report import CertifiedReport
+from tinyadv.certify.report import CertifiedReport, check_dataset
 from tinyadv.certify.rounding import FLOAT32
 from tinyadv.certify.zonotope import Zonotope
 from tinyadv.ops.movement import arranged
@@ -74,7 +76,8 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
 
     method: "ibp", or one of two that are never worse, and slower for each image that intervals leave open: "crown-ibp",
     which takes tens of times as long, and "zonotope", hundreds of times.
-    attack: one that is run on the same images, to stand beside the certificate; seed: its seed.
+    attack: one that is run on the same images, to stand beside the certificate, with the same norm, eps and bounds; or
+    a minimum-norm attack, of which counts what it finds within eps. seed: its seed.
     bounds: those of the data, which cut the budget; batch_size, workers: as in `evaluation.accuracy`.
 
     The bounds are computed in float64, and hold for the float32 network, rounding errors included: no float32 image
@@ -83,9 +86,12 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    if not eps >= 0:
+    if not (is_number(eps) and 0 <= eps < math.inf):
         raise ValueError(f"eps must be a number >= 0, in the units of the data; got {eps!r}")
     check_bounds(bounds)
+    if attack is not None:
+        _check_attack(attack, eps, bounds)
+    check_dataset(dataset)
     check_images(dataset.images, bounds)
     certified, clean = np.zeros((2, len(dataset)), bool)
     started = time.perf_counter()
@@ -97,10 +103,20 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
                batch_size=batch_size, workers=workers)
     seconds, attacked = time.perf_counter() - started, None
     if attack is not None:
-        attacked = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True,
-                              batch_size=batch_size, workers=workers).robust
+        result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True,
+                            batch_size=batch_size, workers=workers)
+        attacked = result.robust | clean & (result.distances > eps)
     return CertifiedReport(method, float(eps), "linf", dataset.name, certified, clean, attacked,
                            "" if attack is None else str(attack), seconds)
+
+
+def _check_attack(attack: Any, eps: float, bounds: tuple[float, float]) -> None:
+    if not isinstance(attack, Attack):
+        raise TypeError(f"attack must be an attack, such as attacks.PGD(eps={eps!r}), got {attack!r}")
+    own = eps if attack.minimum_norm else getattr(attack, "eps", None)
+    if (attack.norm, own, attack.bounds) != ("linf", eps, bounds):
+        raise ValueError(f"attack must have the budget of the certificate, linf eps={eps} and bounds={bounds}; got "
+                         f"{attack}, in {attack.norm} and bounds={attack.bounds}")
 
 
 def _certify(eps: float, bounds: tuple[float, float], worst: Callable, model: Callable, x: Array,

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver
+from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array, move, to_host
 from tinyadv.certify.hiding import hidden
-from tinyadv.certify.report import CertifiedReport
+from tinyadv.certify.report import CertifiedReport, check_dataset
 from tinyadv.data.augment import Augmentation
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
@@ -31,8 +32,7 @@ class Bands:
     width: int
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.width, int) and self.width >= 1):
-            raise ValueError(f"width must be an integer >= 1, the number of columns of a band; got {self.width!r}")
+        object.__setattr__(self, "width", to_count("width", self.width))
 
     def kept(self, columns: int) -> np.ndarray:
         """(W, 1, 1, W) bool: the columns of each band."""
@@ -53,8 +53,8 @@ class Bands:
 
     def certify(self, model: Callable, dataset: Any, patch: int, *, workers: int | None = None) -> CertifiedReport:
         """Which images no square patch of `patch` pixels a side can change, and which are classified correctly."""
-        if not (isinstance(patch, int) and patch >= 1):
-            raise ValueError(f"patch must be an integer >= 1, the side of the patch in pixels; got {patch!r}")
+        patch = to_count("patch", patch)
+        check_dataset(dataset)
         certified, clean = np.zeros((2, len(dataset)), bool)
         started = time.perf_counter()
 
@@ -67,16 +67,17 @@ class Bands:
             clean[part] = (lead >= 0).all(axis=1)
             certified[part] = (lead >= 2 * (patch + self.width - 1)).all(axis=1)
 
-        driver.run(self.votes, model, (dataset.images,), put, batch_size=10, workers=workers)
+        driver.run(self.votes, model, (dataset.images,), put, batch_size=1, workers=workers)
         return CertifiedReport(str(self), float(patch), "patch", dataset.name, certified, clean,
                                seconds=time.perf_counter() - started)
 
     def votes(self, model: Callable, images: Array) -> np.ndarray:
-        """(N, K): how many bands of each image (N, C, H, W) the base model puts into each class."""
-        like, images = driver.memory_of(model, images), to_host(images)
-        found: Any = 0
-        for kept in self.kept(images.shape[3]):
-            logits = driver.forward(model, arranged(move(hidden(images, kept[None]), like))).data
-            predictions = to_host(driver.classes(logits))[:, None]
-            found = found + (predictions == np.arange(logits.shape[1])).astype(np.int64)
-        return found
+        """(N, K): how many bands of each image (N, C, H, W) the base model puts into each class.
+
+        A forward pass has all bands of one image, and nothing else, so that no vote depends on other images.
+        """
+        like, kept, found = driver.memory_of(model, images), self.kept(images.shape[3]), []
+        for image in to_host(images):
+            logits = driver.forward(model, arranged(move(hidden(image[None], kept), like))).data
+            found.append((to_host(driver.classes(logits))[:, None] == np.arange(logits.shape[1])).sum(axis=0))
+        return np.stack(found)

@@ -22,14 +22,17 @@ SLACK = 2.0**-32  # in units of each number: covers the roundings of this pass i
 LEAST = 1e-8      # the width that the interval before a relu has at least
 
 
-def crown_worst(z: Interval, labels: Array, flat: bool = False) -> Tensor:
+def crown_worst(z: Interval, labels: Any, flat: bool = False) -> Tensor:
     """(N, K): for logits z (N, K), upper bounds of z_j - z_y as `Interval.worst` has them, some better, some worse.
 
     A relu that may be on or off is below the line through the ends of its interval, and above a line through 0 with
     slope 1 if it is mostly on, and else 0; with `flat` always 0. What comes through an operation without a rule here is
     bounded by its interval. The bounds can be differentiated, also by way of the intervals.
     """
-    xp, bound = array_module(z.low.data), Tensor(0.0)
+    if not isinstance(z, Interval):
+        raise TypeError(f"crown_worst takes an Interval of logits, as model(Interval(low, high)), got "
+                        f"{type(z).__name__}")
+    labels, xp, bound = z.own(labels, "crown_worst"), array_module(z.low.data), Tensor(0.0)
     eye = xp.eye(z.shape[1], dtype=z.dtype)
     found = {id(z): Tensor(eye[:, None] - eye[labels])}  # the coefficients of each value, (K, N, ...)
     h: Any
@@ -77,7 +80,7 @@ def _mean(a: Tensor, h: Interval, flat: bool, x: Interval, axis: Any = None, kee
     axes = range(x.ndim) if axis is None else {each % x.ndim for each in (axis if isinstance(axis, tuple) else (axis,))}
     if 0 in axes:
         return None
-    share = 1 if h.origin is None or h.origin.operation is ops.sum else h.size / x.size
+    share = 1 if h.origin.operation is ops.sum else h.size / x.size  # type: ignore[union-attr]
     kept = (1 if k in axes else length for k, length in enumerate(x.shape))
     return (x, a.reshape((len(a.data), *kept)) * array_module(x.low.data).full(x.shape, share, x.dtype)), None
 

@@ -96,14 +96,14 @@ class Interval(Abstract):
             made.low, made.high = found
         return made
 
-    def worst(self, labels: Array) -> Tensor:
+    def worst(self, labels: Any) -> Tensor:
         """(N, K): for logits, upper bounds of z_j - z_y, where y are the labels (N,); 0 for j = y.
 
         If the last operation is linear, the difference of two logits is one more linear function, whose bound is never
         looser than the difference of their bounds: the "elision of the last layer" of Gowal et al., section 3.
         All points are classified as y if all others are below 0.
         """
-        xp = array_module(self.low.data)
+        labels, xp = self.own(labels), array_module(self.low.data)
         n, k = self.shape
         rows = xp.arange(n)
         others = (labels[:, None] != xp.arange(k)).astype(self.dtype)

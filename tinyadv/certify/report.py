@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -12,9 +13,37 @@ from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.table import percent, table
 
+KINDS = {"str": str, "int": int, "float": int | float, "np.ndarray": np.ndarray, "np.ndarray | None": np.ndarray | None}
+
 
 @dataclass(frozen=True, eq=False)
-class CertifiedReport:
+class Saved:
+    """The base class of results on N images. title: what it is, for errors; dtypes: the kind of each of its arrays."""
+
+    title: ClassVar[str]
+    dtypes: ClassVar[dict[str, str]]
+
+    def save(self, path: str | Path) -> None:
+        """Write all of it to an .npz file, which is whole or not there at all."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        archive.write(path, {name: value for name, value in values.items() if name not in arrays}, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What was saved at `path`; StateError if the file is damaged or something else."""
+        header, arrays = archive.read(path, cls.title, "method")
+        values = {name: value for name, value in header.items() if name != "format"} | arrays
+        kinds = {each.name: KINDS[str(each.type)] for each in fields(cls)}
+        if not (values.keys() == kinds.keys() and all(isinstance(values[name], kind) for name, kind in kinds.items())
+                and all(array.dtype.kind == cls.dtypes[name] for name, array in arrays.items())
+                and [len(shape) for shape in {array.shape for array in arrays.values()}] == [1]):
+            raise StateError(f"{path}: not {cls.title} of tinyadv {VERSION}")
+        return cls(**values)
+
+
+@dataclass(frozen=True, eq=False)
+class CertifiedReport(Saved):
     """Which of N images are proven to be classified correctly within a budget. It prints as a table.
 
     method: how it was proven; eps, norm: the budget; data: the name of the images. The following are (N,) bool:
@@ -33,6 +62,9 @@ class CertifiedReport:
     attack: str = ""
     seconds: float = 0.0
     version: str = VERSION
+
+    title: ClassVar[str] = "a certified report"
+    dtypes: ClassVar[dict[str, str]] = {"certified": "b", "clean": "b", "attacked": "b"}
 
     @property
     def certified_accuracy(self) -> float:
@@ -64,23 +96,8 @@ class CertifiedReport:
                        if hits is not None], "<>>")
         return "\n  ".join([f"{self.data}, {self.norm} eps={self.eps:g}, {self.seconds:.1f} s", *lines])
 
-    def save(self, path: str | Path) -> None:
-        """Write all of it to an .npz file, which is whole or not there at all."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        archive.write(path, {name: value for name, value in values.items() if name not in arrays}, arrays)
 
-    @classmethod
-    def load(cls, path: str | Path) -> CertifiedReport:
-        """The report saved at `path`; StateError if the file is damaged or something else."""
-        header, arrays = archive.read(path, "a certified report", "method")
-        values = {name: value for name, value in header.items() if name != "format"} | arrays
-        kinds = {"method": str, "eps": int | float, "norm": str, "data": str, "attack": str, "seconds": int | float,
-                 "version": str}
-        n = len(arrays["clean"]) if "clean" in arrays else -1
-        fits = values.keys() == {each.name for each in fields(cls)} and all(
-            isinstance(values[name], kind) for name, kind in kinds.items()) and all(
-            values[name].dtype.kind == "b" and values[name].shape == (n,) for name in arrays)
-        if not fits or not (values["attacked"] is None or "attacked" in arrays):
-            raise StateError(f"{path}: not a certified report of tinyadv {VERSION}")
-        return cls(**values)
+def check_dataset(dataset: Any) -> None:
+    """ValueError for a data set without images, of which no fraction is certified."""
+    if not len(dataset):
+        raise ValueError(f"dataset must hold at least one image, but {dataset.name} is empty")

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tinyadv import driver, ops
+from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import VERSION, Array, move, to_host
 from tinyadv.certify.binomial import clopper_pearson, sign_test
+from tinyadv.certify.report import Saved, check_dataset
 from tinyadv.data.augment import Augmentation
-from tinyadv.nn import Module, archive
-from tinyadv.nn.archive import StateError
+from tinyadv.nn import Module
 from tinyadv.nn.table import table
 from tinyadv.ops.movement import arranged
-from tinyadv.random import Streams
+from tinyadv.random import Streams, check_seed
 from tinyadv.tensor import Tensor, no_grad
 
 CHUNK = 100  # versions of an image in one forward pass; always so many, so that no bit depends on anything else
@@ -57,8 +57,7 @@ class Sampled:
 
     def __post_init__(self) -> None:
         for name in ("choose", "samples"):
-            if not (isinstance(value := getattr(self, name), int) and value >= 1):
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+            object.__setattr__(self, name, to_count(name, getattr(self, name)))
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
 
@@ -85,7 +84,7 @@ class Sampled:
         All images are shown in the same `samples` ways. What an attack finds is an error of the vote if `predict` says
         so.
         """
-        return Vote(self, model, samples, seed)
+        return Vote(self, model, to_count("samples", samples), check_seed(seed))
 
     @property
     def augment(self) -> Augmentation:
@@ -107,11 +106,15 @@ class Sampled:
 
     def predict(self, model: Callable, dataset: Any, *, seed: int = 0, workers: int | None = None,
                 progress: bool = False) -> CertifiedRadii:
-        """PREDICT of Cohen et al.: the class of the majority, or -1 where a test at alpha does not confirm it."""
+        """PREDICT of Cohen et al.: the class of the majority, or -1 where a test at alpha does not confirm it.
+
+        That certifies nothing: all radii are NaN.
+        """
         return self._all(self._predict, model, dataset, seed, workers, progress)
 
     def _all(self, work: Callable, model: Callable, dataset: Any, seed: int, workers: int | None,
              progress: bool) -> CertifiedRadii:
+        check_dataset(dataset)
         count, started = len(dataset), time.perf_counter()
         predictions, radii = np.full(count, -1), np.zeros(count)
         with driver.progress_bar(count, str(self), progress) as bar:
@@ -133,7 +136,7 @@ class Sampled:
     def _predict(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float]:
         votes = self._votes(model, image, streams, 2, self.samples)
         second, first = np.sort(votes)[-2:].tolist()
-        return (int(votes.argmax()) if first and sign_test(first, second) <= self.alpha else -1), 0.0
+        return (int(votes.argmax()) if first and sign_test(first, second) <= self.alpha else -1), np.nan
 
     def _votes(self, model: Callable, image: np.ndarray, streams: Streams, purpose: int, count: int) -> np.ndarray:
         """(K,): how many of `count` versions of one image (1, C, H, W) the base model puts into each class.
@@ -150,11 +153,12 @@ class Sampled:
 
 
 @dataclass(frozen=True, eq=False)
-class CertifiedRadii:
+class CertifiedRadii(Saved):
     """The classes of N images, and the radii within which they are certified. It prints as a table.
 
     method: how; norm: that of the radii; seed: of the samples; data: the name of the images. Arrays (N,):
-    labels: the true classes. predictions: int64, -1 where the vote abstains. radii: float64, 0 without a certificate.
+    labels: the true classes. predictions: int64, -1 where the vote abstains. radii: float64, 0 without a certificate,
+    and NaN, which is no radius at all, from `predict`.
     """
 
     method: str
@@ -166,6 +170,9 @@ class CertifiedRadii:
     radii: np.ndarray = field(repr=False)
     seconds: float = 0.0
     version: str = VERSION
+
+    title: ClassVar[str] = "certified radii"
+    dtypes: ClassVar[dict[str, str]] = {"labels": "i", "predictions": "i", "radii": "f"}
 
     @property
     def correct(self) -> np.ndarray:
@@ -191,28 +198,11 @@ class CertifiedRadii:
         return {float(radius): self.certified_accuracy(radius) for radius in radii}
 
     def __str__(self) -> str:
+        facts = (f"{self.data}: {len(self.labels):,} images, {self.norm}, seed {self.seed}, {self.seconds:.1f} s; "
+                 f"accuracy {self.accuracy:.2%}, abstained {(self.predictions == -1).mean():.2%}, ")
+        if np.isnan(self.radii).any():
+            return f"{self.method}\n  {facts}predicted, not certified"
         top = max(float(self.radii.max(initial=0)), 1e-9)
         rows = [("radius", "certified"), *((f"{radius:.3g}", f"{self.certified_accuracy(radius):.2%}")
                                            for radius in np.linspace(0, top, 6))]
-        facts = (f"{self.data}: {len(self.labels):,} images, {self.norm}, seed {self.seed}, {self.seconds:.1f} s; "
-                 f"accuracy {self.accuracy:.2%}, abstained {(self.predictions == -1).mean():.2%}, median radius "
-                 f"{self.median_radius:.4g}")
-        return "\n  ".join([self.method, facts, *table(rows, "<>")])
-
-    def save(self, path: str | Path) -> None:
-        """Write all of it to an .npz file, which is whole or not there at all."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-        archive.write(path, {name: value for name, value in values.items() if name not in arrays}, arrays)
-
-    @classmethod
-    def load(cls, path: str | Path) -> CertifiedRadii:
-        """What was saved at `path`; StateError if the file is damaged or something else."""
-        header, arrays = archive.read(path, "certified radii", "method")
-        values = {name: value for name, value in header.items() if name != "format"} | arrays
-        kinds = {"labels": "i", "predictions": "i", "radii": "f"}
-        if values.keys() != {each.name for each in fields(cls)} or any(
-                name not in arrays or arrays[name].dtype.kind != kind or arrays[name].shape != arrays["labels"].shape
-                for name, kind in kinds.items()):
-            raise StateError(f"{path}: not certified radii of tinyadv {VERSION}")
-        return cls(**values)
+        return "\n  ".join([self.method, f"{facts}median radius {self.median_radius:.4g}", *table(rows, "<>")])

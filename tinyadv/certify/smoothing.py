@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.backend import Array
 from tinyadv.certify.sampling import Sampled
 from tinyadv.random import Streams
@@ -29,8 +30,7 @@ class Smoothing(Sampled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.sigma > 0:
-            raise ValueError(f"sigma must be a number above 0, in the units of the data; got {self.sigma!r}")
+        check_positive("sigma", self.sigma)
 
     def draw(self, shape: tuple[int, ...], streams: Streams) -> np.ndarray:
         return (self.sigma * streams.normal(shape)).astype(np.float32)

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tinyadv import ops
-from tinyadv.backend import Array, array_module
+from tinyadv.attacks.base.parameters import to_count
+from tinyadv.backend import array_module
 from tinyadv.certify.abstract import Abstract, Origin, at
 from tinyadv.certify.interval import Interval
 from tinyadv.certify.rounding import rounding_error
@@ -40,7 +41,7 @@ class Zonotope(Abstract):
     rules: ClassVar[dict[Callable, Callable]] = Interval.rules
 
     def __init__(self, low: Any, high: Any, value: Any = None, roundoff: float = 0.0, terms: int = 0):
-        interval = Interval(low, high, value, roundoff)
+        interval, terms = Interval(low, high, value, roundoff), to_count("terms", terms, least=0)
         radius = interval.radius.data
         xp, pixels = array_module(radius), math.prod(radius.shape[1:])
         rows = xp.eye(pixels, dtype=radius.dtype)[:, None] * radius.reshape(1, -1, pixels)  # (D, N, D)
@@ -108,9 +109,9 @@ class Zonotope(Abstract):
     def _term(self, k: int) -> Tensor:
         return self.errors[k] if k < len(self.errors) else self.centre * 0
 
-    def worst(self, labels: Array) -> Tensor:
+    def worst(self, labels: Any) -> Tensor:
         """(N, K): for logits, upper bounds of z_j - z_y, as `Interval.worst`, and never above it."""
-        xp = array_module(self.low.data)
+        labels, xp = self.own(labels), array_module(self.low.data)
         n, k = self.shape
         rows = xp.arange(n)
         difference, terms = self.centre, self.errors

@@ -6,6 +6,7 @@ arXiv:2103.17268. The certificates themselves are in tinyadv/certify.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,9 @@ import numpy as np
 
 from tinyadv import ops
 from tinyadv.attacks import PGD
+from tinyadv.attacks.base.parameters import check_bounds, is_number, to_count
 from tinyadv.backend import Array, array_module
-from tinyadv.certify import Interval, certified_accuracy
-from tinyadv.certify.crown import crown_worst
+from tinyadv.certify import Interval, certified_accuracy, crown_worst
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.tensor import Tensor
@@ -50,12 +51,12 @@ class Certified(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.eps >= 0:
-            raise ValueError(f"eps must be a number >= 0, got {self.eps!r}")
+        for name in ("eps", "warm_up", *["certify_at"] * (self.certify_at is not None)):
+            if not (is_number(value := getattr(self, name)) and 0 <= value < math.inf):
+                raise ValueError(f"{name} must be a number >= 0, got {value!r}")
         if not 0 <= self.clean_weight <= 1:
             raise ValueError(f"clean_weight must be in [0, 1], got {self.clean_weight!r}")
-        if not self.warm_up >= 0:
-            raise ValueError(f"warm_up must be a number >= 0, got {self.warm_up!r}")
+        check_bounds(self.bounds)
 
     def certified(self, model: Module, validation: Dataset) -> float | None:
         eps = self.eps if self.certify_at is None else self.certify_at
@@ -158,6 +159,7 @@ class SABR(Certified):
         super().__post_init__()
         if not 0 < self.part <= 1:
             raise ValueError(f"part must be in (0, 1], got {self.part!r}")
+        object.__setattr__(self, "steps", to_count("steps", self.steps))
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
         attack = PGD((1 - self.part) * self.eps, steps=self.steps, bounds=self.bounds)
