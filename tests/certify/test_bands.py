@@ -53,7 +53,7 @@ def test_no_patch_changes_a_certified_image(trained, patch):
     assert attacked.clean.all()
 
 
-def test_a_larger_patch_certifies_less_and_a_tie_goes_to_the_lower_class(trained):
+def test_a_larger_patch_certifies_less_and_a_tie_goes_to_the_lower_class(trained, monkeypatch):
     test = wide_stripes(30, seed=2)
     found = [Bands(4).certify(trained, test, patch).certified for patch in (1, 2, 3)]
     assert (found[1] <= found[0]).all()
@@ -65,6 +65,11 @@ def test_a_larger_patch_certifies_less_and_a_tie_goes_to_the_lower_class(trained
 
     assert Votes(1).certify(trained, Dataset(test.images[:2], np.int64([0, 1]), classes=CLASSES), 1).clean.tolist() == [
         True, False]
+    # A lead of 2 votes is lost to a class of a lower number.
+    for votes, certified in (([5, 3, 0], [True, False]), ([3, 5, 0], [False, False]), ([3, 6, 0], [False, True])):
+        monkeypatch.setattr(Votes, "votes", lambda self, model, images, votes=votes: np.tile([votes], (len(images), 1)))
+        pair = Dataset(test.images[:2], np.int64([0, 1]), classes=CLASSES)
+        assert Votes(1).certify(trained, pair, 1).certified.tolist() == certified
 
 
 def test_a_forward_pass_has_all_bands_of_one_image(trained):

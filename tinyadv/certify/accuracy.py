@@ -75,7 +75,7 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
     """Which images of the data set are certified within linf eps: `float(report)` is the certified accuracy.
 
     method: "ibp", or one of two that are never worse, and slower for each image that intervals leave open: "crown-ibp",
-    which takes tens of times as long, and "zonotope", hundreds of times.
+    which takes up to 2 K times as long for K classes, and "zonotope", a thousand times or more.
     attack: one that is run on the same images, to stand beside the certificate, with the same norm, eps and bounds; or
     a minimum-norm attack, of which counts what it finds within eps. seed: its seed.
     bounds: those of the data, which cut the budget; batch_size, workers: as in `evaluation.accuracy`.

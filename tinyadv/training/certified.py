@@ -31,9 +31,9 @@ TOLERANCE = 0.5  # of the two regularisers: ratios above it cost nothing
 class Certified(Method):
     """The cross entropy of the worst logits within linf eps, as interval arithmetic bounds them.
 
-    clean_weight * CE(f(x), y) + (1 - clean_weight) * CE(worst logits, y): Gowal et al. 2018, eq. 12, who let
-    clean_weight fall from 1 to 0.5. Shi et al. 2021 take 0, and let eps grow faster: give `fit` an eps_schedule, such
-    as ramp(0.3). Train with an eps above the one to certify: 0.4 for 0.3 on MNIST.
+    clean_weight * CE(f(x), y) + (1 - clean_weight) * CE(worst logits, y): Gowal et al. 2018, eq. 12. There clean_weight
+    falls from 1 to 0.5; here it stays as it is. Shi et al. 2021 take 0, and let eps grow faster: give `fit` an
+    eps_schedule, such as ramp(0.3). Train with an eps above the one to certify: 0.4 for 0.3 on MNIST.
 
     certify_at: the eps of the certified accuracy that `fit` measures on the validation set; eps unless given.
     warm_up: the weight of the regularisers of Shi et al. (eq. 7 and 9) while eps grows: the mean radius should not grow
@@ -149,7 +149,7 @@ class SABR(Certified):
     """The bound of a small box around an adversarial image: Müller et al. 2023, arXiv:2210.04871, section 3.
 
     The image comes from PGD with `steps` steps within (1 - part) eps; the box around it has the radius part * eps, so
-    it is within the budget. With part=1 this is IBP.
+    it is within the budget. With part=1 this is IBP. clean_weight is that of the adversarial image, not the clean one.
     """
 
     part: float = 0.6
