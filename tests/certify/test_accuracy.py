@@ -10,6 +10,7 @@ from tinyadv import Tensor, attacks, certify, defenses, nn, no_grad, ops
 from tinyadv.certify.accuracy import METHODS, sound_box
 from tinyadv.data import Dataset
 from tinyadv.nn import StateError
+from tinyadv.random import in_hand
 
 every_method = pytest.mark.parametrize("method", METHODS)
 EPS = 0.12
@@ -112,6 +113,36 @@ def test_a_model_that_draws_at_inference_is_not_certified(method, at, trained):
     assert (found.certified == certify.certified_accuracy(model, test, 0.1, method=method).certified).all()
 
 
+class Draws(nn.Module):
+    """Asks the streams in hand for numbers in one of several ways."""
+
+    def __init__(self, way):
+        self.way = way
+
+    def forward(self, x):
+        return x + self.way(in_hand(), x.shape[1:])
+
+
+@pytest.mark.parametrize("layer", [
+    nn.Dropout(0.5), nn.GaussianNoise(0.5), Draws(lambda streams, shape: streams.normal(shape)),
+    Draws(lambda streams, shape: streams.spawn(1).normal(shape)), Draws(lambda streams, shape: streams[:1].seed),
+    Draws(lambda streams, shape: streams.of_pass(0).uniform(shape)),
+], ids=lambda layer: type(layer).__name__)
+def test_a_layer_that_draws_is_named_however_it_draws_and_in_training_mode_too(layer, trained):
+    """The layers of a function stay in the mode that they are in."""
+    message = f"^{type(layer).__name__} draws random numbers at inference"
+    with pytest.raises(ValueError, match=message):
+        certify.certified_accuracy(lambda x: trained[0](layer.train()(x)), trained[1], 0.1)
+    if isinstance(layer, Draws):
+        with pytest.raises(ValueError, match=message):
+            certify.certified_accuracy(nn.Sequential(layer, trained[0]), trained[1], 0.1)
+        with pytest.raises(ValueError, match=r"^the model draws random numbers at inference"):
+            certify.certified_accuracy(lambda x: x + layer.way(in_hand(), x.shape[1:]), trained[1], 0.1)
+    else:
+        assert layer.calls == 0
+        certify.certified_accuracy(nn.Sequential(layer, trained[0]), trained[1], 0.1)  # in evaluation mode
+
+
 @pytest.mark.parametrize(("factor", "bounds", "message"), [
     (255, (0.0, 1.0), r"x must lie in bounds=\(0.0, 1.0\), got .*for grey levels of 0 to 255, give x / 255"),
     (1, (0.2, 0.7), r"x must lie in bounds=\(0.2, 0.7\)"),
@@ -135,6 +166,13 @@ def test_arguments_are_checked(trained):
             certify.certified_accuracy(*trained, eps)
     with pytest.raises(ValueError, match="dataset must hold at least one image, but stripes-train is empty"):
         certify.certified_accuracy(trained[0], trained[1][:0], 0.1)
+    pair = trained[1].images, trained[1].labels
+    for call in (lambda: certify.certified_accuracy(trained[0], pair, 0.1),
+                 lambda: certify.Bands(2).certify(trained[0], pair, 1),
+                 lambda: certify.Smoothing(0.5).certify(trained[0], pair),
+                 lambda: certify.Ablation(4).predict(trained[0], pair)):
+        with pytest.raises(TypeError, match=r"dataset must be a data.Dataset, got tuple: make one by data.Dataset\(im"):
+            call()
     with pytest.raises(TypeError, match=r"attack must be an attack, such as .*got 0.1"):
         certify.certified_accuracy(*trained, 0.1, attack=0.1)
     for attack in (attacks.PGD(0.3), attacks.PGD(EPS, norm="l2"), attacks.PGD(EPS, bounds=(-1, 1)), attacks.DDN(),

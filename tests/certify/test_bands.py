@@ -85,6 +85,8 @@ def test_a_forward_pass_has_all_bands_of_one_image(trained):
     assert votes.shape == (7, 3)
     assert (votes.sum(axis=1) == 12).all()
     assert (votes[3] == Bands(4).votes(trained, test.images[3:4])[0]).all()
+    none = Bands(4).votes(trained, test.images[:0])
+    assert (none.shape, none.dtype) == ((0, 3), votes.dtype)
 
 
 def test_arguments_are_checked(trained):
@@ -95,5 +97,8 @@ def test_arguments_are_checked(trained):
             Bands(2).certify(trained, wide_stripes(2), wrong)
     with pytest.raises(ValueError, match="dataset must hold at least one image, but wide is empty"):
         Bands(2).certify(trained, wide_stripes(2)[:0], 1)
+    labels = Dataset(wide_stripes(3).images, np.int64([0, 3, 1]), classes=(*CLASSES, "other"))
+    with pytest.raises(ValueError, match=r"Bands: labels must lie in \[0, 3\), .* got labels from 3 to 3"):
+        Bands(2).certify(trained, labels, 1)
     assert repr(Bands(np.int64(4))) == "Bands(width=4)"
     assert certify.Bands is Bands

@@ -48,7 +48,8 @@ def test_the_bound_covers_the_true_proportion_as_often_as_it_says():
         assert misses / runs <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / runs)
 
 
-@pytest.mark.parametrize(("k", "n", "alpha"), [(3, 2, 0.05), (-1, 2, 0.05), (0, 0, 0.05), (1, 2, 0.0), (1, 2, 1)])
+@pytest.mark.parametrize(("k", "n", "alpha"), [(3, 2, 0.05), (-1, 2, 0.05), (0, 0, 0.05), (1, 2, 0.0), (1, 2, 1),
+                                            (1, 2, "0.05")])
 def test_impossible_counts_are_an_error(k, n, alpha):
     with pytest.raises(ValueError, match="k must be in 0"):
         clopper_pearson(k, n, alpha)

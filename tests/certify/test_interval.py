@@ -73,9 +73,11 @@ def test_an_operation_without_a_rule_is_an_error_that_names_it():
 
 
 def test_an_interval_has_a_low_below_its_high():
-    with pytest.raises(ValueError, match="low must be at most high, and of the same shape"):
-        Interval(np.ones(2), np.zeros(2))
-    with pytest.raises(ValueError, match="low must be at most high"):
+    with pytest.raises(ValueError, match=r"low must be at most high, and of the same shape; got low 1.5, high 1.0"):
+        Interval(np.arange(3.0) * 1.5, np.ones(3))
+    with pytest.raises(ValueError, match=r"low must be at most high, and of the same shape; got low 1.0, high nan"):
+        Interval(np.ones(2), [2, np.nan])
+    with pytest.raises(ValueError, match=r"low must be at most high, .*; got shapes \(2,\) and \(3,\)"):
         Interval(np.ones(2), np.zeros(3))
 
 
@@ -93,6 +95,11 @@ def test_a_value_is_between_the_bounds(kind):
     for value in (x + 0.2, x - 0.2, x * np.nan, x[:1], x[:, :2], 0.5):
         with pytest.raises(ValueError, match="value must be between low and high, and of their shape"):
             kind(x - 0.1, x + 0.1, value)
+    for value, message in ((np.float32([[0, 2]]), "value 2.0, low 0.0, high 1.0"),
+                           (np.float32([[0, np.nan]]), "value nan, low 0.0, high 1.0"),
+                           (np.float32([0, 1]), r"shapes \(2,\) and \(1, 2\)")):
+        with pytest.raises(ValueError, match=f"value must be between low and high, and of their shape; got {message}"):
+            kind(np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32), value)
     x = images((1, 8, 8), 50)
     for eps in (0.1, 0.3, 0.7 / 3):  # which may be an ulp away, as an attack rounds otherwise than a box
         y = np.nextafter((x + np.float32(eps)).clip(0, 1), np.float32(2))

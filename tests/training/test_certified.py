@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from certify_cases import all_kinds, images
@@ -8,6 +10,7 @@ from tinyadv import Tensor, attacks, certify, nn, ops, training
 from tinyadv.attacks import PGD
 from tinyadv.certify import Interval
 from tinyadv.certify.crown import crown_worst
+from tinyadv.data import Dataset
 from tinyadv.random import Streams
 from tinyadv.training import CCIBP, CROWNIBP, MTLIBP, SABR, Certified, Scene, Update
 from tinyadv.training.certified import balance
@@ -118,7 +121,8 @@ def test_the_regularisers_push_radii_and_units_towards_balance():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"eps": -1}, "eps must be a number >= 0, got -1"),
-    ({"eps": 0.1, "clean_weight": 2}, r"clean_weight must be in \[0, 1\], got 2"),
+    *(({"eps": 0.1, "clean_weight": weight}, rf"clean_weight must be a number in \[0, 1\], got {weight!r}")
+      for weight in (2, -0.1, True, "0.5", None, np.nan)),
     ({"eps": np.inf}, "eps must be a number >= 0, got inf"),
     ({"eps": 0.1, "warm_up": -1}, "warm_up must be a number >= 0, got -1"),
     ({"eps": 0.1, "certify_at": -1}, "certify_at must be a number >= 0, got -1"),
@@ -128,6 +132,31 @@ def test_arguments_are_checked(arguments, message):
     for method in (Certified, CROWNIBP, MTLIBP, SABR):
         with pytest.raises(ValueError, match=message):
             method(**arguments)
+
+
+@pytest.mark.parametrize("method", [*METHODS, SABR(0.1, steps=3, clean_weight=0.5)], ids=repr)
+@pytest.mark.parametrize(("factor", "shift", "message"), [
+    (1, -0.5, r"x must lie in bounds=\(0.0, 1.0\), got values from -0.5"),
+    (255, 0, "for grey levels of 0 to 255, give"), (np.nan, 0, "x must be numbers")])
+def test_images_outside_of_the_bounds_are_not_trained_on(method, factor, shift, message):
+    """Their boxes would not hold them."""
+    train, model = stripes(20), network()
+    images, before = train.images * np.float32(factor) + np.float32(shift), weights(model)
+    images.flat[0] = shift
+    for strength in (0.0, 1.0):
+        with pytest.raises(ValueError, match=message):
+            fit(model, Dataset(images, train.labels, classes=train.classes), method=method, epochs=1,
+                eps_schedule=lambda progress, strength=strength: strength)
+    assert weights(model) == before
+    if shift:
+        fit(model, Dataset(images, train.labels, classes=train.classes), epochs=1,
+            method=replace(method, bounds=(-0.5, 0.5)))
+
+
+def test_sabr_takes_a_part_above_0_and_up_to_1():
+    for part in (0, 1.5, True, "0.5", None, np.nan):
+        with pytest.raises(ValueError, match=rf"part must be a number in \(0, 1\], got {part!r}"):
+            SABR(0.1, part=part)
 
 
 def test_sabr_takes_a_step_or_more():

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from tinyadv.certify.interval import Interval
 from tinyadv.certify.report import CertifiedReport, check_dataset
 from tinyadv.certify.rounding import FLOAT32
 from tinyadv.certify.zonotope import Zonotope
+from tinyadv.nn import Module
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams, drawing_from
 from tinyadv.spellings import spelled
@@ -125,7 +126,7 @@ def _certify(eps: float, bounds: tuple[float, float], worst: Callable, model: Ca
     like = driver.memory_of(model, x)
     x, labels = move(x, like), move(labels, like)
     xp = array_module(x)
-    with no_grad(), drawing_from(Undrawn(0, ())):
+    with no_grad(), drawing_from(Undrawn()):
         z = worst(model, sound_box(x, eps, bounds), labels)
     z = xp.where(labels[:, None] == xp.arange(z.shape[1]), -1, z)
     return (z < 0).all(axis=1), driver.predict(model, arranged(x)) == labels
@@ -134,10 +135,17 @@ def _certify(eps: float, bounds: tuple[float, float], worst: Callable, model: Ca
 class Undrawn(Streams):
     """Streams that no layer may draw from: the bounds of one draw would say nothing about the next."""
 
-    def __len__(self) -> int:
-        layer = sys._getframe(1).f_locals.get("self")
-        raise ValueError(f"{type(layer).__name__} draws random numbers at inference: the bounds would be those of one "
-                         "draw alone; certify.Smoothing certifies the vote of many")
+    def __init__(self) -> None:
+        """There are no examples, and no seed: all that asks for them is an error."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        frame = sys._getframe(1)
+        while frame.f_back and not isinstance(frame.f_locals.get("self"), Module):
+            frame = frame.f_back
+        layer = frame.f_locals.get("self")
+        who = type(layer).__name__ if isinstance(layer, Module) else "the model"
+        raise ValueError(f"{who} draws random numbers at inference: the bounds would be those of one draw alone; "
+                         "certify.Smoothing certifies the vote of many")
 
 
 def sound_box(x: Array, eps: float, bounds: tuple[float, float]) -> Interval:

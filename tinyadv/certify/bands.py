@@ -15,6 +15,7 @@ from tinyadv.backend import Array, move, to_host
 from tinyadv.certify.hiding import hidden
 from tinyadv.certify.report import CertifiedReport, check_dataset
 from tinyadv.data.augment import Augmentation
+from tinyadv.ops.loss import check_labels
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 
@@ -60,6 +61,7 @@ class Bands:
 
         def put(part: slice, votes: np.ndarray) -> None:
             labels = dataset.labels[part]
+            check_labels(labels, votes.shape[1], "Bands")
             rows, classes = np.arange(len(labels)), np.arange(votes.shape[1])
             wins_ties = (classes < labels[:, None]).astype(int)
             lead = votes[rows, labels][:, None] - votes - wins_ties
@@ -76,8 +78,13 @@ class Bands:
 
         A forward pass has all bands of one image, and nothing else, so that no vote depends on other images.
         """
-        like, kept, found = driver.memory_of(model, images), self.kept(images.shape[3]), []
-        for image in to_host(images):
-            logits = driver.forward(model, arranged(move(hidden(image[None], kept), like))).data
-            found.append((to_host(driver.classes(logits))[:, None] == np.arange(logits.shape[1])).sum(axis=0))
-        return np.stack(found)
+        like, kept = driver.memory_of(model, images), self.kept(images.shape[3])
+        images = to_host(images)
+
+        def vote(image: np.ndarray, kept: np.ndarray) -> np.ndarray:
+            logits = driver.forward(model, arranged(move(hidden(image, kept), like))).data
+            return (to_host(driver.classes(logits))[:, None] == np.arange(logits.shape[1])).sum(axis=0)
+
+        if not len(images):
+            return vote(images, kept[:0])[None][:0]
+        return np.stack([vote(image[None], kept) for image in images])

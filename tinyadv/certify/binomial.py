@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+from tinyadv.attacks.base.parameters import is_number
+
 TINY = 1e-300  # stands for 0 in a denominator
 
 
@@ -17,7 +19,7 @@ def clopper_pearson(k: int, n: int, alpha: float) -> float:
     The true proportion is at least this with probability 1 - alpha or more. ValueError unless 0 <= k <= n, n >= 1 and
     0 < alpha < 1.
     """
-    if not (0 <= k <= n and n >= 1 and 0 < alpha < 1):
+    if not (0 <= k <= n and n >= 1 and is_number(alpha) and 0 < alpha < 1):
         raise ValueError(f"k must be in 0 ... n, n at least 1 and alpha in (0, 1); got k={k}, n={n}, alpha={alpha}")
     if k == 0:
         return 0.0

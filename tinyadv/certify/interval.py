@@ -6,6 +6,7 @@ Moore 1966, "Interval analysis"; for the certification and training of networks 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -49,21 +50,13 @@ class Interval(Abstract):
         self.low, self.high = Tensor(low), Tensor(high)
         self.value = None if value is None else Tensor(value)
         self.roundoff, self.origin, self.sample = roundoff, None, self.low
-        if self.low.shape != self.high.shape or not (self.low.data <= self.high.data).all():
-            raise ValueError(f"low must be at most high, and of the same shape; got shapes {self.low.shape} and "
-                             f"{self.high.shape}")
+        _require("low must be at most high, and of the same shape", operator.le, low=self.low, high=self.high)
         if roundoff and not self.low.dtype == self.high.dtype == np.float64:
             raise ValueError(f"low and high must be float64 where roundoff is given, got {self.low.dtype} and "
                              f"{self.high.dtype}: else the rounding of the bounds themselves is not covered")
-        if self.value is not None and not self._holds(self.value.data):
-            raise ValueError("value must be between low and high, and of their shape; got shapes "
-                             f"{self.value.shape} and {self.low.shape}")
-
-    def _holds(self, value: Array) -> bool:
-        """Whether it is between low and high, up to two roundings: an attack and a box may round otherwise."""
-        low, high = self.low.data, self.high.data
-        room = 2 * float(np.finfo(low.dtype).eps) * (abs(low) + abs(high))
-        return value.shape == low.shape and bool(((low - room <= value) & (value <= high + room)).all())
+        if self.value is not None:
+            _require("value must be between low and high, and of their shape", _between, value=self.value, low=self.low,
+                     high=self.high)
 
     @classmethod
     def around(cls, x: Array, eps: float, bounds: tuple[float, float] = (0.0, 1.0), value: Any = None) -> Interval:
@@ -120,6 +113,24 @@ class Interval(Abstract):
             assert error is not None
             worst = worst + error + error[rows, labels].reshape(n, 1)
         return worst * others
+
+
+def _between(value: Array, low: Array, high: Array) -> Array:
+    """Where it is, up to two roundings: an attack and a box may round otherwise."""
+    room = 2 * float(np.finfo(low.dtype).eps) * (abs(low) + abs(high))
+    return (low - room <= value) & (value <= high + room)
+
+
+def _require(what: str, holds: Callable[..., Array], **given: Tensor) -> None:
+    """ValueError unless they are of one shape, and it holds everywhere: it shows the first numbers that are wrong."""
+    shapes = dict.fromkeys(each.shape for each in given.values())
+    if len(shapes) > 1:
+        raise ValueError(f"{what}; got shapes {' and '.join(map(str, shapes))}")
+    right = holds(*(each.data for each in given.values()))
+    if not right.all():
+        place = int((~right).reshape(-1).argmax())
+        wrong = (f"{name} {float(each.data.reshape(-1)[place])}" for name, each in given.items())
+        raise ValueError(f"{what}; got {', '.join(wrong)}")
 
 
 def rule(*operations: Callable) -> Callable[[Callable], Callable]:

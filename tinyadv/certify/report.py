@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from tinyadv.backend import VERSION
+from tinyadv.data import Dataset
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.table import percent, table
@@ -98,6 +99,9 @@ class CertifiedReport(Saved):
 
 
 def check_dataset(dataset: Any) -> None:
-    """ValueError for a data set without images, of which no fraction is certified."""
+    """TypeError for what is no data set, ValueError for one without images, of which no fraction is certified."""
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: make one by "
+                        "data.Dataset(images, labels)")
     if not len(dataset):
         raise ValueError(f"dataset must hold at least one image, but {dataset.name} is empty")

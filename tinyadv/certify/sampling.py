@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyadv import driver, ops
-from tinyadv.attacks.base.parameters import to_count
+from tinyadv.attacks.base.parameters import check_fraction, to_count
 from tinyadv.backend import VERSION, Array, move, to_host
 from tinyadv.certify.binomial import clopper_pearson, sign_test
 from tinyadv.certify.report import Saved, check_dataset
@@ -58,8 +58,7 @@ class Sampled:
     def __post_init__(self) -> None:
         for name in ("choose", "samples"):
             object.__setattr__(self, name, to_count(name, getattr(self, name)))
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
+        check_fraction("alpha", self.alpha)
 
     def draw(self, shape: tuple[int, ...], streams: Streams) -> np.ndarray:
         """What varies images of shape (C, H, W), drawn once from each stream, for `show`."""

@@ -26,7 +26,12 @@ class Random(Module):
         self.seed, self.calls = int(np.random.default_rng().integers(2**32)) if seed is None else seed, 0
 
     def count(self) -> int:
-        """The number of this call, from 0; a batch that is computed in parts makes one call."""
+        """The number of this call, from 0; a batch that is computed in parts makes one call.
+
+        ValueError where nothing may be drawn, as while bounds are computed.
+        """
+        if (drawn := in_hand()) is not None:
+            len(drawn)  # an error if these are streams that no layer may draw from
         (call,) = all_reduce(self.calls if part_index() == 0 else 0)
         if first_part():  # once for the whole batch
             self.calls += 1

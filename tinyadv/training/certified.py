@@ -15,6 +15,7 @@ import numpy as np
 
 from tinyadv import ops
 from tinyadv.attacks import PGD
+from tinyadv.attacks.base.arguments import check_images
 from tinyadv.attacks.base.parameters import check_bounds, is_number, to_count
 from tinyadv.backend import Array, array_module
 from tinyadv.certify import Interval, certified_accuracy, crown_worst
@@ -54,8 +55,8 @@ class Certified(Method):
         for name in ("eps", "warm_up", *["certify_at"] * (self.certify_at is not None)):
             if not (is_number(value := getattr(self, name)) and 0 <= value < math.inf):
                 raise ValueError(f"{name} must be a number >= 0, got {value!r}")
-        if not 0 <= self.clean_weight <= 1:
-            raise ValueError(f"clean_weight must be in [0, 1], got {self.clean_weight!r}")
+        if not (is_number(self.clean_weight) and 0 <= self.clean_weight <= 1):
+            raise ValueError(f"clean_weight must be a number in [0, 1], got {self.clean_weight!r}")
         check_bounds(self.bounds)
 
     def certified(self, model: Module, validation: Dataset) -> float | None:
@@ -63,6 +64,7 @@ class Certified(Method):
         return float(certified_accuracy(model, validation, eps, bounds=self.bounds))
 
     def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:
+        check_images(images, self.bounds)  # else the boxes would not hold them
         inputs = self.inputs(scene, images, labels)
         return scene.update(inputs, labels, partial(self.bounded, scene.strength))
 
@@ -157,8 +159,8 @@ class SABR(Certified):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.part <= 1:
-            raise ValueError(f"part must be in (0, 1], got {self.part!r}")
+        if not (is_number(self.part) and 0 < self.part <= 1):
+            raise ValueError(f"part must be a number in (0, 1], got {self.part!r}")
         object.__setattr__(self, "steps", to_count("steps", self.steps))
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
