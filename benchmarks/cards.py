@@ -16,8 +16,9 @@ AutoAttack leaves, its warnings, the accuracy that PGD with 100 steps leaves of 
 AutoAttack leaves with 4/3 of the budget. In the shipped cards, this part has 1,000 images for the natural networks, 500
 for mnist-lenet-linf and mnist-threshold-linf, and 200 for mnist-madry-linf and mnist-madry-l2, with seed 0.
 
-If the training was for a certificate, it is measured, too: interval bounds on the test set. If the settings have
-a [certificate] by votes, only that is measured, on the first --votes, at half, once and 1.5 times [evaluation] eps.
+If the training was for a certificate, it is measured, too: interval bounds on the test set. The attacks then run only
+on images that are not certified: no attack within the budget changes the others. If the settings have a [certificate]
+by votes, only that is measured, on the first --votes, at half, once and 1.5 times [evaluation] eps.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tinyadv import attacks, backend, certify, data, evaluation, nn, training
 from tinyadv.models import zoo
@@ -49,45 +52,57 @@ def table(pgd: attacks.PGD, options: argparse.Namespace) -> list[tuple[attacks.A
     ]
 
 
-def autoattack(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, seed: int) -> dict[str, Any]:
+def left(model: nn.Module, attack: attacks.Attack, test: data.Dataset, proven: np.ndarray,
+         seed: int) -> tuple[float, attacks.AttackResult]:
+    """The fraction of the images that are right under the attack, and its result on those that are not proven to be."""
+    unproven = test[np.flatnonzero(~proven[:len(test)])]
+    result = attack.run(model, unproven.images, unproven.labels, seed=seed, skip_misclassified=True, progress=True)
+    return (len(test) - len(unproven) + int(result.robust.sum())) / len(test), result
+
+
+def autoattack(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: np.ndarray, seed: int) -> dict[str, Any]:
     """AutoAttack's part of a card: see zoo.Card."""
-    eps, attack = pgd.eps, attacks.AutoAttack(eps=pgd.eps, norm=pgd.norm)
-    result = attack.run(model, test.images, test.labels, seed=seed, skip_misclassified=True, progress=True)
-    beyond = attack.with_eps(float(f"{eps * 4 / 3:.3g}"))
-    return {"images": len(test), "seed": seed, "accuracy": float((result.predictions == test.labels).mean()),
-            "pgd": evaluation.robust_accuracy(model, pgd, test, seed=seed, progress=True),
+    attack = attacks.AutoAttack(eps=pgd.eps, norm=pgd.norm)
+    accuracy, result = left(model, attack, test, proven, seed)
+    beyond = attack.with_eps(float(f"{pgd.eps * 4 / 3:.3g}"))
+    return {"images": len(test), "seed": seed, "accuracy": accuracy, "pgd": left(model, pgd, test, proven, seed)[0],
             "beyond": str(beyond),
             "accuracy_beyond": evaluation.robust_accuracy(model, beyond, test, seed=seed, progress=True),
             "warnings": list(result.warnings)}
 
 
+def intervals(model: nn.Module, test: data.Dataset, settings: dict[str, Any], eps: float) -> np.ndarray:
+    """(N,) bool: the images that interval bounds prove, if the network was trained with them; else none."""
+    if not issubclass(getattr(training, settings["method"]["class"]), training.Certified):
+        return np.zeros(len(test), bool)
+    return certify.certified_accuracy(model, test, eps).certified
+
+
 def certificates(model: nn.Module, test: data.Dataset, settings: dict[str, Any], options: argparse.Namespace,
-                 *, eps: float, norm: str) -> list[dict[str, Any]]:
-    """The rows of what is proven: by the votes of the settings, or by intervals if it was trained with them."""
+                 proven: np.ndarray, *, eps: float, norm: str) -> list[dict[str, Any]]:
+    """The rows of what is proven: by the votes of the settings, or by intervals."""
     if (votes := settings.get("certificate")) is not None:
         certificate = getattr(certify, votes["class"])(**{key: votes[key] for key in votes if key != "class"})
         subset, radii = test[:options.votes], [0, eps / 2, eps, eps * 1.5]
         method = str(certificate)
         shares = certificate.certify(model, subset, seed=options.seed, progress=True).curve(radii)
-    elif issubclass(getattr(training, settings["method"]["class"]), training.Certified):
-        subset, method = test, "ibp"
-        shares = {eps: float(certify.certified_accuracy(model, subset, eps, method=method))}
     else:
-        return []
+        subset, method, shares = test, "ibp", {eps: float(proven.mean())} if proven.any() else {}
     return [{"method": method, "norm": norm, "radius": float(radius), "images": len(subset), "accuracy": share,
              "seed": options.seed} for radius, share in shares.items()]
 
 
-def attacked(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, options: argparse.Namespace) -> dict[str, Any]:
+def attacked(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: np.ndarray,
+             options: argparse.Namespace) -> dict[str, Any]:
     """The other fields of a card that are measured, on a network that classifies images as they are."""
     rows = [{"attack": "none", "images": len(test), "accuracy": evaluation.accuracy(model, test), "seed": 0}]
     for attack, images in table(pgd, options):
         subset = test[:images]
-        accuracy = evaluation.robust_accuracy(model, attack, subset, seed=options.seed, progress=True)
-        rows.append({"attack": str(attack), "images": len(subset), "accuracy": accuracy, "seed": options.seed})
+        rows.append({"attack": str(attack), "images": len(subset), "seed": options.seed,
+                     "accuracy": left(model, attack, subset, proven, options.seed)[0]})
         print(rows[-1], flush=True)
     budget: dict[str, Any] = {"eps": pgd.eps, "norm": pgd.norm}
-    found = autoattack(model, few := test[:options.autoattack], pgd, options.seed)
+    found = autoattack(model, few := test[:options.autoattack], pgd, proven, options.seed)
     rows.append({"attack": str(attacks.AutoAttack(**budget)), "images": len(few), "accuracy": found["accuracy"],
                  "seed": options.seed})
     checks = evaluation.sanity_checks(model, test[:200], seed=options.seed, **budget).checks
@@ -104,7 +119,8 @@ def main(options: argparse.Namespace) -> None:
     if options.weights is None and pgd is None:
         sys.exit(f"{options.config}: a network for votes has no part of AutoAttack; give its --weights")
     if options.weights is None:
-        found = autoattack(zoo.load(name), test[:options.autoattack], pgd, options.seed)
+        model, subset = zoo.load(name), test[:options.autoattack]
+        found = autoattack(model, subset, pgd, intervals(model, subset, settings, pgd.eps), options.seed)
         zoo.write(card := replace(zoo.card(name), autoattack=found), options.folder)
         print(card)
         return
@@ -120,13 +136,14 @@ def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:  # what is measured is what is shipped
         zoo.publish(model, name, Path(folder), results=[], autoattack={}, checks=[], certificates=[], **facts)
         model = nn.load(Path(folder) / f"{name}.npz")
-    proven = certificates(model, test, settings, options, **measured)
+    proven = intervals(model, test, settings, measured["eps"])
+    certified = certificates(model, test, settings, options, proven, **measured)
     if pgd is None:
-        rows = [{"attack": "none", **{key: proven[0][key] for key in ("images", "accuracy", "seed")}}]
+        rows = [{"attack": "none", **{key: certified[0][key] for key in ("images", "accuracy", "seed")}}]
         facts |= {"results": rows, "autoattack": {}, "checks": []}
     else:
-        facts |= attacked(model, test, pgd, options)
-    print(zoo.publish(model, name, options.folder, certificates=proven, **facts))
+        facts |= attacked(model, test, pgd, proven, options)
+    print(zoo.publish(model, name, options.folder, certificates=certified, **facts))
 
 
 if __name__ == "__main__":

@@ -31,11 +31,11 @@ def main(options):
     subset, few, rows, curves, holds = test[:options.images], test[:options.few], [], {}, True
     for eps, target in TARGETS.items():
         model, started = conv_small(options.seed).to(options.device), time.perf_counter()
-        method = training.Certified(eps * options.wider, clean_weight=0.2 if target else 1.0, warm_up=0)
+        method = training.Certified(eps * options.wider, clean_weight=0.2, warm_up=0) if target else training.Standard()
         history = training.fit(
             model, train, epochs=options.epochs if target else 1, optimizer=nn.optim.Adam(model, lr=2e-3),
-            batch_size=100, method=method, seed=options.seed, eps_schedule=training.ramp(0.6, start=0.05),
-            schedule=nn.optim.one_cycle(peak=0.3), clip_norm=10.0, average=0.998, progress=True)
+            batch_size=100, method=method, eps_schedule=training.ramp(0.6, start=0.05) if target else None,
+            schedule=nn.optim.one_cycle(peak=0.3), clip_norm=10.0, average=0.998, seed=options.seed, progress=True)
         seconds = time.perf_counter() - started
         print(indent(repr(history), f"{train.name}  "))
         goal, attack = f"trained for {eps:g}" if target else "trained without", attacks.PGD(eps, steps=options.steps)

@@ -72,13 +72,15 @@ def test_a_card_prints_what_a_reader_has_to_know(published):
                  "PGD with 100 steps leaves 27.50% of them, and so overstates it by 2.50 points.",
                  "Just beyond the budget, AutoAttack(eps=0.4) leaves 1.25% of them.",
                  "AutoAttack warns: the gradients are likely masked.",
-                 "ibp certifies 20.00% of the first 70 images within linf 0.1, with seed 5."):
+                 "ibp certifies 20.00% of the first 70 images within linf 0.1, with seed 5.",
+                 "No attack within the budget was run on a certified image."):
         assert part in text
     quiet = replace(published[1], autoattack=published[1].autoattack | {"warnings": []})
     assert "AutoAttack gives no warning." in str(quiet)
     assert "warns" not in str(quiet)
     votes = str(replace(published[1], autoattack={}, checks=[]))
     assert "ibp certifies 20.00%" in votes
+    assert "No attack" not in votes
     assert "AutoAttack" not in votes
     assert "sanity" not in votes
 

@@ -87,6 +87,8 @@ class Card:
                      f"within {row['norm']} {row['radius']:g}, with seed {row['seed']}." for row in self.certificates]
         if not (found := self.autoattack):
             return certified
+        if certified:
+            certified.append("No attack within the budget was run on a certified image.")
         images, gap = f"{found['images']:,} images", 100 * (found["pgd"] - found["accuracy"])
         return [
             f"AutoAttack leaves {percent(found['accuracy'])} of the first {images}, with seed {found['seed']}.",
