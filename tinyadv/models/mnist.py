@@ -97,19 +97,17 @@ class IntervalCNN(Sequential):
 
     Made for certificates: small, without pooling, and with weights from which intervals keep their width (Shi et al.
     2021, arXiv:2103.17268). `training.Certified` trains it.
+    image_shape: (C, H, W), H and W multiples of 4.
     """
 
-    input_shape = (1, 28, 28)
-
-    def __init__(self, seed: int = 0, width: int = 32):
-        rng = np.random.default_rng(seed)
-        options: Any = {"init": "ibp", "rng": rng}
-        w = width
+    def __init__(self, seed: int = 0, width: int = 32, image_shape: tuple[int, int, int] = (1, 28, 28)):
+        options: Any = {"init": "ibp", "rng": (rng := np.random.default_rng(seed))}
+        self.input_shape, w, (channels, rows, columns) = tuple(image_shape), width, image_shape
         super().__init__(
-            Conv2d(1, w, 4, stride=2, padding=1, **options), BatchNorm2d(w), ReLU(),          # (N, w, 14, 14)
+            Conv2d(channels, w, 4, stride=2, padding=1, **options), BatchNorm2d(w), ReLU(),   # (N, w, 14, 14)
             Conv2d(w, 2 * w, 4, stride=2, padding=1, **options), BatchNorm2d(2 * w), ReLU(),  # (N, 2 w, 7, 7)
             Flatten(),                                                                        # (N, 98 w)
-            Linear(98 * w, 8 * w, **options), BatchNorm1d(8 * w), ReLU(),
+            Linear(2 * w * (rows // 4) * (columns // 4), 8 * w, **options), BatchNorm1d(8 * w), ReLU(),
             Linear(8 * w, 10, rng=rng),
         )
 
