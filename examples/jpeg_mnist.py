@@ -19,16 +19,16 @@ def behind(quality, model, gradient="identity"):
     return nn.Sequential(defenses.JPEG(quality, gradient=gradient), model) if quality else model
 
 
-def draw(model, clean, attacked, figure):
+def draw(qualities, name, model, clean, attacked, figure):
     """The first image that the attack breaks and some quality gives back, at all qualities."""
-    seen = np.array([[evaluation.predict(behind(quality, model), each.images) for quality in QUALITIES.values()]
+    seen = np.array([[evaluation.predict(behind(quality, model), each.images) for quality in qualities.values()]
                      for each in (clean, attacked)])  # (2, K, N)
     right = seen == clean.labels
     one = (right[0].all(axis=0) & ~right[1, 0] & right[1].any(axis=0)).argmax(keepdims=True)
     images = [[defenses.JPEG(quality).transform(each.images[one])[0] if quality else each.images[one][0]
-               for quality in QUALITIES.values()] for each in (clean, attacked)]
-    plots.grid(np.array(images), rows=["clean", "FGSM"], columns=list(QUALITIES), figure=figure,
-               captions=seen[..., one[0]].astype(str), title=f"{clean.name} by quality of JPEG, and what LeNet sees")
+               for quality in qualities.values()] for each in (clean, attacked)]
+    plots.grid(np.array(images), rows=["clean", "FGSM"], columns=list(qualities), figure=figure,
+               captions=seen[..., one[0]].astype(str), title=f"{clean.name} by quality of JPEG, and what {name} sees")
 
 
 def main(options):
@@ -57,7 +57,7 @@ def main(options):
         plots.epsilon_curve(curves, title=f"{name}: FGSM ignores JPEG", figure=panel)
         clean[name] = list(QUALITIES.values())[1:], [100 * curve[0] for curve in list(curves.values())[1:]]
         if name == "LeNet":
-            draw(model, subset, made(fgsm, subset), top)
+            draw(QUALITIES, name, model, subset, made(fgsm, subset), top)
         gains.append(max(row[2] for row in rows) - rows[0][2])
         gaps.append(max(row[4] for row in rows) - rows[0][4])
         tables[f"{name}: accuracy by quality and by the budget of FGSM, which ignores JPEG, {len(subset):,} images"] = [

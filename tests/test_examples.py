@@ -56,6 +56,7 @@ TINY = {
     "attackbench_mnist.py": ("--limit", "100", "--queries", "100", "--images", "2", "--networks", ZOO[1],
                              ZOO[0]),
     "defences_cifar10.py": ("--limit", "100", "--steps", "2", "--eot", "2", "--queries", "3", "--images", "3"),
+    "jpeg_cifar10.py": ("--limit", "100", "--images", "4"),
     "jpeg_mnist.py": (*SMALL, "--steps", "2", "--few", "2", "--images", "4"),
     "spectra_mnist.py": ("--limit", "100", "--images", "4", "--cnn", ZOO[1]),
     "transfer_functions_mnist.py": SMALL,
