@@ -19,7 +19,7 @@ def main(options):
     _, test = mnist_or_digits(options.limit)
     subset, few = test[:options.images], test[:options.few]
     model = models.zoo.load("mnist-ablation-l0").to(options.device)
-    ablation = certify.Ablation(45, choose=200, samples=options.samples, alpha=0.05)
+    ablation = certify.Ablation(45, choose=100, samples=options.samples, alpha=0.05)
     right = ablation.predict(model, subset, seed=options.seed, progress=True).accuracy
     found = ablation.certify(model, subset, seed=options.seed, progress=True)
 
