@@ -18,7 +18,8 @@ for mnist-lenet-linf and mnist-threshold-linf, and 200 for mnist-madry-linf and 
 
 If the training was for a certificate, it is measured, too: interval bounds on the test set. The attacks then run only
 on images that are not certified: no attack within the budget changes the others. If the settings have a [certificate]
-by votes, only that is measured, on the first --votes, at half, once and 1.5 times [evaluation] eps.
+by votes, only that is measured, on the first --votes, at 0, which stands for the clean accuracy, and at half, once and
+1.5 times [evaluation] eps.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ import numpy as np
 
 from tinyadv import attacks, backend, certify, data, evaluation, nn, training
 from tinyadv.models import zoo
+from tinyadv.random import Streams
 
 STEPS = {"mnist": 0.01, "cifar10": 2 / 255}  # of PGD in linf, as in Madry et al. (2018)
 
@@ -54,10 +56,14 @@ def table(pgd: attacks.PGD, options: argparse.Namespace) -> list[tuple[attacks.A
 
 def left(model: nn.Module, attack: attacks.Attack, test: data.Dataset, proven: np.ndarray,
          seed: int) -> tuple[float, attacks.AttackResult]:
-    """The fraction of the images that are right under the attack, and its result on those that are not proven to be."""
-    unproven = test[np.flatnonzero(~proven[:len(test)])]
-    result = attack.run(model, unproven.images, unproven.labels, seed=seed, skip_misclassified=True, progress=True)
-    return (len(test) - len(unproven) + int(result.robust.sum())) / len(test), result
+    """The fraction of the images that are right under the attack, and its result on those that are not proven to be.
+
+    Each image draws what it would draw if all were attacked. AutoAttack's warnings are about the images it attacked.
+    """
+    others = np.flatnonzero(~proven[:len(test)])
+    result = attack.run(model, test.images[others], test.labels[others], seed=Streams(seed, others),
+                        skip_misclassified=True, progress=True)
+    return (len(test) - len(others) + int(result.robust.sum())) / len(test), result
 
 
 def autoattack(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: np.ndarray, seed: int) -> dict[str, Any]:
@@ -71,9 +77,14 @@ def autoattack(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: n
             "warnings": list(result.warnings)}
 
 
+def with_intervals(settings: dict[str, Any]) -> bool:
+    """Whether the network was trained with interval bounds."""
+    return issubclass(getattr(training, settings["method"]["class"]), training.Certified)
+
+
 def intervals(model: nn.Module, test: data.Dataset, settings: dict[str, Any], eps: float) -> np.ndarray:
     """(N,) bool: the images that interval bounds prove, if the network was trained with them; else none."""
-    if not issubclass(getattr(training, settings["method"]["class"]), training.Certified):
+    if not with_intervals(settings):
         return np.zeros(len(test), bool)
     return certify.certified_accuracy(model, test, eps).certified
 
@@ -87,7 +98,7 @@ def certificates(model: nn.Module, test: data.Dataset, settings: dict[str, Any],
         method = str(certificate)
         shares = certificate.certify(model, subset, seed=options.seed, progress=True).curve(radii)
     else:
-        subset, method, shares = test, "ibp", {eps: float(proven.mean())} if proven.any() else {}
+        subset, method, shares = test, "ibp", {eps: float(proven.mean())} if with_intervals(settings) else {}
     return [{"method": method, "norm": norm, "radius": float(radius), "images": len(subset), "accuracy": share,
              "seed": options.seed} for radius, share in shares.items()]
 

@@ -52,7 +52,7 @@ def speeds(rounds: int) -> dict[str, dict[str, dict[str, list[float]]]]:
 
 
 def main() -> None:
-    """Run all three, write the file whatever they say, and end with status 1 if a test or the flagship failed."""
+    """Run all three, keep in the file what is known after each, and end with status 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
@@ -61,20 +61,28 @@ def main() -> None:
         backend.to_device(torch.zeros(1).numpy(), "cuda")
     except RuntimeError as error:
         sys.exit(str(error))
-    if not torch.cuda.is_available():
-        sys.exit("this build of PyTorch finds no GPU: install one that is made for your version of CUDA")
-    properties = torch.cuda.get_device_properties(0)
-    facts = machine() | {"gpu": properties.name, "memory": properties.total_memory, "cuda": torch.version.cuda,
-                         "tf32": False, "tinyadv on": backend.describe().splitlines()}
-    print(json.dumps(facts, indent=1))
+    result: dict[str, object] = {"machine": machine() | {"tf32": False, "tinyadv on": backend.describe().splitlines()}}
+    print(json.dumps(result["machine"], indent=1))
+
+    def keep(**part: object) -> None:
+        result.update(part)
+        args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    keep(tests=(tests := told("-m", "pytest", "-m", "gpu")))
     with tempfile.TemporaryDirectory() as folder:
         figure = str(Path(folder) / "fgsm_mnist.png")
-        result = {"machine": facts, "tests": told("-m", "pytest", "-m", "gpu"),
-                  "flagship": told("examples/fgsm_mnist.py", "--device", "cuda", "--out", figure),
-                  **speeds(args.rounds)}
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        keep(flagship=(flagship := told("examples/fgsm_mnist.py", "--device", "cuda", "--out", figure)))
+    failed = bool(tests["exit"] or flagship["exit"])
+    if not torch.cuda.is_available():
+        keep(speed="not measured: this build of PyTorch finds no GPU")
+        sys.exit(f"{args.out}: this build of PyTorch finds no GPU; install one that is made for your version of CUDA")
+    try:
+        keep(**speeds(args.rounds), gpu=torch.cuda.get_device_name(), cuda=torch.version.cuda)
+    except Exception as error:
+        keep(speed=f"not measured: {error!r}")
+        raise
     print(args.out)
-    sys.exit(bool(result["tests"]["exit"] or result["flagship"]["exit"]))
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ The accuracies are those on the first images of the MNIST test set; the tables g
 weights as they are shipped, rounded to float16. Each card also says how far its figures go: how much PGD overstates the
 robust accuracy, what is left just beyond the budget, and what AutoAttack itself warns of. For comparison: in linf 0.3,
 AutoAttack leaves 88.50% for the network of Madry et al. and 92.81% for that of TRADES, as AutoAttack's authors report.
-What is certified is proven ([certificates](certificates.md)). Of a network for votes only that is known, and its clean
-accuracy is that of the vote.
+What is certified is proven ([certificates](certificates.md)); the attacks then ran on the other images. Of a network
+for votes only what is certified is known, and its clean accuracy is what is certified within 0.
 
 `python docs/pages.py` writes this page from the cards, and `python -m benchmarks.cards` makes a card.
 """

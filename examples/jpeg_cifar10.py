@@ -4,8 +4,8 @@ Figures 7, 10, 11 and 15a of Kelley and Fritz (2021), on CIFAR-10: an image at s
 and budget of FGSM, which ignores JPEG; clean accuracy. What an attack through JPEG leaves is told by
 defences_cifar10.py. Images that were JPEG files before are special: at the quality of the file, JPEG hardly changes
 them, and turns those with a small change back into them. The table shows by how many of 255 levels it changes a clean
-pixel on average. The last line says whether the claim holds: under FGSM of --eps, some quality gives back 5 points or
-more, and below 75 every lower quality leaves less of the clean images.
+pixel on average; below 0.5, the quality does not count. The last line says whether the claim holds: under FGSM of
+--eps, some quality gives back 5 points or more, and below 75 every lower one leaves less of the clean images.
 """
 
 import numpy as np
@@ -38,10 +38,10 @@ def main(options):
                 title="clean", figure=right)
     figure.savefig(options.out)
 
-    gain = max(curve[options.eps] for curve in curves.values()) - curves["none"][options.eps]
     lost = bool((np.diff([curve[0] for curve in list(curves.values())[2:]]) < 0).all())
     changed = {key: 255 * float(np.abs(defenses.JPEG(quality).transform(subset.images) - subset.images).mean())
                if quality else 0.0 for key, quality in QUALITIES.items()}
+    gain = max([curves[key][options.eps] for key in curves if changed[key] > 0.5] or [0]) - curves["none"][options.eps]
     rows = [["quality", "change", *(f"{eps:g}/255" for eps in sets)],
             *([key, f"{changed[key]:.2f}", *curve.values()] for key, curve in curves.items())]
     title = f"Accuracy by quality and by the budget of FGSM, which ignores JPEG, {len(subset):,} images"

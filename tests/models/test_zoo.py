@@ -73,14 +73,14 @@ def test_a_card_prints_what_a_reader_has_to_know(published):
                  "Just beyond the budget, AutoAttack(eps=0.4) leaves 1.25% of them.",
                  "AutoAttack warns: the gradients are likely masked.",
                  "ibp certifies 20.00% of the first 70 images within linf 0.1, with seed 5.",
-                 "No attack within the budget was run on a certified image."):
+                 "Certified images count as right under attack: the attacks ran on the others."):
         assert part in text
     quiet = replace(published[1], autoattack=published[1].autoattack | {"warnings": []})
     assert "AutoAttack gives no warning." in str(quiet)
     assert "warns" not in str(quiet)
     votes = str(replace(published[1], autoattack={}, checks=[]))
     assert "ibp certifies 20.00%" in votes
-    assert "No attack" not in votes
+    assert "under attack" not in votes
     assert "AutoAttack" not in votes
     assert "sanity" not in votes
 

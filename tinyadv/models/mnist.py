@@ -97,7 +97,7 @@ class IntervalCNN(Sequential):
 
     Made for certificates: small, without pooling, and with weights from which intervals keep their width (Shi et al.
     2021, arXiv:2103.17268). `training.Certified` trains it.
-    image_shape: (C, H, W), H and W multiples of 4.
+    image_shape: (C, H, W), H and W at least 4.
     """
 
     def __init__(self, seed: int = 0, width: int = 32, image_shape: tuple[int, int, int] = (1, 28, 28)):

@@ -88,7 +88,7 @@ class Card:
         if not (found := self.autoattack):
             return certified
         if certified:
-            certified.append("No attack within the budget was run on a certified image.")
+            certified.append("Certified images count as right under attack: the attacks ran on the others.")
         images, gap = f"{found['images']:,} images", 100 * (found["pgd"] - found["accuracy"])
         return [
             f"AutoAttack leaves {percent(found['accuracy'])} of the first {images}, with seed {found['seed']}.",
