@@ -44,7 +44,7 @@ def main(options):
         short += [there - here for here, there in zip(curve.values(), PUBLISHED[sigma], strict=False)]
 
     plots.epsilon_curve(curves, title=f"{test.name}, {len(subset):,} images", xlabel="l2 radius").savefig(options.out)
-    verdict = "holds" if max(short) <= 0.02 and sound else "does not hold: train longer, take more samples"
+    verdict = "holds" if max(short) <= 0.02 and sound else "does not hold: take more samples"
     conclude(options, test, {f"{len(subset):,} images, {options.samples:,} samples, alpha {smoothing.alpha:g}; PGD: "
                              f"{len(few):,} images": rows},
              f"{100 * max(short):.1f} points below the published at most, {'no' if sound else 'a'} certified image "
