@@ -218,7 +218,7 @@ def test_float32_rounding_does_not_leave_the_bounds_that_include_it(name, eps, s
 
 
 @pytest.mark.parametrize("kind", [Interval, Zonotope])
-@pytest.mark.parametrize("name", WITH_CONSTANTS)
+@pytest.mark.parametrize("name", sorted(WITH_CONSTANTS))
 @given(number=st.sampled_from(CONSTANTS), whole=st.booleans(), first=st.booleans(), seed=seeds)
 def test_a_constant_of_any_kind_and_sign_only_widens_the_bounds_that_include_rounding(name, kind, number, whole, first,
                                                                                        seed):

@@ -186,7 +186,7 @@ def test_every_network_loads_and_its_card_is_complete(name):
     assert found["accuracy"] == pytest.approx(row["accuracy"], abs=0.04)  # of fewer images
     eps, beyond = (float(re.search(r"eps=([\d.]+)", attack)[1]) for attack in (row["attack"], found["beyond"]))
     assert beyond == pytest.approx(4 / 3 * eps, rel=0.01)
-    assert all(certified["accuracy"] <= found["accuracy"] + 0.02 for certified in card.certificates  # of more images
+    assert all(certified["accuracy"] <= found["accuracy"] + 0.03 for certified in card.certificates  # of more images
                if certified["radius"] >= eps)
     assert all(isinstance(warning, str) for warning in found["warnings"])
     assert len(card.checks) > 6
