@@ -23,7 +23,7 @@ import torch
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_info
 
-from benchmarks.contenders import attackers, task, trainers
+from benchmarks.contenders import Task, attackers, task, trainers
 from benchmarks.networks import DEEP, NETWORKS, build
 from tinyadv import plots
 from tinyadv.backend import usable_cores
@@ -50,6 +50,17 @@ def measure(runs: dict[str, Callable[[], object]], images: int, rounds: int,
             wait()
             speeds[name].append(images / (time.perf_counter() - started))
     return speeds
+
+
+def compare(t: Task, title: str, rivals: dict[str, Callable[[], object]], rounds: int,
+            wait: Callable[[], object] = lambda: None) -> dict[str, dict[str, list[float]]]:
+    """{"attack": what `measure` returns, "training": the same} for a task, printed as tables; rivals: its attackers."""
+    found = {}
+    for kind, runs in (("attack", rivals), ("training", trainers(t))):
+        chosen = {who: run for who, run in runs.items() if who in rivals}
+        found[kind] = measure(chosen, len(t.x) * t.steps, rounds, wait)
+        print(table(f"{title}, batch {len(t.x)}, {UNITS[kind]}", found[kind]), flush=True)
+    return found
 
 
 def table(title: str, speeds: dict[str, list[float]]) -> str:
@@ -113,11 +124,8 @@ def main() -> None:
     for name in args.networks:
         for batch in args.batches:
             t = task(build(name), batch, args.steps)
-            for kind, runs in (("attack", attackers(t)), ("training", trainers(t))):
-                if args.only:
-                    runs = {who: run for who, run in runs.items() if who in {*args.only, "tinyadv"}}
-                speeds = measure(runs, batch * args.steps, args.rounds)
-                print(table(f"{name}, batch {batch}, {UNITS[kind]}", speeds), flush=True)
+            rivals = {who: run for who, run in attackers(t).items() if not args.only or who in {*args.only, "tinyadv"}}
+            for kind, speeds in compare(t, name, rivals, args.rounds).items():
                 result[kind][f"{name}/{batch}"] = speeds
         args.out.write_text(json.dumps(result, indent=1))
     figure(result).savefig(args.out.with_suffix(".png"))

@@ -13,8 +13,7 @@ the same name.
 
 Without --weights, it measures only AutoAttack's part of the card, on the weights that the zoo ships: the accuracy that
 AutoAttack leaves, its warnings, the accuracy that PGD with 100 steps leaves of the same images, and the accuracy that
-AutoAttack leaves with 4/3 of the budget. In the shipped cards, this part has 1,000 images for the natural networks, 500
-for mnist-lenet-linf and mnist-threshold-linf, and 200 for mnist-madry-linf and mnist-madry-l2, with seed 0.
+AutoAttack leaves with 4/3 of the budget. Each card says of how many images.
 
 If the training was for a certificate, it is measured, too: interval bounds on the test set. The attacks then run only
 on images that are not certified: no attack within the budget changes the others. If the settings have a [certificate]

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.__main__ import UNITS, machine, measure, table
-from benchmarks.contenders import plain_attackers, task, trainers
+from benchmarks.__main__ import UNITS, compare, machine
+from benchmarks.contenders import plain_attackers, task
 from benchmarks.networks import build
 from tinyadv import backend
 
@@ -44,10 +44,9 @@ def speeds(rounds: int) -> dict[str, dict[str, dict[str, list[float]]]]:
     for name in NETWORKS:
         for batch in BATCHES:
             t = task(build(name), batch, STEPS, "cuda")
-            for kind, runs in (("attack", plain_attackers(t)), ("training", trainers(t))):
-                each = measure(runs, batch * STEPS, rounds, wait=torch.cuda.synchronize)  # CuPy's work, too
-                print(table(f"{name}, batch {batch}, {UNITS[kind]}", each), flush=True)
-                found[kind][f"{name}/{batch}"] = each
+            each = compare(t, name, plain_attackers(t), rounds, wait=torch.cuda.synchronize)  # for CuPy's work, too
+            for kind, values in each.items():
+                found[kind][f"{name}/{batch}"] = values
     return found
 
 

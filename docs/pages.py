@@ -51,7 +51,7 @@ ZOO = """# The zoo
 After this page you know which trained networks come with tinyadv, how each was trained, and how robust it is.
 `models.zoo.load(name)` loads a network. `models.zoo.card(name)` is its card, and prints what this page shows.
 
-The accuracies are those on the first images of the MNIST test set; the tables give how many. They are measured on the
+The accuracies are those on the first images of the test set; the tables give how many. They are measured on the
 weights as they are shipped, rounded to float16. Each card also says how far its figures go: how much PGD overstates the
 robust accuracy, what is left just beyond the budget, and what AutoAttack itself warns of. For comparison: in linf 0.3,
 AutoAttack leaves 88.50% for the network of Madry et al. and 92.81% for that of TRADES, as AutoAttack's authors report.

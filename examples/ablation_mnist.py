@@ -24,7 +24,7 @@ def main(options):
     found = ablation.certify(model, subset, seed=options.seed, progress=True)
 
     def judged(attack):
-        """Which of the few images the vote has right after the attack, and how many pixels it has changed."""
+        """What the vote says of the few images after the attack, and how many pixels of each it has changed."""
         result = attack.run(vote, few.images, few.labels, seed=options.seed, progress=True)
         moved = ablation.predict(model, replace(few, images=result.x_adv), seed=options.seed)
         return moved, (result.x_adv != few.images).any(axis=1).sum(axis=(1, 2))
