@@ -25,10 +25,13 @@ def recipe(settings, seed, steps=40, device="cpu"):
     """From the tables of settings: the model, an attack or a certificate to judge it, and how to train it."""
     model = made(models, settings["model"] | {"seed": seed}).to(device)
     votes = made(certify, settings["certificate"]) if "certificate" in settings else None
-    changes = [made(data.augment, each) for each in settings.get("augment", ())] + ([votes.augment] if votes else [])
+    twice = settings["method"].get("class") == "Consistent"  # which varies the images itself
+    method = made(training, settings["method"], **({"votes": votes} if twice else {}))
+    changes = [made(data.augment, each) for each in settings.get("augment", ())]
+    changes += [votes.augment] if votes and not twice else []
     return model, votes or attacks.PGD(**settings["evaluation"], steps=steps), {
         "optimizer": made(nn.optim, settings["optimizer"], model=model),
-        "method": made(training, settings["method"]), "schedule": made(nn.optim, settings["schedule"]),
+        "method": method, "schedule": made(nn.optim, settings["schedule"]),
         "eps_schedule": training.ramp(**settings["ramp"]) if "ramp" in settings else None,
         "augment": data.augment.chain(*changes) if len(changes) > 1 else changes[0] if changes else None,
     }

@@ -4,9 +4,11 @@ from dataclasses import replace
 from itertools import combinations, product
 from statistics import NormalDist
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from certify_cases import images
+from hypothesis import given, settings
 from training_cases import fit, stripes
 
 from tinyadv import Tensor, attacks, certify, gradients, nn, ops
@@ -54,7 +56,8 @@ def test_a_constant_model_has_the_largest_radius_that_so_many_samples_can_prove(
         return ops.flatten(x)[:, :3] * 0 + np.float32([0, 1, 0])
 
     report = found(certificate, constant, test)
-    share = certify.clopper_pearson(300, 300, certificate.alpha)
+    share, _ = certificate.shares(np.array([0, 300, 0]), 1)
+    assert share == pytest.approx((certificate.alpha / (3 if certificate.norm == "l0" else 1)) ** (1 / 300))
     assert (report.predictions == 1).all()
     assert (report.radii == certificate.radius(share, (1, 4, 3))).all()
     assert (certificate.predict(constant, test).predictions == 1).all()
@@ -103,23 +106,36 @@ def test_the_probability_to_meet_a_changed_pixel_is_that_of_all_choices_of_a_sma
 
 
 def test_no_change_of_so_many_pixels_changes_the_vote_of_a_small_image():
-    """All masks, all images of 0 and 1, of 6 pixels, and a random model: the exact shares, checked by brute force."""
+    """All masks, all images of 0 and 1, of 6 pixels, and random models of three classes: by brute force."""
     keep, rng = 2, np.random.default_rng(1)
     masks = np.array([[i in mask for i in range(6)] for mask in combinations(range(6), keep)])
-    grid = np.array(list(product((0, 1), repeat=6)), np.float32)
-    weight = rng.normal(size=(2, 12)) + np.array([[0.6], [-0.6]])
-    shares = []
-    for image in grid:
-        seen = hidden(np.broadcast_to(image, (len(masks), 1, 1, 6)), masks[:, None, None]).reshape(len(masks), 12)
-        shares.append((seen @ weight.T).argmax(axis=1).mean())
-    shares = np.array(shares)
-    votes, certified = shares > 0.5, 0
-    for image, share, vote in zip(grid, shares, votes, strict=True):
-        radius = Ablation(keep).radius(max(share, 1 - share), (1, 1, 6))
-        near = np.abs(grid - image).sum(axis=1) <= radius
-        assert (votes[near] == vote).all()
-        certified += radius > 0
-    assert certified
+    grid, certified = np.array(list(product((0, 1), repeat=6)), np.float32), {1: 0, 2: 0}
+    for bias in ([1.0, 0, 0], [2.0, 0, 0], [2.5, 1, 0.5]):
+        weight, shares = rng.normal(size=(3, 12)) + np.array(bias)[:, None], []
+        for image in grid:
+            seen = hidden(np.broadcast_to(image, (len(masks), 1, 1, 6)), masks[:, None, None]).reshape(len(masks), 12)
+            shares.append(((seen @ weight.T).argmax(axis=1)[:, None] == np.arange(3)).mean(axis=0))
+        votes = np.argmax(shares, axis=1)
+        for image, share, vote in zip(grid, shares, votes, strict=True):
+            second, first = np.sort(share)[-2:]
+            for number, proven in ((1, {}), (2, {"other": second})):
+                if first > proven.get("other", 1 - first):
+                    radius = Ablation(keep).radius(first, (1, 1, 6), **proven)
+                    assert (votes[np.abs(grid - image).sum(axis=1) <= radius] == vote).all()
+                    certified[number] += radius
+    assert 0 < certified[1] < certified[2]  # the shares of the others prove more
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_the_bounds_of_the_shares_hold_at_once_as_often_as_promised(weights, seed):
+    shares, rng = np.array(weights) / sum(weights), np.random.default_rng(seed)
+    for certificate in (replace(each, alpha=0.1) for each in CERTIFICATES):
+        held = 0
+        for votes in rng.multinomial(200, shares, size=400):
+            least, most = certificate.shares(votes, 0)
+            held += least <= shares[0] and (np.delete(shares, 0) <= most).all()
+        assert held >= 400 * 0.9 - 24  # four standard deviations
 
 
 def test_so_many_pixels_are_kept_each_as_often_as_any_other():
@@ -227,7 +243,7 @@ def test_certified_is_at_most_attacked_is_at_most_clean_under_attacks_that_count
 @pytest.mark.parametrize(("call", "missing"), [
     (lambda each: each.draw((1, 4, 3), Streams(0, [0])), "draw(shape, streams)"),
     (lambda each: each.show(Tensor(images((1, 4, 3))), None), "show(x, drawn)"),
-    (lambda each: each.radius(0.9, (1, 4, 3)), "radius(share, shape)"),
+    (lambda each: each.radius(0.9, (1, 4, 3)), "radius(share, shape, other)"),
 ])
 def test_a_certificate_that_lacks_a_part_says_so(call, missing):
     with pytest.raises(TypeError, match=re.escape(f"Sampled defines no {missing}")):

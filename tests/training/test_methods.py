@@ -11,16 +11,29 @@ from training_cases import fit, linear, stripes, weights, with_modes
 from tinyadv import Tensor, driver, evaluation, no_grad, ops, training
 from tinyadv.attacks import FGSM, PGD, AutoAttack, DeepFool, MultiAttack, Square, Transfer
 from tinyadv.attacks.base.balls import ball_class
+from tinyadv.certify import Smoothing
 from tinyadv.nn.optim import SGD
 from tinyadv.random import Streams
-from tinyadv.training import NFGSM, TRADES, Adversarial, Contrastive, Fast, Free, Mixed, Scene, Standard, Update
+from tinyadv.training import (
+    NFGSM,
+    TRADES,
+    Adversarial,
+    Consistent,
+    Contrastive,
+    Fast,
+    Free,
+    Mixed,
+    Scene,
+    Standard,
+    Update,
+)
 
 ATTACK = PGD(0.2, steps=3)
 METHODS = [
     Standard(), Standard(label_smoothing=0.1), Adversarial(ATTACK), Adversarial(FGSM(0.1), crafting="train"),
     Adversarial(Square(0.1, queries=5)), Mixed(ATTACK), Mixed(FGSM(0.5, norm="l2"), clean_weight=0.3), Fast(eps=0.1),
     NFGSM(eps=0.1), Free(0.1, replays=3), Free(0.5, replays=2, norm="l2"), TRADES(0.1, steps=2),
-    TRADES(0.5, steps=2, norm="l2"), Contrastive(0.1),
+    TRADES(0.5, steps=2, norm="l2"), Contrastive(0.1), Consistent(Smoothing(0.1)),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array
+from tinyadv.certify.binomial import clopper_pearson
 from tinyadv.certify.hiding import hide
 from tinyadv.certify.sampling import Sampled
 from tinyadv.random import Streams
@@ -21,9 +22,11 @@ class Ablation(Sampled):
     """The class that the base model gives most often to `keep` random pixels of x, certified in l0.
 
     Levine and Feizi 2020, arXiv:1911.09272, theorem 1: an image that differs in r of d pixels looks the same to the
-    base model, unless one of these r is kept; if the class has a share of at least p, and p less the probability of
-    that is above 1/2, it wins for that image, too. The base model gets 2 C channels (`certify.hidden`). The pixels of
-    an image are drawn without replacement, those of different samples independently.
+    base model, unless one of these r is kept. So no share changes by more than the probability of that, Δ(r), and the
+    class wins for that image, too, if it leads by more than 2 Δ(r). They bound the lead by 2 p - 1, from the share p of
+    the class alone; the shares of the other classes prove more (Jia et al. 2022, arXiv:2011.07633). The base model gets
+    2 C channels (`certify.hidden`). The pixels of an image are drawn without replacement, those of different samples
+    independently.
     """
 
     keep: int
@@ -47,9 +50,15 @@ class Ablation(Sampled):
     def show(self, x: Tensor, drawn: Array) -> Tensor:
         return hide(x, drawn)
 
-    def radius(self, share: float, shape: tuple[int, ...]) -> float:
-        pixels, radius = shape[-2] * shape[-1], 0
-        while share - met(radius + 1, pixels, self.keep) > 0.5:
+    def shares(self, votes: np.ndarray, top: int) -> tuple[float, float]:
+        count, alpha = int(votes.sum()), self.alpha / len(votes)  # all bounds hold at once (Bonferroni)
+        least = clopper_pearson(int(votes[top]), count, alpha)
+        most = 1 - clopper_pearson(count - int(np.delete(votes, top).max(initial=0)), count, alpha)
+        return least, min(most, 1 - least)
+
+    def radius(self, share: float, shape: tuple[int, ...], other: float | None = None) -> float:
+        pixels, radius, lead = shape[-2] * shape[-1], 0, share - (1 - share if other is None else other)
+        while lead > 2 * met(radius + 1, pixels, self.keep):
             radius += 1
         return float(radius)
 

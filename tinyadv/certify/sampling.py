@@ -45,8 +45,8 @@ class Vote(Module):
 class Sampled:
     """The base class. choose: the number of samples that choose the class; samples: of those that bound its share.
 
-    alpha: the probability, for each image, that the certificate is wrong. The true share of the class is above its
-    lower bound (Clopper and Pearson) in all but that many cases, whatever the model is.
+    alpha: the probability, for each image, that the certificate is wrong. The true shares of the classes are within
+    their bounds (Clopper and Pearson) in all but that many cases, whatever the model is.
     """
 
     choose: int = field(default=100, kw_only=True)
@@ -73,9 +73,17 @@ class Sampled:
         with no_grad():
             return self.show(Tensor(images), self.draw(images.shape[1:], streams)).data
 
-    def radius(self, share: float, shape: tuple[int, ...]) -> float:
-        """The certified radius of an image (C, H, W) one of whose classes has at least this share, above 1/2."""
-        raise TypeError(f"{type(self).__name__} defines no radius(share, shape)")
+    def radius(self, share: float, shape: tuple[int, ...], other: float | None = None) -> float:
+        """The certified radius of an image (C, H, W) one of whose classes has at least this share.
+
+        other: what no other class has more of, less than `share`; 1 - share unless given.
+        """
+        raise TypeError(f"{type(self).__name__} defines no radius(share, shape, other)")
+
+    def shares(self, votes: np.ndarray, top: int) -> tuple[float, float]:
+        """From votes (K,), with confidence 1 - alpha: the least share of the class `top`, and the most of any other."""
+        least = clopper_pearson(int(votes[top]), int(votes.sum()), self.alpha)
+        return least, 1 - least
 
     def smoothed(self, model: Callable, *, samples: int = 100, seed: int = 0) -> Vote:
         """The vote as a model for attacks: from images (N, C, H, W) to the logs (N, K) of mean probabilities.
@@ -128,9 +136,8 @@ class Sampled:
 
     def _certify(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float]:
         top = int(self._votes(model, image, streams, 0, self.choose).argmax())
-        hits = int(self._votes(model, image, streams, 1, self.samples)[top])  # of new samples
-        share = clopper_pearson(hits, self.samples, self.alpha)
-        return (top, self.radius(share, image.shape[1:])) if share > 0.5 else (-1, 0.0)
+        share, other = self.shares(self._votes(model, image, streams, 1, self.samples), top)  # of new samples
+        return (top, self.radius(share, image.shape[1:], other)) if share > other else (-1, 0.0)
 
     def _predict(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float]:
         votes = self._votes(model, image, streams, 2, self.samples)

@@ -38,5 +38,6 @@ class Smoothing(Sampled):
     def show(self, x: Tensor, drawn: Array) -> Tensor:
         return x + drawn
 
-    def radius(self, share: float, shape: tuple[int, ...]) -> float:
-        return self.sigma * NormalDist().inv_cdf(share)
+    def radius(self, share: float, shape: tuple[int, ...], other: float | None = None) -> float:
+        top = NormalDist().inv_cdf(share)
+        return self.sigma / 2 * (top - (-top if other is None else NormalDist().inv_cdf(other)))

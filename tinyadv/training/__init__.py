@@ -2,6 +2,7 @@
 
 from tinyadv.training.certified import CCIBP, CROWNIBP, MTLIBP, SABR, Certified
 from tinyadv.training.checkpoint import Interrupted
+from tinyadv.training.consistent import Consistent
 from tinyadv.training.contrastive import Contrastive, Trapped
 from tinyadv.training.fast import NFGSM, Fast, Free
 from tinyadv.training.history import Epoch, History
@@ -11,6 +12,6 @@ from tinyadv.training.update import Update, updates
 
 __all__ = [
     "CCIBP", "CROWNIBP", "MTLIBP", "NFGSM", "SABR", "TRADES", "Adversarial", "CatastrophicOverfitting", "Certified",
-    "Contrastive", "Epoch", "Fast", "Free", "History", "Interrupted", "Method", "Mixed", "Scene", "Standard", "Trapped",
-    "Update", "attacked", "fit", "ramp", "updates",
+    "Consistent", "Contrastive", "Epoch", "Fast", "Free", "History", "Interrupted", "Method", "Mixed", "Scene",
+    "Standard", "Trapped", "Update", "attacked", "fit", "ramp", "updates",
 ]
