@@ -33,7 +33,7 @@ def main(options):
     def sound(moved, pixels):
         """Whether no image within its certified radius has another class; the vote may abstain."""
         return not ((pixels <= found.radii[:len(few)]) & found.correct[:len(few)]
-                    & ~moved.correct & (moved.predictions != -1)).any()
+                    & ~moved.correct & ~moved.abstained).any()
 
     vote, clean = ablation.smoothed(model, samples=options.versions), ablation.predict(model, few, seed=options.seed)
     moved, pixels = judged(attacks.SigmaZero(steps=options.steps))

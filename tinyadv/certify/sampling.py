@@ -186,6 +186,11 @@ class CertifiedRadii(Saved):
         return self.predictions == self.labels
 
     @property
+    def abstained(self) -> np.ndarray:
+        """(N,) bool: whether the vote abstains. That is not right, but breaks no certificate either."""
+        return self.predictions == -1
+
+    @property
     def accuracy(self) -> float:
         """The fraction of images of the right class; who abstains is wrong."""
         return float(self.correct.mean())
@@ -205,7 +210,7 @@ class CertifiedRadii(Saved):
 
     def __str__(self) -> str:
         facts = (f"{self.data}: {len(self.labels):,} images, {self.norm}, seed {self.seed}, {self.seconds:.1f} s; "
-                 f"accuracy {self.accuracy:.2%}, abstained {(self.predictions == -1).mean():.2%}, ")
+                 f"accuracy {self.accuracy:.2%}, abstained {self.abstained.mean():.2%}, ")
         if np.isnan(self.radii).any():
             return f"{self.method}\n  {facts}predicted, not certified"
         top = max(float(self.radii.max(initial=0)), 1e-9)
