@@ -55,7 +55,7 @@ def main(options):
 if __name__ == "__main__":
     parser = arguments(__doc__, out="smoothing_mnist.png", trains=False)
     parser.add_argument("--sigma", type=float, choices=PUBLISHED, nargs="+", default=list(PUBLISHED), help="of noise")
-    parser.add_argument("--samples", type=at_least(1, int), default=20_000, help="noisy versions of each image")
+    parser.add_argument("--samples", type=at_least(1, int), default=30_000, help="noisy versions of each image")
     parser.add_argument("--versions", type=at_least(1, int), default=32, help="noisy versions for PGD")
     parser.add_argument("--steps", type=at_least(1, int), default=20, help="of PGD")
     parser.add_argument("--images", type=at_least(1, int), default=500, help="test images to certify, at most")

@@ -88,8 +88,8 @@ class Sampled:
     def smoothed(self, model: Callable, *, samples: int = 100, seed: int = 0) -> Vote:
         """The vote as a model for attacks: from images (N, C, H, W) to the logs (N, K) of mean probabilities.
 
-        All images are shown in the same `samples` ways. What an attack finds is an error of the vote if `predict` says
-        so.
+        All images are shown in the same `samples` ways, in one forward pass: a batch takes so many times the memory.
+        What an attack finds is an error of the vote if `predict` says so.
         """
         return Vote(self, model, to_count("samples", samples), check_seed(seed))
 
