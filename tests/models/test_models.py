@@ -12,7 +12,7 @@ from tinyadv.backend import array_module
 
 NETWORKS = {name: getattr(models, name) for name in (
     "SmallCNN", "LeNet", "MadryCNN", "ThresholdCNN", "IntervalCNN", "VoterCNN", "MnistResNet", "CifarCNN", "BaseCNN",
-    "ResNet20", "MadryResNet")}
+    "AirbenchCNN", "ResNet20", "MadryResNet")}
 NARROW = {  # the large ones, with few filters
     "PreActResNet18": partial(models.PreActResNet18, width=8),
     "VisionTransformer": partial(models.VisionTransformer, (3, 16, 12), 4, 8, 2, 2, 12),
@@ -33,7 +33,9 @@ COUNTS = [  # as the sources print them, or as they follow from PyTorch's networ
     *((partial(models.LeNet, extra=k), count) for k, count in (
         (1, 85_186), (2, 150_978), (4, 282_562), (6, 414_146), (10, 677_314), (11, 743_106), (20, 1_335_234))),
     (partial(models.LeNet, image_shape=(3, 32, 32)), 83_126),
-    (models.MnistResNet, 152_202), (models.CifarCNN, 551_466), (models.BaseCNN, 814_570), (models.ResNet20, 269_722),
+    (models.MnistResNet, 152_202), (models.CifarCNN, 551_466), (models.BaseCNN, 814_570),
+    (models.AirbenchCNN, 1_971_640 + 1_152),  # its batch normalisation has scales
+    (models.ResNet20, 269_722),
     (models.MadryResNet, 464_154), (partial(models.MadryResNet, width=10), 45_901_914),
     (models.PreActResNet18, 11_172_170), (models.VisionTransformer, 811_146),
     (partial(models.VisionTransformer, (1, 28, 28), 7, 64, 4, 4, 128), 139_018),
@@ -121,7 +123,7 @@ def test_the_seed_draws_the_weights(model):
                for seed in ({}, {"seed": 0}, {"seed": 1})]
     assert weights[0] == weights[1] != weights[2]
     kernels = [parameter.data for parameter in model(seed=3).parameters() if parameter.ndim > 1]
-    assert len({kernel.ravel()[0] for kernel in kernels}) == len(kernels)  # one stream, not the same for each
+    assert len({kernel.ravel()[-1] for kernel in kernels}) == len(kernels)  # one stream, not the same for each
 
 
 @every_model
@@ -173,7 +175,7 @@ def test_it_runs_where_its_arrays_are(model, xp, monkeypatch):
 @every_model
 def test_a_saved_model_comes_back_bit_for_bit(tmp_path, model):
     saved = model(seed=3)
-    saved.parameters()[-1].data[:3] = [np.nan, -0.0, 1e-45]
+    saved.parameters()[-1].data.flat[:3] = [np.nan, -0.0, 1e-45]
     nn.save(saved, tmp_path / "model.npz")
     loaded = nn.load(str(tmp_path / "model.npz"))
     assert type(loaded) is type(saved)
@@ -181,3 +183,18 @@ def test_a_saved_model_comes_back_bit_for_bit(tmp_path, model):
     state, expected = loaded.state_dict(), saved.state_dict()
     assert list(state) == list(expected)
     assert all(state[name].tobytes() == array.tobytes() for name, array in expected.items())
+
+
+def test_the_whitening_filters_are_orthogonal_and_each_comes_with_both_signs():
+    first = models.AirbenchCNN().layers[1]
+    filters = first.weight.data.astype(float).reshape(24, 12)
+    np.testing.assert_array_equal(filters[12:], -filters[:12])
+    unit = filters[:12] / np.linalg.norm(filters[:12], axis=1, keepdims=True)
+    np.testing.assert_allclose(unit @ unit.T, np.eye(12), atol=1e-6)
+    assert len(models.AirbenchCNN().frozen_parameters()) == 2
+
+
+def test_its_convolutions_first_pass_on_what_they_get():
+    model, x = models.AirbenchCNN(seed=1), np.random.default_rng(0).random((2, 64, 5, 5), np.float32)
+    middle = model.layers[10]  # from 64 to 256 channels
+    np.testing.assert_array_equal(middle(Tensor(x)).data[:, :64], x)

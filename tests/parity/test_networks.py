@@ -84,6 +84,11 @@ class Normalize(torch_nn.Module):
         return (x - self.mean) / self.std
 
 
+class Ninth(torch_nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) / 9
+
+
 class Standardize(torch_nn.Module):
     """TensorFlow's per_image_standardization, of pixels in [0, 1]."""
 
@@ -145,6 +150,15 @@ TWINS |= {
             torch_nn.BatchNorm2d(filters), torch_nn.ReLU(), torch_nn.MaxPool2d(2))),
         torch_nn.Flatten(), torch_nn.Dropout(0.3), torch_nn.Linear(2048, 256), torch_nn.ReLU(), torch_nn.Dropout(0.3),
         torch_nn.Linear(256, 10),
+    ),
+    models.AirbenchCNN: lambda: Ninth(
+        Normalize(), torch_nn.Conv2d(3, 24, 2), torch_nn.GELU(),
+        *(layer for channels, filters in ((24, 64), (64, 256), (256, 256)) for layer in (
+            torch_nn.Conv2d(channels, filters, 3, padding=1, bias=False), torch_nn.MaxPool2d(2),
+            torch_nn.BatchNorm2d(filters), torch_nn.GELU(),
+            torch_nn.Conv2d(filters, filters, 3, padding=1, bias=False), torch_nn.BatchNorm2d(filters),
+            torch_nn.GELU())),
+        torch_nn.MaxPool2d(3), torch_nn.Flatten(), torch_nn.Linear(256, 10, bias=False),
     ),
 }
 every_model = pytest.mark.parametrize("model", TWINS, ids=lambda model: model.__name__)

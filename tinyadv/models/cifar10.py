@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tinyadv.nn import (
+    GELU,
     BatchNorm2d,
     Conv2d,
     Dropout,
@@ -16,6 +19,9 @@ from tinyadv.nn import (
     ReLU,
     Sequential,
 )
+from tinyadv.tensor import Tensor
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images, by channel
 
 
 class CifarCNN(Sequential):
@@ -66,7 +72,7 @@ class BaseCNN(Sequential):
                     BatchNorm2d(filters), ReLU()]
 
         super().__init__(
-            Normalize((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+            Normalize(MEAN, STD),
             *convolution(3, 32), *convolution(32, 32), MaxPool2d(2),       # (N, 32, 16, 16)
             *convolution(32, 64), *convolution(64, 64), MaxPool2d(2),      # (N, 64, 8, 8)
             *convolution(64, 128), *convolution(128, 128), MaxPool2d(2),   # (N, 128, 4, 4)
@@ -75,3 +81,58 @@ class BaseCNN(Sequential):
             Linear(2048, 256, init="he_normal", rng=rng), ReLU(), Dropout(0.3, seed=int(rng.integers(2**32))),
             Linear(256, 10, init="he_normal", rng=rng),
         )
+
+
+class AirbenchCNN(Sequential):
+    """Six wide convolutions that learn quickly; 1,972,792 parameters, of which 312 are fixed.
+
+    After Jordan (2024, arXiv:2404.00498), whose network of that shape reaches 94% of CIFAR-10 in ten epochs. Two starts
+    make it fast: a fixed first layer that whitens patches of 2x2 pixels, and other layers that first pass on what they
+    get, with one filter for each channel before them. He computes the whitening from the training images. Here it is
+    written down (`whitening`), because it hardly differs. His batch normalisation has no scale.
+    """
+
+    input_shape = (3, 32, 32)
+
+    def __init__(self, seed: int = 0):
+        rng = np.random.default_rng(seed)
+
+        def convolution(channels: int, filters: int) -> Conv2d:
+            layer = Conv2d(channels, filters, 3, padding=1, bias=False, rng=rng)
+            layer.weight.data[:channels] = 0
+            layer.weight.data[range(channels), range(channels), 1, 1] = 1
+            return layer
+
+        def group(channels: int, filters: int) -> list[Module]:
+            return [convolution(channels, filters), MaxPool2d(2), BatchNorm2d(filters), GELU(),
+                    convolution(filters, filters), BatchNorm2d(filters), GELU()]
+
+        first: Any = Conv2d(3, 24, 2, rng=rng)
+        first.weight.data[:], first.bias.data[:] = whitening(), 0
+        super().__init__(
+            Normalize(MEAN, STD),
+            first.freeze(), GELU(),                # (N, 24, 31, 31)
+            *group(24, 64),                        # (N, 64, 15, 15)
+            *group(64, 256),                       # (N, 256, 7, 7)
+            *group(256, 256),                      # (N, 256, 3, 3)
+            MaxPool2d(3), Flatten(),               # (N, 256)
+            Linear(256, 10, bias=False, rng=rng),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 9  # so that the first predictions are cautious
+
+
+def whitening() -> np.ndarray:
+    """Filters (24, 3, 2, 2) whose outputs on normalised CIFAR-10 are nearly uncorrelated, and of variance one.
+
+    The principal components of patches of 2x2 pixels are nearly the products of four patterns, the mean and three
+    differences, and three directions of colour: brightness, red against blue, green against both. Each is divided by
+    its standard deviation on the first 5,000 training images; small ones, which are noise, by a little more. Then come
+    the same filters with the other sign, as an activation would lose one half.
+    """
+    patterns = np.array([[[1, 1], [1, 1]], [[1, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]]]) / 2
+    colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+    deviations = np.array([[3.155, 0.630, 0.581, 0.233], [0.872, 0.074, 0.061, 0.015], [0.409, 0.047, 0.040, 0.012]])
+    filters = np.einsum("kc,pij->kpcij", colours, patterns) / np.sqrt(deviations**2 + 5e-4)[:, :, None, None, None]
+    return np.concatenate([filters, -filters]).reshape(24, 3, 2, 2)
