@@ -17,7 +17,7 @@ DOCS = Path(__file__).parent
 SCRIPTS = [DOCS.parent / "examples", DOCS.parent / "benchmarks"]
 RESULTS = """# Results
 
-After this page you know how this library's numbers compare with published experiments on MNIST. Each section is one
+After this page you know how this library's numbers compare with published experiments. Each section is one
 script of `examples/` or, where another library is timed, of `benchmarks/`. The heading is the claim that the script
 tests, and "Here" says whether it held. Then follow the command, what it took and on which machine, the figure and the
 numbers. Published numbers are those of the source that the section names. `python docs/pages.py` writes this page from
@@ -28,7 +28,7 @@ the files in `docs/results/`.
 The [cards of the zoo](zoo.md) and the examples measure the same trained networks, with other random numbers: the cards
 attack with seed 0, the examples with seed 42. So PGD starts at other points, and breaks a few other images. PGD with
 100 steps leaves 92.75% of the 10,000 test images on the card of mnist-madry-linf, and 92.85% below. Larger differences
-have another reason: some sections attack fewer images or take other steps, and two of them train networks of their own.
+have another reason: some sections attack fewer images or take other steps, and many train networks of their own.
 
 ## Where the experiments come from
 

@@ -3,9 +3,9 @@
 Randomised ablation (Levine and Feizi 2020, arXiv:1911.09272): a network sees 45 of the 784 pixels, and votes on many
 choices of them. No change of so many pixels as the figure shows can alter the vote. Levine and Feizi report about 97%
 of the images right and a median certified radius of 8 pixels, for a network of 3,320,922 parameters, trained for 400
-epochs. The certificate here is that of Jia et al. (2022, arXiv:2011.07633), which proves more from the same votes.
-Beside it are two attacks on the vote that count pixels: sigma-zero (Cina et al. 2024), with gradients, and Sparse-RS
-(Croce et al. 2022), without. The last line says whether the claim holds: at least 96% are right, the median
+epochs. The certificate here is that of Jia et al. (2022, arXiv:2011.07633), which mostly proves more from the same
+votes. Beside it are two attacks on the vote that count pixels: sigma-zero (Cina et al. 2024), with gradients, and
+Sparse-RS (Croce et al. 2022), without. The last line says whether the claim holds: at least 96% are right, the median
 is 8 or more, and no attack breaks a certified image.
 """
 

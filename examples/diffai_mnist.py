@@ -2,7 +2,7 @@
 
 DiffAI (Mirman et al. 2018, ICML): most of the loss is a bound of the loss of all images within linf eps, which interval
 arithmetic gives at little cost; the certificate comes from hybrid zonotopes, which remember what numbers have in common
-and take hundreds of times as long. The network is ConvSmall. After 200 epochs or more, and on 500 test images, the
+and take a thousand times as long. The network is ConvSmall. After 200 epochs or more, and on 500 test images, the
 authors report 95.5% at eps 0.1 and 89.1% at 0.3 as proven. The figure shows, for each network, what is proven around
 its eps; beside them is a network that was trained without bounds. The last line says whether the claim holds: zonotopes
 prove at least 94% at 0.1 and 87% at 0.3, no less than boxes do on any image, and PGD breaks no certified image.

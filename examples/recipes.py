@@ -26,6 +26,8 @@ def recipe(settings, seed, steps=40, device="cpu"):
     model = made(models, settings["model"] | {"seed": seed}).to(device)
     votes = made(certify, settings["certificate"]) if "certificate" in settings else None
     twice = settings["method"].get("class") == "Consistent"  # which varies the images itself
+    if twice and not votes:
+        raise ValueError("training by Consistent needs a table [certificate]")
     method = made(training, settings["method"], **({"votes": votes} if twice else {}))
     changes = [made(data.augment, each) for each in settings.get("augment", ())]
     changes += [votes.augment] if votes and not twice else []

@@ -133,10 +133,56 @@ def test_the_bounds_of_the_shares_hold_at_once_as_often_as_promised(weights, see
     shares, rng = np.array(weights) / sum(weights), np.random.default_rng(seed)
     for certificate in (replace(each, alpha=0.1) for each in CERTIFICATES):
         held = 0
-        for votes in rng.multinomial(200, shares, size=400):
+        for votes in rng.multinomial(certificate.samples, shares, size=100):
             least, most = certificate.shares(votes, 0)
             held += least <= shares[0] and (np.delete(shares, 0) <= most).all()
-        assert held >= 400 * 0.9 - 24  # four standard deviations
+        assert held >= 100 * 0.9 - 15  # five standard deviations
+
+
+@each_certificate
+def test_versions_whose_logits_are_nan_count_as_votes_for_no_class(certificate):
+    """Else a class of half of the versions would be certified as if it were that of all."""
+    def half(x):  # the others are NaN
+        rows = ops.flatten(x)
+        return rows[:, :3] * 0 + np.where(rows.data[:, :1] > level, np.nan, np.float32([1, 0, 0])).astype(np.float32)
+
+    def always(x):
+        return ops.flatten(x)[:, :3] * np.nan
+
+    level = np.float32(0.25)  # of the noisy pixel, or of a pixel of 0.5 that half of the versions keep
+    certificate = certificate if certificate.norm == "l2" else replace(certificate, keep=6)
+    x = np.full((5, 1, 4, 3), 0.25 if certificate.norm == "l2" else 0.5, np.float32)
+    flat = Dataset(x, np.zeros(5, np.int64), classes=("a", "b", "c"))
+    report = certificate.certify(half, flat)
+    most = certificate.radius(0.6, (1, 4, 3), 0.4 if certificate.norm == "l2" else 0.0)
+    assert (report.radii <= most).all()
+    for report in (certificate.certify(always, flat), certificate.predict(always, flat)):
+        assert report.abstained.all()
+
+
+@each_certificate
+def test_a_model_of_one_logit_is_told_to_return_two(certificate):
+    for call in (certificate.certify, certificate.predict):
+        with pytest.raises(ValueError, match="a logit for each of two classes or more"):
+            call(lambda x: ops.flatten(x)[:, :1], stripes(3))
+
+
+def test_the_radius_at_the_edges():
+    smoothing, ablation = Smoothing(0.5), Ablation(4)
+    assert smoothing.radius(1.0, (1, 4, 3)) == np.inf
+    for certificate in (smoothing, ablation):
+        assert certificate.radius(0.4, (1, 4, 3)) == 0
+        assert certificate.radius(0.3, (1, 4, 3), 0.3) == 0
+    assert ablation.radius(1.0, (1, 4, 3)) == ablation.radius(1 - 1e-9, (1, 4, 3)) > 0
+    with pytest.raises(ValueError, match="keep must be at most the 12 pixels"):
+        Ablation(45).radius(1.0, (1, 4, 3))
+
+
+def test_of_two_classes_one_bound_is_enough():
+    certificate, votes = Ablation(4, samples=300), np.array([250, 50])
+    least, most = certificate.shares(votes, 0)
+    assert (least, most) == Smoothing(0.5, samples=300).shares(votes, 0)
+    assert certificate.shares(np.array([250, 50, 0]), 0)[0] < least
 
 
 def test_so_many_pixels_are_kept_each_as_often_as_any_other():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 from training_cases import fit, linear, stripes
 
-from tinyadv import Tensor, certify, ops
+from tinyadv import Tensor, certify, data, ops
 from tinyadv.random import Streams
 from tinyadv.training import Consistent, Scene, Standard, Update
 
@@ -73,6 +73,20 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(ValueError, match="method"):
         fit(broken, train, epochs=3, method=Consistent(certify.Smoothing(0.4)), checkpoint=path, resume=True)
+
+
+def test_more_samples_for_the_certificate_are_the_same_training(tmp_path):
+    path, (few, many) = tmp_path / "run.npz", (certify.Smoothing(0.5, samples=n) for n in (10, 20))
+    fit(linear(), stripes(60), method=Consistent(few), checkpoint=path)
+    fit(linear(), stripes(60), method=Consistent(many), checkpoint=path, resume=True)
+    assert Consistent(few) == Consistent(many)
+
+
+def test_images_are_not_varied_twice():
+    for augment in (SMOOTHING.augment, data.augment.chain(data.augment.crop(1), SMOOTHING.augment)):
+        with pytest.raises(ValueError, match=r"leave out augment=votes\.augment"):
+            fit(linear(), stripes(60), method=Consistent(SMOOTHING), augment=augment)
+    fit(linear(), stripes(60), method=Consistent(SMOOTHING), augment=data.augment.crop(1))
 
 
 @pytest.mark.parametrize(("message", "make"), [

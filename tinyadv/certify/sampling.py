@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tinyadv import driver, ops
+from tinyadv.attacks.base.arguments import check_several
 from tinyadv.attacks.base.parameters import check_fraction, to_count
 from tinyadv.backend import VERSION, Array, move, to_host
 from tinyadv.certify.binomial import clopper_pearson, sign_test
@@ -76,13 +77,16 @@ class Sampled:
     def radius(self, share: float, shape: tuple[int, ...], other: float | None = None) -> float:
         """The certified radius of an image (C, H, W) one of whose classes has at least this share.
 
-        other: what no other class has more of, less than `share`; 1 - share unless given.
+        other: what no other class has more of; 1 - share unless given. Without a lead the radius is 0.
         """
         raise TypeError(f"{type(self).__name__} defines no radius(share, shape, other)")
 
     def shares(self, votes: np.ndarray, top: int) -> tuple[float, float]:
-        """From votes (K,), with confidence 1 - alpha: the least share of the class `top`, and the most of any other."""
-        least = clopper_pearson(int(votes[top]), int(votes.sum()), self.alpha)
+        """With confidence 1 - alpha, the least share of the class `top`, and the most of any other.
+
+        votes: (K,), those of `samples` versions. A version with a logit that is NaN votes for no class, and counts.
+        """
+        least = clopper_pearson(int(votes[top]), self.samples, self.alpha)
         return least, 1 - least
 
     def smoothed(self, model: Callable, *, samples: int = 100, seed: int = 0) -> Vote:
@@ -99,8 +103,13 @@ class Sampled:
         def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
             return self.vary(images, streams)
 
-        apply.__qualname__ = f"{self!r}.augment"  # which stands in the settings of a checkpoint
+        apply.__qualname__ = f"{self.variation!r}.augment"  # which stands in the settings of a checkpoint
         return apply
+
+    @property
+    def variation(self) -> Sampled:
+        """The same, with the usual numbers of samples and alpha, on which the versions of an image do not depend."""
+        return replace(self, choose=Sampled.choose, samples=Sampled.samples, alpha=Sampled.alpha)
 
     def certify(self, model: Callable, dataset: Any, *, seed: int = 0, workers: int | None = None,
                 progress: bool = False) -> CertifiedRadii:
@@ -154,6 +163,7 @@ class Sampled:
         for start in range(0, count, CHUNK):
             own = Streams(int(key[0]), range(start, start + CHUNK))
             logits = driver.forward(model, arranged(move(self.vary(images, own), like)), own)
+            check_several(logits.data)
             found.append(to_host(driver.classes(logits.data))[:count - start])
         return (np.concatenate(found)[:, None] == np.arange(logits.shape[1])).sum(axis=0)
 

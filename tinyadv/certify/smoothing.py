@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar
@@ -39,5 +40,10 @@ class Smoothing(Sampled):
         return x + drawn
 
     def radius(self, share: float, shape: tuple[int, ...], other: float | None = None) -> float:
-        top = NormalDist().inv_cdf(share)
-        return self.sigma / 2 * (top - (-top if other is None else NormalDist().inv_cdf(other)))
+        top, second = (quantile(each) for each in (share, 1 - share if other is None else other))
+        return max(0.0, self.sigma / 2 * (top - second))
+
+
+def quantile(p: float) -> float:
+    """Φ^-1(p), for p in [0, 1]."""
+    return NormalDist().inv_cdf(p) if 0 < p < 1 else math.copysign(math.inf, p - 0.5)

@@ -12,7 +12,8 @@ from tinyadv.attacks import Attack
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
-from tinyadv.training.checkpoint import EXTENDABLE
+from tinyadv.training.checkpoint import EXTENDABLE, recipe
+from tinyadv.training.consistent import Consistent
 from tinyadv.training.methods import Method
 
 
@@ -30,6 +31,9 @@ def check_fit(*, model: Any, train: Any, epochs: Any, optimizer: Any, method: An
             raise TypeError(f"{name} must be of the class {kind.__name__}, such as {example}; got {value!r:.80}")
     if wrong := [each for each in functions if each is not None and not callable(each)]:
         raise TypeError(f"schedules and augment must be functions, such as nn.optim.cosine(); got {wrong[0]!r}")
+    *_, augment = functions
+    if isinstance(method, Consistent) and augment and f"{method.votes!r}.augment" in recipe(augment):
+        raise ValueError("Consistent varies the images itself: leave out augment=votes.augment, which varies them, too")
     if not {id(p) for p in optimizer.parameters} & {id(p) for p in model.parameters()}:
         raise ValueError(f"optimizer must hold the parameters of this model, but {optimizer} holds none of them")
     for name, images in (("training", train), ("validation", validation)):

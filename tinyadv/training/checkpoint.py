@@ -148,7 +148,7 @@ def described(run: Mapping[str, Any]) -> dict[str, Any]:
         "lr": float(optimizer.lr),
         "optimizer": repr(optimizer).replace(f"lr={optimizer.lr!r}, ", ""),
         "data": fingerprint(run["train"]), "validation": run["validation"] and fingerprint(run["validation"]),
-        "augment": run["augment"] and _recipe(run["augment"]),
+        "augment": run["augment"] and recipe(run["augment"]),
         **{name: repr(run[name]) for name in (
             "epochs", "method", "batch_size", "seed", "clip_norm", "average", "validation_attack")},
         **{name: factor and [float(factor(k / 100)) for k in range(101)]
@@ -166,14 +166,14 @@ def check_ranks(model: Module, settings: Mapping[str, Any], state: State) -> Non
                              f"{', '.join(differing)}: build models and data with seeds, and with the same on each")
 
 
-def _recipe(value: Any) -> str:
+def recipe(value: Any) -> str:
     """An augmentation as text: the name of the function, and the numbers, strings and functions it was made with."""
     if isinstance(value, tuple):
-        return f"({', '.join(map(_recipe, value))})"
+        return f"({', '.join(map(recipe, value))})"
     if not isinstance(value, FunctionType):
         return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
     cells = zip(value.__code__.co_freevars, (cell.cell_contents for cell in value.__closure__ or ()), strict=True)
-    inside = [f"{name}={_recipe(own)}" for name, own in cells if isinstance(own, int | float | str | tuple)]
+    inside = [f"{name}={recipe(own)}" for name, own in cells if isinstance(own, int | float | str | tuple)]
     return f"{value.__qualname__}({', '.join(inside)})".replace(".<locals>", "")
 
 

@@ -22,10 +22,12 @@ class Consistent(Method):
 
     weight * (KL(m || p) + KL(m || q)) / 2 + entropy * H(m), where p and q are the predicted distributions at the two
     versions, m = (p + q) / 2 and H is the entropy: Jeong and Shin 2020, arXiv:2006.04062. A vote is certified as far as
-    its lead reaches, so that images on which the versions disagree cost more than others gain. For smoothing on MNIST
-    the authors take weight 10 for sigma 0.25, and 5 for 0.5. A step costs twice one of standard training.
+    its lead reaches, so that images on which the versions disagree cost more than others gain. In the authors'
+    results for smoothing on MNIST, weight is 10 for sigma 0.25, and 5 for 0.5. A step costs twice one of standard
+    training.
 
-    votes: how images vary, such as certify.Smoothing(0.5). `fit` needs no augment=votes.augment besides.
+    votes: how images vary, such as certify.Smoothing(0.5). This method varies the images itself: `fit` gets no
+    augment=votes.augment, which would vary them twice. Other augmentation comes first.
     """
 
     votes: Sampled
@@ -36,6 +38,7 @@ class Consistent(Method):
         super().__post_init__()
         if not isinstance(self.votes, Sampled):
             raise ValueError(f"votes must be a certificate by votes, such as Smoothing(0.5); got {self.votes!r}")
+        object.__setattr__(self, "votes", self.votes.variation)  # the numbers of samples have no part in training
         for name in ("weight", "entropy"):
             if not (is_number(value := getattr(self, name)) and 0 <= value < math.inf):
                 raise ValueError(f"{name} must be a number >= 0, got {value!r}")
@@ -46,6 +49,6 @@ class Consistent(Method):
     def losses(self, model: Callable, labels: Array, *x: Tensor) -> tuple[Tensor, Tensor]:
         (first, one), (second, other) = (super(Consistent, self).losses(model, labels, each) for each in x)
         mean = (ops.softmax(one) + ops.softmax(other)) / 2
-        entropy = -ops.sum(mean * ops.log(mean + 1e-12), axis=1)
+        entropy = -ops.sum(mean * ops.log(mean + np.finfo(mean.dtype).tiny), axis=1)
         apart = -ops.sum(mean * (ops.log_softmax(one) + ops.log_softmax(other)), axis=1) / 2 - entropy
         return (first + second) / 2 + self.weight * apart + self.entropy * entropy, one

@@ -55,12 +55,17 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
 
 def check_range(logits: Array, y: Array, target: Array | None) -> None:
     """Raise ValueError unless K >= 2 in logits (N, K), and y and target (N,) are in 0 ... K - 1."""
-    if logits.shape[1] < 2:
-        raise ValueError(f"the model must return a logit for each of two classes or more, got shape {logits.shape}: "
-                         "for one logit z of two classes, let it return z * np.array([[0, 1]], z.dtype)")
+    check_several(logits)
     for name, classes in (("y", y), ("target", target)):
         if classes is not None:
             check_labels(classes, logits.shape[1], name)
+
+
+def check_several(logits: Array) -> None:
+    """Raise ValueError unless K >= 2 in logits (N, K)."""
+    if logits.shape[1] < 2:
+        raise ValueError(f"the model must return a logit for each of two classes or more, got shape {logits.shape}: "
+                         "for one logit z of two classes, let it return z * np.array([[0, 1]], z.dtype)")
 
 
 def are_probabilities(logits: Array) -> bool:
