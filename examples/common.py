@@ -23,8 +23,7 @@ def _report(kind, error, traceback):
     if issubclass(kind, KeyboardInterrupt):
         print(f"\n{str(error) or 'stopped by Ctrl-C'}", file=sys.stderr)
         sys.exit(130)  # what a shell makes of Ctrl-C
-    else:
-        sys.__excepthook__(kind, error, traceback)
+    sys.__excepthook__(kind, error, traceback)
 
 
 sys.excepthook = _report
@@ -52,6 +51,11 @@ def cifar10_or_digits(limit):
     train, test = (each[:limit] for each in sets)
     print(f"{train}\n{test}\n")
     return train, test
+
+
+def spread(dataset, count):
+    """So many images, or all if there are fewer: every k-th, because the first test images are not like the rest."""
+    return dataset[::max(1, len(dataset) // count)][:count]
 
 
 def slide_cnn(train, test, options):

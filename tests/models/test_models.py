@@ -29,7 +29,7 @@ COUNTS = [  # as the sources print them, or as they follow from PyTorch's networ
     (models.SmallCNN, 824_362), (models.LeNet, 61_706), (models.MadryCNN, 3_274_634), (models.ThresholdCNN, 349_630),
     (models.IntervalCNN, 839_722), (partial(models.IntervalCNN, image_shape=(3, 32, 32)), 1_086_506),
     (models.VoterCNN, 436_426),
-    (partial(models.VoterCNN, channels=2, width=48), 981_034),
+    (partial(models.VoterCNN, channels=2, width=64), 1_742_218),
     *((partial(models.LeNet, extra=k), count) for k, count in (
         (1, 85_186), (2, 150_978), (4, 282_562), (6, 414_146), (10, 677_314), (11, 743_106), (20, 1_335_234))),
     (partial(models.LeNet, image_shape=(3, 32, 32)), 83_126),
