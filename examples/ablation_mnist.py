@@ -44,7 +44,8 @@ def main(options):
                              for radius in radii},
               "Sparse-RS": {0: clean.accuracy} | {radius: each.accuracy for radius, (each, _) in searched.items()},
               "certified": found.curve(radii)}
-    plots.epsilon_curve(curves, title=test.name, xlabel="changed pixels").savefig(options.out)
+    plots.epsilon_curve(curves, title=f"{test.name}, {len(subset):,} images; under attack the first {len(few):,}",
+                        xlabel="changed pixels").savefig(options.out)
     kept = all(sound(*each) for each in [(moved, pixels), *searched.values()])
     rows = [["pixels", *curves]]
     rows += [[f"{radius}", *(curve.get(radius, "") for curve in curves.values())] for radius in radii]

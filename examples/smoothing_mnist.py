@@ -46,7 +46,8 @@ def main(options):
         rows.append([f"{sigma:g}", found.accuracy, float(found.abstained.mean()), *curve.values()])
         short += [there - here for here, there in zip(curve.values(), PUBLISHED[sigma], strict=False)]
 
-    plots.epsilon_curve(curves, title=f"{test.name}, {len(subset):,} images", xlabel="l2 radius").savefig(options.out)
+    plots.epsilon_curve(curves, title=f"{test.name}, {len(subset):,} images; under PGD the first {len(few):,}",
+                        xlabel="l2 radius").savefig(options.out)
     verdict = "holds" if max(short) <= 0.02 and sound else "does not hold: take more samples"
     conclude(options, test, {f"{len(subset):,} images, {options.samples:,} samples, alpha {smoothing.alpha:g}; PGD: "
                              f"{len(few):,} images": rows},
