@@ -25,8 +25,7 @@ def recipe(settings, seed, steps=40, device="cpu"):
     """From the tables of settings: the model, an attack or a certificate to judge it, and how to train it."""
     model = made(models, settings["model"] | {"seed": seed}).to(device)
     votes = made(certify, settings["certificate"]) if "certificate" in settings else None
-    twice = settings["method"].get("class") == "Consistent"  # which varies the images itself
-    if twice and not votes:
+    if (twice := settings["method"].get("class") == "Consistent") and not votes:  # it varies the images itself
         raise ValueError("training by Consistent needs a table [certificate]")
     method = made(training, settings["method"], **({"votes": votes} if twice else {}))
     changes = [made(data.augment, each) for each in settings.get("augment", ())]
@@ -66,7 +65,6 @@ def run(options, steps, least):
     nn.save(model, weights)
     history.to_csv(table)
     print(indent(repr(history), f"{train.name}  "))
-
     plots.history(history, title=train.name).savefig(out)
     print(f"\n{test.name}  figure: {out}; weights: {weights}; history: {table}")
     subset, why, told = test[:options.images], "train longer", str(judge)
