@@ -203,8 +203,8 @@ def test_weights_travel_both_ways(model):
     assert all(np.array_equal(ours.state_dict()[name], array) for name, array in other.state_dict().items())
 
 
-# So many ReLUs that in float32 some input rounds to the other side of zero: these are compared in float64 alone.
-DEEP = (models.ResNet20, models.MadryResNet, models.MnistResNet, models.BaseCNN)
+# So many ReLUs, or windows of pooling, that in float32 some rounding changes the choice: compared in float64 alone.
+DEEP = (models.ResNet20, models.MadryResNet, models.MnistResNet, models.BaseCNN, models.AirbenchCNN)
 
 
 @pytest.mark.parametrize(("model", "dtype", "tolerance"), [
