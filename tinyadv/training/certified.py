@@ -6,7 +6,6 @@ arXiv:2103.17268. The certificates themselves are in tinyadv/certify.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 from tinyadv import ops
 from tinyadv.attacks import PGD
 from tinyadv.attacks.base.arguments import check_images
-from tinyadv.attacks.base.parameters import check_bounds, is_number, to_count
+from tinyadv.attacks.base.parameters import check_bounds, check_not_negative, is_number, to_count
 from tinyadv.backend import Array, array_module
 from tinyadv.certify import Interval, certified_accuracy, crown_worst
 from tinyadv.data import Dataset
@@ -53,8 +52,7 @@ class Certified(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("eps", "warm_up", *["certify_at"] * (self.certify_at is not None)):
-            if not (is_number(value := getattr(self, name)) and 0 <= value < math.inf):
-                raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+            check_not_negative(name, getattr(self, name))
         if not (is_number(self.clean_weight) and 0 <= self.clean_weight <= 1):
             raise ValueError(f"clean_weight must be a number in [0, 1], got {self.clean_weight!r}")
         check_bounds(self.bounds)

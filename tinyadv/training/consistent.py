@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinyadv import ops
-from tinyadv.attacks.base.parameters import is_number
+from tinyadv.attacks.base.parameters import check_not_negative
 from tinyadv.backend import Array
 from tinyadv.certify.sampling import Sampled
 from tinyadv.tensor import Tensor
@@ -40,8 +39,7 @@ class Consistent(Method):
             raise ValueError(f"votes must be a certificate by votes, such as Smoothing(0.5); got {self.votes!r}")
         object.__setattr__(self, "votes", self.votes.variation)  # the numbers of samples have no part in training
         for name in ("weight", "entropy"):
-            if not (is_number(value := getattr(self, name)) and 0 <= value < math.inf):
-                raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+            check_not_negative(name, getattr(self, name))
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
         return tuple(self.votes.vary(images, scene.streams) for _ in range(2))

@@ -98,6 +98,12 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number above 0, got {value!r}")
 
 
+def check_not_negative(name: str, value: Any) -> None:
+    """Raise ValueError unless the parameter of that name is a finite number >= 0."""
+    if not (is_number(value) and 0 <= value < math.inf):
+        raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+
+
 def check_fraction(name: str, value: Any) -> None:
     """Raise ValueError unless the parameter of that name is a number in (0, 1)."""
     if not (is_number(value) and 0 < value < 1):
