@@ -59,7 +59,7 @@ def main(options):
 
 if __name__ == "__main__":
     parser = arguments(__doc__, out="diffai_mnist.png")
-    parser.set_defaults(epochs=14)
+    parser.set_defaults(epochs=40)
     parser.add_argument("--wider", type=at_least(1, float), default=1.2, help="eps of the training, in units of eps")
     parser.add_argument("--around", type=at_least(0, float), nargs="+", default=[0, 0.5, 0.8, 1, 1.1, 1.2, 1.4],
                         help="budgets of the figure, in units of eps")

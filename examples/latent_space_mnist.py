@@ -4,8 +4,8 @@ Section 3.3 of Castro Ros, Ben Mansour and Bouskila ("Adversarial Networks", 202
 entropy alone, with their contrastive loss of margin 2 (equation 5), and with that of latent vectors of length 1 and
 margin 1. Images are classified by the softmax, and by the nearest of five images of each class in the latent space
 (NearestLatent). The figure has the latent space in its two main directions, their figure 8, and where PGD moves images
-of one class. The last line says whether the claim holds: with both losses, the distance between classes, divided
-by that within them, is larger than without, but PGD through NearestLatent leaves fewer than half of its images.
+of one class. The last line says whether the claim holds: with both losses, the distance between classes, divided by
+that within them, is larger than without, but some attack leaves NearestLatent fewer than half of its images.
 """
 
 import numpy as np
@@ -57,17 +57,17 @@ def main(options):
         apart.append(separation(z, few.labels))
         away = [np.sqrt(-driver.logits(nearest, images).max(axis=1)).mean() for images in (few.images, x_adv)]
         rows.append([name, f"{apart[-1]:.1f}", *ways.undefended, ways.clean, ways.ignored, ways.through,
-                     ways.without_gradients, *(f"{each:.2f}" for each in away)])
+                     ways.without_gradients, ways.robustness, *(f"{each:.2f}" for each in away)])
         draw(axes, z, moved, few.labels, f"{name}: {ways.clean:.0%}, attacked {ways.through:.0%}")
     figure.suptitle(f"{test.name}: latent vectors, and where PGD with eps {options.eps:g} moves some of class {SHOWN}")
     figure.savefig(options.out)
     head = ["loss", "between / within", "softmax", "softmax, PGD", "nearest", "PGD that ignores it", "PGD through it",
-            f"Square, {options.queries} queries", "distance to the nearest", "the same, attacked"]
-    least, most = min(apart[1:]), max(row[6] for row in rows[1:])
+            f"Square, {options.queries} queries", "the least", "distance to the nearest", "the same, attacked"]
+    least, most = min(apart[1:]), max(row[8] for row in rows[1:])
     verdict = "holds" if least > apart[0] and most < 0.5 else "does not hold: train longer"
     conclude(options, test, {f"Within eps {options.eps:g}, on {len(few):,} images": [head, *rows]},
              f"between and within classes, distances are as {apart[0]:.1f} to 1 without the loss, as {least:.1f} or "
-             f"more with it, where PGD through the nearest leaves {most:.2%} or less: the claim {verdict}")
+             f"more with it, where the attacks on the nearest leave {most:.2%} or less: the claim {verdict}")
 
 
 if __name__ == "__main__":

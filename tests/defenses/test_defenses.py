@@ -21,7 +21,7 @@ from hypothesis import given
 from strategies import seeds
 
 from tinyadv import Tensor, defenses, driver, gradients, nn, no_grad, ops
-from tinyadv.attacks import PGD
+from tinyadv.attacks import PGD, Square
 from tinyadv.backend import array_module, to_host
 from tinyadv.random import Streams, drawing_from
 
@@ -143,6 +143,20 @@ def test_attacks_need_not_know_of_a_defence(case):
         moved = abs(attack(nn.Sequential(case.make(gradient), model), x, y) - x).max(axis=(1, 2, 3))
         if gradient != "smooth":
             assert ((moved > 0) == (gradient == "identity")).all()
+
+
+def test_a_transform_that_writes_into_its_argument_changes_no_image_of_the_attack():
+    def dark(x):
+        x[x < 0.5] = 0
+        return x
+
+    x, model = pictures(4, (1, 8, 8)), nn.Sequential(defenses.bpda(dark), linear((1, 8, 8)))
+    before = x.copy()
+    y = driver.logits(model, x).argmax(axis=1)
+    for attack in PGD(0.1, steps=3), Square(0.1, queries=9):
+        assert abs(attack(model, x, y).astype(np.float64) - x).max() <= 0.1
+    defenses.bpda(dark)(Tensor(x))
+    assert x.tobytes() == before.tobytes()
 
 
 @every_case

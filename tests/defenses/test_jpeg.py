@@ -143,6 +143,10 @@ def test_what_jpeg_cannot_do_is_an_error():
     for quality in (0, 101, 7.5, "best"):
         with pytest.raises(ValueError, match=f"quality must be an integer from 1 to 100, got {quality!r}"):
             defenses.JPEG(quality)
+    with pytest.raises(ValueError, match=r"qualities must be several, such as \(20, 40, 60, 80\), got 50"):
+        defenses.SHIELD(50)
+    with pytest.raises(ValueError, match=r"SHIELD: expected images \(N, C, H, W\)"):
+        defenses.SHIELD()(Tensor(np.ones((2, 3))))
     with pytest.raises(ValueError, match="quality must be an integer from 1 to 100, got none"):
         defenses.SHIELD(())
     with pytest.raises(ValueError, match="subsampling must be one of 4:4:4, 4:2:2, 4:2:0; got '4:1:1'"):

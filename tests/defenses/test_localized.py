@@ -107,11 +107,28 @@ def test_patches_go_through_both_defences():
         assert driver.logits(defended, result.x_adv).shape == (12, 5)
 
 
+def test_training_behind_dw_updates_running_statistics_once():
+    def make(norm):
+        return nn.Sequential(nn.Conv2d(1, 2, 3, rng=0), norm, nn.ReLU(), nn.Flatten(), nn.Linear(72, 3, rng=1))
+
+    x, norms = pictures(8, (1, 8, 8)), (nn.BatchNorm2d(2), nn.BatchNorm2d(2))
+    one, two = map(make, norms)
+    nn.Sequential(defenses.DW(one), one).train()(Tensor(x))
+    filled_in = defenses.DW(two.eval()).transform(x)
+    two.train()(Tensor(filled_in))
+    np.testing.assert_array_equal(*(norm.running_mean for norm in norms))
+
+
 @pytest.mark.parametrize(("message", "make"), [
     ("strength must be a number >= 0, got -1", lambda: defenses.LGS(-1)),
     ("block and overlap must be integers with 0 <= overlap < block, got 5 and 5", lambda: defenses.LGS(2.3, 5, 5)),
     ("erosion must be an odd number of pixels, got 2", lambda: defenses.DW(ops.flatten, erosion=2)),
     ("dilation must be an odd number of pixels, got 0", lambda: defenses.DW(ops.flatten, dilation=0)),
+    ("strength must be a number >= 0, got inf", lambda: defenses.LGS(np.inf)),
+    ("threshold must be a number >= 0, got nan", lambda: defenses.LGS(threshold=np.nan)),
+    ("threshold must be a number >= 0, got nan", lambda: defenses.DW(ops.flatten, np.nan)),
+    ("sweeps must be an integer >= 0, got -1", lambda: defenses.DW(ops.flatten, sweeps=-1)),
+    (r"LGS: expected images \(N, C, H, W\).* got shape \(2, 3\)", lambda: defenses.LGS()(Tensor(np.ones((2, 3))))),
 ])
 def test_a_wrong_setting_is_refused_by_name(message, make):
     with pytest.raises(ValueError, match=message):

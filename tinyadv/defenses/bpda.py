@@ -18,7 +18,7 @@ GRADIENTS = ("identity", "smooth", "zero")
 def through(x: Any, transform: Callable[[Array], Array], gradient: str = "identity",
             smooth: Callable[[Tensor], Tensor] | None = None) -> Any:
     """transform(x), to the last bit, with the vjp that `gradient` names; see `Defense`. x and the value: (N, ...)."""
-    value = transform(x)
+    value = transform(x.copy())  # a function that writes into its argument must not change the attack's point
     if not is_array(value):
         raise TypeError(f"transform must return an array like the images it is given, got {type(value).__name__}"
                         + ": operations on Tensors need no BPDA, and are a layer as they are"

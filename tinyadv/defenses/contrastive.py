@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyadv import driver, ops
-from tinyadv.backend import Array, to_host
+from tinyadv.backend import Array, move, to_host
 from tinyadv.nn import Module
 from tinyadv.nn.latent import Latent, latent, unit
 from tinyadv.tensor import Tensor
@@ -24,13 +24,15 @@ class NearestLatent(Module):
     """
 
     def __init__(self, model: Module, images: Array, labels: Array, normalize: bool = False):
-        labels = to_host(labels)
+        labels = np.asarray(to_host(labels))
         classes = np.unique(labels)
-        if labels.shape != (len(images),) or not np.array_equal(classes, np.arange(len(classes))):
-            raise ValueError(f"labels must be ({len(images)},) and hold all classes from 0 on, got {classes.tolist()} "
-                             f"in shape {labels.shape}")
+        right = labels.dtype.kind in "iu" and labels.shape == (len(images),)
+        if not (right and np.array_equal(classes, np.arange(len(classes)))):
+            raise ValueError(f"labels must be integers ({len(images)},) and hold all classes from 0 on, got "
+                             f"{classes.tolist()}, {labels.dtype}, in shape {labels.shape}")
         self.model, self.normalize, self.labels = model, normalize, tuple(labels.tolist())
-        self.references = driver.logits(Latent(model), images)  # a buffer
+        vectors = driver.logits(Latent(model), images)
+        self.references = move(vectors, like=driver.memory_of(model, images))  # a buffer
         if normalize:
             self.references = unit(Tensor(self.references)).data
 

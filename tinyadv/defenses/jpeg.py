@@ -13,6 +13,7 @@ from tinyadv import ops
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.defenses.bpda import Defense, through
 from tinyadv.nn import Random
+from tinyadv.shapes import check_ndim
 from tinyadv.tensor import Tensor, op
 
 FACTORS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2)}  # how many rows and columns share a colour
@@ -60,11 +61,14 @@ class SHIELD(Random, Defense):
     def __init__(self, qualities: tuple[int, ...] = (20, 40, 60, 80), subsampling: str = "4:2:0",
                  gradient: str = "identity", seed: int | None = None):
         Defense.__init__(self, gradient)
+        if not isinstance(qualities, tuple | list):
+            raise ValueError(f"qualities must be several, such as (20, 40, 60, 80), got {qualities!r}")
         _check(subsampling, *qualities)
         self.qualities, self.subsampling = tuple(qualities), subsampling
         Random.__init__(self, seed)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_ndim(x.shape, 4, "SHIELD", "images (N, C, H, W)")
         h, w = x.shape[2:]
         blocks = self.streams(x).uniform((-(-h // 8), -(-w // 8)), 0, len(self.qualities)).astype(int)
         chosen = move(blocks.repeat(8, axis=1).repeat(8, axis=2)[:, None, :h, :w], like=x.data)  # (N, 1, H, W)

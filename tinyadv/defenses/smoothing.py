@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinyadv.attacks.base.parameters import check_not_negative
 from tinyadv.backend import Array, array_module
 from tinyadv.defenses.bpda import Defense
+from tinyadv.shapes import check_ndim
 from tinyadv.tensor import Tensor
 
 
@@ -24,8 +26,8 @@ class LGS(Defense):
     def __init__(self, strength: float = 2.3, block: int = 15, overlap: int = 5, threshold: float = 0.1,
                  gradient: str = "identity"):
         super().__init__(gradient)
-        if not strength >= 0:
-            raise ValueError(f"strength must be a number >= 0, got {strength!r}")
+        for name, value in ("strength", strength), ("threshold", threshold):
+            check_not_negative(name, value)
         if not (isinstance(block, int) and isinstance(overlap, int) and 0 <= overlap < block):
             raise ValueError(f"block and overlap must be integers with 0 <= overlap < block, got {block!r} and "
                              f"{overlap!r}")
@@ -39,6 +41,7 @@ class LGS(Defense):
 
     def _factor(self, images: Array) -> Array:
         """1 - clip(strength * g, 0, 1), (N, 1, H, W), in the dtype of the images; computed in float64."""
+        check_ndim(images.shape, 4, "LGS", "images (N, C, H, W)")
         xp, grey = array_module(images), images.astype(np.float64).mean(axis=1, keepdims=True)
         down, right = xp.zeros_like(grey), xp.zeros_like(grey)
         down[:, :, :-1], right[..., :-1] = grey[:, :, 1:] - grey[:, :, :-1], grey[..., 1:] - grey[..., :-1]

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver, ops
+from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array, is_array, move, to_host
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.latent import Latent, latent, unit
+from tinyadv.ops.loss import check_labels
+from tinyadv.shapes import check_equal
 from tinyadv.tensor import Tensor
 
 
@@ -28,6 +31,8 @@ class Trapdoors:
                  squares: int = 7, side: int = 3, seed: int = 0):
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must be in [0, 1], got {strength!r}")
+        for name, count, least in ("classes", classes, 2), ("squares", squares, 0), ("side", side, 1):
+            to_count(name, count, least)
         if side > min(shape[1:]):
             raise ValueError(f"side must be at most that of the image, {min(shape[1:])}, got {side}")
         rng, self.classes = np.random.default_rng(seed), classes
@@ -45,8 +50,9 @@ class Trapdoors:
 
     def inject(self, images: Array, classes: Array | int) -> Array:
         """Images (N, C, H, W) in [0, 1] with the trapdoors of these classes (N,), or of one class for all."""
-        masks, patterns = (move(array[to_host(classes) if is_array(classes) else classes].astype(images.dtype), images)
-                           for array in (self.masks, self.patterns))
+        classes = to_host(classes) if is_array(classes) else np.asarray(classes)
+        check_labels(classes, self.classes, "classes")
+        masks, patterns = (move(array[classes].astype(images.dtype), images) for array in (self.masks, self.patterns))
         return images * (1 - masks) + masks * patterns
 
 
@@ -65,9 +71,10 @@ class TrapdoorDetector(Module):
     """
 
     def __init__(self, model: Module, signatures: Array, thresholds: Array, sharpness: float = 10.0):
-        self.model, self.sharpness = model, sharpness
-        self.signatures = unit(Tensor(signatures)).data  # buffers
-        self.thresholds = thresholds.astype(signatures.dtype)
+        check_equal(len(signatures), len(thresholds), "TrapdoorDetector", "the number of signatures", "of thresholds")
+        self.model, self.sharpness, there = model, sharpness, driver.memory_of(model, signatures)
+        self.signatures = unit(Tensor(move(signatures, like=there))).data  # buffers
+        self.thresholds = move(thresholds.astype(signatures.dtype), like=there)
 
     def forward(self, x: Tensor) -> Tensor:
         z, logits = latent(self.model, x)
@@ -96,11 +103,13 @@ def trapdoor_detector(model: Module, trapdoors: Trapdoors, train: Dataset, held_
     if not 0 < fpr < 1:
         raise ValueError(f"fpr must be a rate in (0, 1), got {fpr!r}")
 
-    signatures = np.stack([driver.logits(Latent(model), trapdoors.inject(train.images, k)).mean(axis=0)
+    logits = to_host(driver.logits(model, held_out.images))
+    check_equal(logits.shape[1], trapdoors.classes, "trapdoor_detector", "the model's number of classes",
+                "that of the trapdoors")
+    signatures = np.stack([to_host(driver.logits(Latent(model), trapdoors.inject(train.images, k))).mean(axis=0)
                            for k in range(trapdoors.classes)])
     detector = TrapdoorDetector(model, signatures, np.full(trapdoors.classes, np.inf), sharpness)
-    scores = detector.scores(held_out.images)
-    predicted = to_host(driver.classes(driver.logits(model, held_out.images)))
+    scores, predicted = detector.scores(held_out.images), driver.classes(logits)
     own = [scores[predicted == k] if (predicted == k).any() else scores for k in range(trapdoors.classes)]
     return TrapdoorDetector(model, signatures, np.array([np.quantile(each, 1 - fpr) for each in own]), sharpness)
 

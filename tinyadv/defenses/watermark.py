@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyadv import ops
+from tinyadv.attacks.base.parameters import check_not_negative, to_count
 from tinyadv.backend import Array, array_module
 from tinyadv.defenses.bpda import Defense
+from tinyadv.driver import evaluation_mode
 from tinyadv.ops.elementwise import guided
 from tinyadv.tensor import Tensor, gradients, recording
 
@@ -35,8 +37,9 @@ class DW(Defense):
         for name, side in ("erosion", erosion), ("dilation", dilation):
             if not (isinstance(side, int) and side > 0 and side % 2):
                 raise ValueError(f"{name} must be an odd number of pixels, got {side!r}")
+        check_not_negative("threshold", threshold)
         self.model, self.threshold, self.erosion, self.dilation = model, threshold, erosion, dilation
-        self.sweeps = sweeps
+        self.sweeps = to_count("sweeps", sweeps, least=0)
 
     def transform(self, images: Array) -> Array:
         return filled(images, self.mask(images), self.sweeps)
@@ -52,7 +55,7 @@ class DW(Defense):
 def guided_gradient(model: Callable[[Tensor], Tensor], images: Array) -> Array:
     """The gradients of the predicted classes' logits at images (N, ...), with the guided rule for each ReLU."""
     x = Tensor(images)
-    with recording(True), guided.within(True):
+    with recording(True), guided.within(True), evaluation_mode(model):
         logits = model(x)
         own = logits[array_module(images).arange(len(images)), logits.data.argmax(axis=1)]
         return gradients(own.sum(), [x])[0]

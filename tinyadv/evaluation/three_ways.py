@@ -62,7 +62,8 @@ def three_ways(undefended: Callable, defended: Callable, attack: Attack, dataset
     that uses gradients, with a budget; for a random defence, one with `eot=`. black_box: an attack without gradients;
     by default Square of the attack's eps, norm and bounds. options: those of `Attack.run`.
     An image counts as robust if the model is right before and after the attack. Random defences judge the finished
-    images with draws that no attack has seen, lest a lucky draw count as a success.
+    images with draws that no attack has seen, lest a lucky draw count as a success. An image that a detector flags
+    counts as broken, so TrapdoorDetector needs a count of its own, as in examples/trapdoors_mnist.py.
     Raises ValueError for a minimum-norm attack, and if there is no black_box and no Square of that budget.
     """
     check(dataset, attack)
@@ -80,11 +81,11 @@ def three_ways(undefended: Callable, defended: Callable, attack: Attack, dataset
     def right(model: Callable, images: Array, seed: Any = fresh) -> np.ndarray:
         return predict(model, images, seed=seed, **shards) == to_host(y)
 
-    def made(model: Callable, attack: Attack) -> Array:
-        return attack.run(model, x, y, seed=seed, skip_misclassified=True, **options).x_adv
+    def made(model: Callable, attack: Attack, skip: bool = True) -> Array:
+        return attack.run(model, x, y, seed=seed, skip_misclassified=skip, **options).x_adv
 
     before, clean = right(undefended, x, seed), right(defended, x, seed)
-    transferred = made(undefended, attack)
+    transferred = made(undefended, attack, skip=False)  # the defended model may be right where this one is wrong
     ignored, through, blind = (float((clean & right(defended, images)).mean())
                                for images in (transferred, made(defended, attack), made(defended, black_box)))
     first = float(before.mean()), float((before & right(undefended, transferred)).mean())
