@@ -90,6 +90,36 @@ def test_bounds_that_are_to_include_rounding_are_float64(kind):
 
 
 @pytest.mark.parametrize("kind", [Interval, Zonotope])
+@pytest.mark.parametrize("roundoff", [-1, -2.0**-24, np.nan, np.inf, "0", True])
+def test_the_unit_roundoff_is_a_number_and_not_negative(kind, roundoff):
+    with pytest.raises(ValueError, match="roundoff must be a number >= 0, got"):
+        kind(np.zeros((2, 3)), np.ones((2, 3)), roundoff=roundoff)
+
+
+def test_more_steps_than_a_unit_roundoff_can_bear_are_an_error():
+    """gamma(n) = n u / (1 - n u) would be negative, and the bounds too small."""
+    x = Interval(np.ones((1, 3000)), np.ones((1, 3000)), roundoff=2.0**-11)
+    assert np.isfinite((x + x).high.data).all()
+    with pytest.raises(ValueError, match="the rounding errors of 3003 steps have no bound where the unit roundoff is"):
+        ops.sum(x, axis=1)
+
+
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "maximum", "minimum", "matmul"])
+@given(seed=seeds)
+@settings(max_examples=5)
+def test_rounding_counts_whichever_operand_is_to_include_it(name, seed):
+    one, other = np.random.default_rng(seed).uniform(1, 2, (2, 3, 3)).astype(np.float32).astype(float)
+    plain, sound = Interval(one, one), Interval(other, other, roundoff=FLOAT32)
+    operation = getattr(ops, name)
+    expected = operation(Interval(one, one, roundoff=FLOAT32), sound)
+    for z in (operation(plain, sound), operation(Interval(one, one, roundoff=FLOAT32), Interval(other, other))):
+        assert z.roundoff == FLOAT32
+        assert (z.low.data == expected.low.data).all()
+        assert (z.high.data == expected.high.data).all()
+    assert (expected.low.data < expected.high.data).all()
+
+
+@pytest.mark.parametrize("kind", [Interval, Zonotope])
 def test_a_value_is_between_the_bounds(kind):
     x = np.full((2, 3), 0.5)
     for value in (x + 0.2, x - 0.2, x * np.nan, x[:1], x[:, :2], 0.5):

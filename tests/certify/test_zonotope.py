@@ -50,6 +50,22 @@ def test_the_terms_of_two_branches_are_not_taken_for_each_other():
     assert len(z.errors) == 4
 
 
+@pytest.mark.parametrize("operation", [ops.add, ops.subtract, ops.multiply, ops.divide, ops.maximum, ops.matmul],
+                         ids=lambda f: f.__name__)
+def test_zonotopes_of_different_inputs_are_not_taken_for_those_of_one(operation):
+    """a - b would be 0, as if their errors were the same; of parts of one input it is what it must be."""
+    a, b = (Zonotope(np.full((2, 2), 1.0), np.full((2, 2), 3.0)) for _ in range(2))
+    for one, other in ((a, b), (b, a), (ops.relu(a * 2), b), (a, ops.tanh(b))):
+        with pytest.raises(ValueError, match=f"{operation.__name__}: all Zonotopes must be computed from the same one"):
+            operation(one, other)
+    with pytest.raises(ValueError, match="concatenate: all Zonotopes must be computed from the same one"):
+        ops.concatenate([a, b], axis=1)
+    both = Zonotope(-np.ones((1, 2)), np.ones((1, 2)))
+    one, other = both[:, :1], both[:, 1:]
+    assert ((one - other).low.data.item(), (one - other).high.data.item()) == (-2, 2)
+    assert (one - one).high.data.item() == 0
+
+
 def test_more_terms_are_tighter_after_the_second_relu():
     x = images((1, 4, 4)).astype(float)
     widths = [float((z.high - z.low).data.sum()) for z in (

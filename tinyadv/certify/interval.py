@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyadv import ops
+from tinyadv.attacks.base.parameters import check_not_negative
 from tinyadv.backend import Array, array_module
 from tinyadv.certify.abstract import Abstract
 from tinyadv.certify.rounding import rounding_error
@@ -37,9 +38,9 @@ class Interval(Abstract):
 
     low, high: Tensors or arrays of one shape, low <= high. value: an array between them that is computed along with
     the bounds, which layers in training mode need: the clean images. roundoff: the unit roundoff of the network whose
-    rounding errors the bounds are to include, 2**-24 for float32; give low and high in float64 then (rounding.py).
-    The bounds are Tensors, so a loss of them can be differentiated. ValueError if low is above high anywhere, or the
-    value is not between them, up to rounding.
+    rounding errors the bounds are to include, 2**-24 for float32; give low and high in float64 then (rounding.py). Of
+    several Intervals in an operation the largest one counts. The bounds are Tensors, so a loss of them can be
+    differentiated. ValueError if low is above high anywhere, or the value is not between them, up to rounding.
     """
 
     __slots__ = ("centre", "radius", "roundoff")
@@ -47,6 +48,7 @@ class Interval(Abstract):
     radius: Tensor
 
     def __init__(self, low: Any, high: Any, value: Any = None, roundoff: float = 0.0):
+        check_not_negative("roundoff", roundoff)
         self.low, self.high = Tensor(low), Tensor(high)
         self.value = None if value is None else Tensor(value)
         self.roundoff, self.origin, self.sample = roundoff, None, self.low
@@ -72,17 +74,18 @@ class Interval(Abstract):
         return super().__getattr__(name)  # type: ignore[misc]  # it names the remedy
 
     def _made(self, found: Any, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Interval:
-        result = self._of(found)
-        if self.roundoff:
-            error = rounding_error(operation, args, kwargs, self.roundoff, result.magnitude)
+        roundoff = max(x.roundoff for x in args if isinstance(x, Interval))
+        result = self._of(found, roundoff)
+        if roundoff:
+            error = rounding_error(operation, args, kwargs, roundoff, result.magnitude)
             if error is not None:
-                return self._of((result.low - error, result.high + error))
+                return self._of((result.low - error, result.high + error), roundoff)
         return result
 
-    def _of(self, found: Ball | tuple[Tensor, Tensor]) -> Interval:
-        """Of what a rule returns, with the same unit roundoff."""
+    def _of(self, found: Ball | tuple[Tensor, Tensor], roundoff: float) -> Interval:
+        """Of what a rule returns."""
         made = Interval.__new__(Interval)
-        made.roundoff, made.sample = self.roundoff, found[0]
+        made.roundoff, made.sample = roundoff, found[0]
         if isinstance(found, Ball):
             made.centre, made.radius = found
         else:

@@ -63,4 +63,6 @@ def rounding_error(operation: Callable, args: tuple, kwargs: dict[str, Any], u: 
 def _gamma(terms: int, u: float) -> float:
     """One more rounding than counted: it covers all those of the bounds themselves, which are made in float64."""
     n = terms + 2
+    if n * u >= 1:
+        raise ValueError(f"the rounding errors of {n} steps have no bound where the unit roundoff is {u:g}")
     return n * u / (1 - n * u)

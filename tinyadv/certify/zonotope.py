@@ -29,7 +29,8 @@ class Zonotope(Abstract):
     """The arrays centre + box * e0 + the sum of errors[m] * e_m, with all e in [-1, 1], as far as they are in interval.
 
     low, high: of the input, as for an Interval. Each pixel gets an error term of its own, so an image of D pixels costs
-    the memory of D images. Affine operations are exact. For an operation that is neither affine nor relu, the terms are
+    the memory of D images. Zonotopes in one operation must be computed from the same one, whose symbols they share, else
+    ValueError: for two inputs, make one Zonotope of both, and take its parts. Affine operations are exact. For an operation that is neither affine nor relu, the terms are
     given up: what follows is an interval. The interval of each step is computed, too, so that low and high are never
     looser than interval arithmetic. Zonotopes are for evaluation: train with intervals.
     terms: how many units of each relu get a new error term for the gap that it leaves, those with the largest gaps; the
@@ -56,14 +57,17 @@ class Zonotope(Abstract):
         return self
 
     def _through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
+        if any(x.symbols is not self.symbols for x in args if isinstance(x, Zonotope)):
+            raise ValueError(f"{operation.__name__}: all Zonotopes must be computed from the same one, as their error "
+                             "terms are shared; make one Zonotope of all inputs, and take its parts, as z[:, :3]")
         interval = operation(*at(args, "interval"), **kwargs)
         if operation is ops.relu:
             parts = self._relu()
         elif _is_affine(operation, args):
             centre, box = (operation(*at(args, part), **kwargs) for part in ("centre", "_around_zero"))
             box = box.radius
-            if self.interval.roundoff:
-                error = rounding_error(operation, args, kwargs, self.interval.roundoff, interval.magnitude)
+            if interval.roundoff:
+                error = rounding_error(operation, args, kwargs, interval.roundoff, interval.magnitude)
                 box = box if error is None else box + error
             parts = centre, box, self._errors(operation, args, kwargs)
         else:
