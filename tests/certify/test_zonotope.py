@@ -66,6 +66,38 @@ def test_zonotopes_of_different_inputs_are_not_taken_for_those_of_one(operation)
     assert (one - one).high.data.item() == 0
 
 
+MIXING = {
+    "a part": lambda z: z[:2] - z[2:4], "another order": lambda z: z[[1, 0, 2, 4, 3]] - z,
+    "one image": lambda z: z[1] - z[0], "broadcast": lambda z: z[:1] - z,
+    "a sum": lambda z: ops.sum(z * np.array([[1.0], [-1], [1], [-1], [0]]), axis=0),
+    "all of it": lambda z: ops.sum(z * np.array([[1.0], [-1], [1], [-1], [0]])),
+    "a matrix": lambda z: ops.matmul(np.eye(5) - np.eye(5)[[1, 2, 3, 4, 0]], z),
+    "transposed": lambda z: ops.transpose(z)[:3] - z[:3, [0, 1, 2, 0, 1]][:, :5],
+    "reshaped": lambda z: ops.reshape(z, (3, 5))[:, 1:4] - z[:3],
+    "twice": lambda z: ops.concatenate([z[:2], z[:2]], axis=0) - z[:4],
+}
+
+
+@pytest.mark.parametrize("mix", MIXING.values(), ids=MIXING)
+def test_the_images_of_a_batch_do_not_share_their_errors(mix):
+    """In each of these, other images would cancel out; the corners of the box show whether they do."""
+    rng = np.random.default_rng(0)
+    z = mix(Zonotope(-np.ones((5, 3)), np.ones((5, 3))))
+    for _ in range(100):
+        exact = mix(Tensor(rng.choice([-1.0, 1.0], (5, 3)))).data
+        assert (z.low.data <= exact + 1e-9).all()
+        assert (exact <= z.high.data + 1e-9).all()
+
+
+def test_what_treats_each_image_by_itself_keeps_the_terms_of_a_batch():
+    z = Zonotope(-np.ones((5, 6)), np.ones((5, 6)))
+    for step in (lambda z: z[:, ::2] - z[:, 1::2], lambda z: ops.sum(ops.reshape(z, (5, 2, 3)), axis=2),
+                 lambda z: ops.transpose(ops.reshape(z, (5, 2, 3)), (0, 2, 1)), lambda z: z[:3] * 2,
+                 lambda z: ops.concatenate([z, -z], axis=1), lambda z: ops.pad(z, ((0, 0), (1, 1))),
+                 lambda z: ops.matmul(z, np.ones((6, 2))), lambda z: z[:0] + 1):
+        assert len(step(z).errors) == 6
+
+
 def test_more_terms_are_tighter_after_the_second_relu():
     x = images((1, 4, 4)).astype(float)
     widths = [float((z.high - z.low).data.sum()) for z in (

@@ -29,10 +29,11 @@ class Zonotope(Abstract):
     """The arrays centre + box * e0 + the sum of errors[m] * e_m, with all e in [-1, 1], as far as they are in interval.
 
     low, high: of the input, as for an Interval. Each pixel gets an error term of its own, so an image of D pixels costs
-    the memory of D images. Zonotopes in one operation must be computed from the same one, whose symbols they share, else
-    ValueError: for two inputs, make one Zonotope of both, and take its parts. Affine operations are exact. For an operation that is neither affine nor relu, the terms are
-    given up: what follows is an interval. The interval of each step is computed, too, so that low and high are never
-    looser than interval arithmetic. Zonotopes are for evaluation: train with intervals.
+    the memory of D images. Affine operations are exact. For an operation that is neither affine nor relu, or that mixes
+    the images of a batch, the terms are given up: what follows is an interval. The interval of each step is computed,
+    too, so that low and high are never looser than interval arithmetic. Zonotopes are for evaluation: train with
+    intervals. All Zonotopes of one operation must be computed from the same one, else ValueError: for two inputs, make
+    one Zonotope of both, and take its parts.
     terms: how many units of each relu get a new error term for the gap that it leaves, those with the largest gaps; the
     others' gaps go into the box. It takes memory, and is tighter from the next relu on: with all of them it is DeepZ.
     centre, box: Tensors (N, ...); errors: (M, N, ...); interval: the Interval. value, roundoff: as for an Interval.
@@ -63,7 +64,7 @@ class Zonotope(Abstract):
         interval = operation(*at(args, "interval"), **kwargs)
         if operation is ops.relu:
             parts = self._relu()
-        elif _is_affine(operation, args):
+        elif _is_affine(operation, args) and not _mixes(operation, args, kwargs, interval.shape):
             centre, box = (operation(*at(args, part), **kwargs) for part in ("centre", "_around_zero"))
             box = box.radius
             if interval.roundoff:
@@ -138,3 +139,23 @@ def _is_affine(operation: Callable, args: tuple) -> bool:
     constant = [i for i, x in enumerate(args[:2]) if not isinstance(x, Zonotope)]
     return operation in AFFINE or (operation in BILINEAR and (constant == [1] or (
         constant == [0] and operation is not ops.divide)))
+
+
+def _mixes(operation: Callable, args: tuple, kwargs: dict[str, Any], shape: tuple[int, ...]) -> bool:
+    """Whether a row of the result, of that shape, depends on another image than its own, whose symbols are others.
+
+    If not, NaN in all images whose number has a 1, or a 0, in some binary digit does not reach the other rows.
+    """
+    if operation in BY_IMAGES or 0 in shape:
+        return False
+    one, rows = next(x.centre for x in args if isinstance(x, Zonotope)).data, shape[0] if shape else 1
+    xp, most = array_module(one), max(rows, *(len(x) for x in args if isinstance(x, Zonotope)))
+    for k in range(2 * (most - 1).bit_length()):
+        has = xp.arange(most) >> k // 2 & 1 == k % 2
+        marks = xp.where(has, xp.nan, 0).astype(one.dtype)
+        marked = (x.centre + marks[:len(x)].reshape(-1, *[1] * (x.ndim - 1)) if isinstance(x, Zonotope) else x
+                  for x in args)
+        reached = xp.isnan(operation(*marked, **kwargs).data.reshape(rows, -1)).any(axis=1)
+        if (reached & ~has[:rows]).any():
+            return True
+    return False
