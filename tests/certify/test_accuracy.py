@@ -157,6 +157,14 @@ def test_images_outside_of_the_bounds_are_not_certified(factor, bounds, message,
         certify.certified_accuracy(model, other, 0.1, bounds=bounds)
 
 
+@every_method
+def test_a_model_of_one_logit_is_told_to_return_two(method, trained):
+    """It is above no other one, so every image would be certified."""
+    for model in (lambda x: trained[0](x)[:, :1], lambda x: ops.linear(ops.flatten(x), np.ones((1, 12), np.float32))):
+        with pytest.raises(ValueError, match="a logit for each of two classes or more"):
+            certify.certified_accuracy(model, trained[1], 0.1, method=method)
+
+
 def test_arguments_are_checked(trained):
     with pytest.raises(ValueError, match=r"method must be one of ibp.*; got 'magic'"):
         certify.certified_accuracy(*trained, 0.1, method="magic")

@@ -89,6 +89,11 @@ def test_a_forward_pass_has_all_bands_of_one_image(trained):
     assert (none.shape, none.dtype) == ((0, 3), votes.dtype)
 
 
+def test_a_model_of_one_logit_is_told_to_return_two(trained):
+    with pytest.raises(ValueError, match="a logit for each of two classes or more"):
+        Bands(2).certify(lambda x: trained(x)[:, :1], wide_stripes(2), 1)
+
+
 def test_arguments_are_checked(trained):
     for wrong in (0, True, 1.0):
         with pytest.raises(ValueError, match="width must be an integer >= 1"):

@@ -48,10 +48,21 @@ def test_the_bound_covers_the_true_proportion_as_often_as_it_says():
         assert misses / runs <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / runs)
 
 
-@pytest.mark.parametrize(("k", "n", "alpha"), [(3, 2, 0.05), (-1, 2, 0.05), (0, 0, 0.05), (1, 2, 0.0), (1, 2, 1),
-                                            (1, 2, "0.05")])
-def test_impossible_counts_are_an_error(k, n, alpha):
-    with pytest.raises(ValueError, match="k must be in 0"):
+@pytest.mark.parametrize(("k", "n", "alpha", "message"), [
+    (3, 2, 0.05, "k must be at most n, got k=3 and n=2"), (-1, 2, 0.05, "k must be an integer >= 0, got -1"),
+    (9.5, 10, 0.1, "k must be an integer >= 0, got 9.5"), (True, 2, 0.05, "k must be an integer >= 0, got True"),
+    (np.nan, 2, 0.05, "k must be an integer >= 0, got nan"), (0, 0, 0.05, "n must be an integer >= 1, got 0"),
+    (1, 2.0, 0.05, "n must be an integer >= 1, got 2.0"),
+    *((1, 2, alpha, rf"alpha must be a number in \(0, 1\), got {alpha!r}") for alpha in (0.0, 1, "0.05", np.nan))])
+def test_impossible_counts_are_an_error(k, n, alpha, message):
+    with pytest.raises(ValueError, match=message):
         clopper_pearson(k, n, alpha)
-    with pytest.raises(ValueError, match="a and b must be counts"):
-        sign_test(0, 0)
+
+
+@pytest.mark.parametrize(("a", "b", "message"), [
+    (0, 0, "a and b must not both be 0"), (1.5, 2, "a must be an integer >= 0, got 1.5"),
+    (2, -1, "b must be an integer >= 0, got -1"), (2, np.nan, "b must be an integer >= 0, got nan")])
+def test_impossible_counts_of_the_test_are_an_error(a, b, message):
+    with pytest.raises(ValueError, match=message):
+        sign_test(a, b)
+    assert sign_test(np.int64(60), np.uint8(40)) == sign_test(60, 40)

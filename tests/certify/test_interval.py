@@ -81,6 +81,17 @@ def test_an_interval_has_a_low_below_its_high():
         Interval(np.ones(2), np.zeros(3))
 
 
+@pytest.mark.parametrize(("x", "bounds", "message"), [
+    (np.full((1, 2), 5.0), (0.0, 1.0), r"x must lie in bounds=\(0.0, 1.0\), got values from 5.0 to 5.0"),
+    (np.full((1, 2), -0.1), (0.0, 1.0), r"x must lie in bounds=\(0.0, 1.0\), got values from -0.1"),
+    (np.full((1, 2), 0.5), (1.0, 2.0), r"x must lie in bounds=\(1.0, 2.0\)"),
+    (np.full((1, 2), np.nan), (0.0, 1.0), "x must be numbers"), (np.ones((1, 2), int), (0.0, 1.0), "floating-point")])
+def test_images_outside_of_the_bounds_have_no_interval_around_them(x, bounds, message):
+    """It would not hold them."""
+    with pytest.raises(ValueError, match=message):
+        Interval.around(x, 0.1, bounds)
+
+
 @pytest.mark.parametrize("kind", [Interval, Zonotope])
 def test_bounds_that_are_to_include_rounding_are_float64(kind):
     x = np.zeros((2, 3), np.float32)

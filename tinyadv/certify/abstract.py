@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyadv import ops
-from tinyadv.attacks.base.arguments import check_classes
+from tinyadv.attacks.base.arguments import check_classes, check_several
 from tinyadv.backend import Array, array_module, is_array
 from tinyadv.ops.loss import check_labels
 from tinyadv.shapes import Shape, check_ndim
@@ -83,8 +83,9 @@ class Abstract(Tensor):
         return ops.maximum(ops.abs(self.low), ops.abs(self.high))
 
     def own(self, labels: Any, operation: str = "worst") -> Array:
-        """The labels of logits (N, K) as an array (N,) beside them; ValueError unless these are logits and classes."""
+        """The labels of logits (N, K) as an array (N,) beside them; ValueError unless these are classes, and K >= 2."""
         check_ndim(self.shape, 2, operation, "logits (N, K)")
+        check_several(self.sample)
         labels = check_classes(labels, "labels", self.sample.data)
         if isinstance(labels, np.ndarray):  # a GPU would have to be waited for
             check_labels(labels, self.shape[1], operation)

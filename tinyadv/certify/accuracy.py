@@ -84,7 +84,7 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
     The bounds are computed in float64, and hold for the float32 network, rounding errors included: no float32 image
     within the budget is classified otherwise by the model's own forward pass. docs/certificates.md has the theorem, and
     what it does not cover. Raises TypeError for a model with an operation that has no rule, and ValueError for one that
-    draws at inference and for images outside of the bounds.
+    draws at inference or has one logit, and for images outside of the bounds.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from tinyadv.attacks.base.parameters import is_number
+from tinyadv.attacks.base.parameters import check_fraction, to_count
 
 TINY = 1e-300  # stands for 0 in a denominator
 
@@ -16,11 +16,13 @@ TINY = 1e-300  # stands for 0 in a denominator
 def clopper_pearson(k: int, n: int, alpha: float) -> float:
     """The lower end of the one-sided interval of Clopper and Pearson 1934, for k hits of n: at most p in all but alpha.
 
-    The true proportion is at least this with probability 1 - alpha or more. ValueError unless 0 <= k <= n, n >= 1 and
-    0 < alpha < 1.
+    The true proportion is at least this with probability 1 - alpha or more. ValueError unless k and n are integers,
+    0 <= k <= n, n >= 1 and 0 < alpha < 1.
     """
-    if not (0 <= k <= n and n >= 1 and is_number(alpha) and 0 < alpha < 1):
-        raise ValueError(f"k must be in 0 ... n, n at least 1 and alpha in (0, 1); got k={k}, n={n}, alpha={alpha}")
+    k, n = to_count("k", k, least=0), to_count("n", n)
+    if k > n:
+        raise ValueError(f"k must be at most n, got k={k} and n={n}")
+    check_fraction("alpha", alpha)
     if k == 0:
         return 0.0
     low, high = 0.0, k / n
@@ -34,8 +36,9 @@ def clopper_pearson(k: int, n: int, alpha: float) -> float:
 
 def sign_test(a: int, b: int) -> float:
     """The p-value of the two-sided test that two outcomes, seen a and b times, are equally likely."""
-    if min(a, b) < 0 or a + b < 1:
-        raise ValueError(f"a and b must be counts, not both 0; got {a} and {b}")
+    a, b = to_count("a", a, least=0), to_count("b", b, least=0)
+    if a + b < 1:
+        raise ValueError("a and b must not both be 0")
     high, low = max(a, b), min(a, b)
     return 1.0 if high == low else min(1.0, 2 * incomplete_beta(0.5, high, low + 1))
 

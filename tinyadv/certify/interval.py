@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyadv import ops
+from tinyadv.attacks.base.arguments import check_images
 from tinyadv.attacks.base.parameters import check_not_negative
 from tinyadv.backend import Array, array_module
 from tinyadv.certify.abstract import Abstract
@@ -62,7 +63,11 @@ class Interval(Abstract):
 
     @classmethod
     def around(cls, x: Array, eps: float, bounds: tuple[float, float] = (0.0, 1.0), value: Any = None) -> Interval:
-        """The points within linf distance eps of the images x (N, ...), and within the bounds of the data."""
+        """The points within linf distance eps of the images x (N, ...), and within the bounds of the data.
+
+        ValueError for images that are not within the bounds: the interval would not hold them.
+        """
+        check_images(x, bounds)
         return cls((x - eps).clip(*bounds), (x + eps).clip(*bounds), value)
 
     def __getattr__(self, name: str) -> Any:
