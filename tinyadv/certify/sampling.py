@@ -116,7 +116,8 @@ class Sampled:
         """CERTIFY of Cohen et al. for each image: the class, and within which radius no image has another one.
 
         Image i draws from (seed, i) alone, and every forward pass has CHUNK versions of one image. So the result does
-        not depend on the number of workers, on the machine, or on the other images.
+        not depend on the number of workers or on the other images, nor, up to the rounding of float32 products, on the
+        machine.
         """
         return self._all(self._certify, model, dataset, seed, workers, progress)
 
