@@ -65,11 +65,11 @@ def test_it_is_the_bound_of_the_paper_on_dense_networks(flat, seed, eps):
 
 
 @flat_or_not
-@pytest.mark.parametrize("name", [*SMALL, "IntervalCNN", "LeNet", "DenseNet"])
+@pytest.mark.parametrize("name", [*SMALL, "IntervalCNN", "LeNet", "DenseNet", "MadryCNN", "MnistResNet"])
 @settings(max_examples=3)
 @given(eps=st.sampled_from([0.0, 0.02, 0.2]), seed=st.integers(0, 99))
 def test_no_point_of_the_box_has_a_larger_difference(name, flat, eps, seed):
-    make, shape = {**NETWORKS, **SMALL}[name]
+    make, shape = {**NETWORKS, "MnistResNet": NETWORKS["residual"], **SMALL}[name]
     model, x = make().eval(), images(shape, seed=seed)
     labels, rows = logits_of(model, x).argmax(axis=1), np.arange(3)
     box = sound_box(x, eps, (0.0, 1.0))

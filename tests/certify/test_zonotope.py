@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from certify_cases import SMALL, all_kinds, corners, images, linear, logits_of
+from certify_cases import NETWORKS, SMALL, all_kinds, corners, images, linear, logits_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,6 +145,24 @@ def test_float32_rounding_does_not_leave_the_bounds_that_include_it(seed, eps):
         for step in z.steps():
             assert (step.low.data <= step.value.data).all()
             assert (step.value.data <= step.high.data).all()
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "all kinds"])
+def test_float32_rounding_does_not_leave_the_bounds_of_whole_networks(name):
+    """One image, whose error terms take as long as so many images, a random point and a corner where a logit is steep.
+    """
+    make, shape = NETWORKS[name]
+    model, x = make().eval(), images(shape, 1)
+    low, high = (x - np.float32(0.002)).clip(0, 1), (x + np.float32(0.002)).clip(0, 1)
+    for point in [*corners(model, low, high)][::3]:
+        with no_grad():
+            z = model(Zonotope(low.astype(float), high.astype(float), value=point, roundoff=FLOAT32))
+        assert (z.value.data == logits_of(model, point)).all()
+        for step in z.steps():
+            assert (step.low.data <= step.value.data).all()
+            assert (step.value.data <= step.high.data).all()
+        logits = z.value.data.astype(float)
+        assert (logits - logits[:, :1] <= z.worst(np.array([0])).data).all()
 
 
 def test_arguments_are_checked():
