@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from attack_cases import TinyAutoAttack
 from certify_cases import all_kinds, images, logits_of
 from training_cases import fit, stripes
 
@@ -32,6 +33,9 @@ def trained():
     attacks.PGD(EPS, steps=20), attacks.FGSM(EPS), attacks.APGD(EPS, steps=20, loss="dlr"),
     attacks.MIFGSM(EPS, steps=5), attacks.Square(EPS, queries=100), attacks.FAB(norm="linf", steps=10, eps=EPS),
     attacks.FAB(norm="linf", steps=10), attacks.FMN(norm="linf", steps=40), attacks.DeepFool(norm="linf"),
+    attacks.BIM(EPS, steps=10), attacks.PDPGD(steps=30), attacks.BrendelBethge(norm="linf", queries=60, steps=12),
+    attacks.HopSkipJump(norm="linf", queries=100, initial_directions=4), TinyAutoAttack(EPS),
+    attacks.MultiAttack([attacks.FGSM(EPS), attacks.PGD(EPS, steps=5)]),
 ], ids=str)
 def test_certified_is_at_most_attacked_is_at_most_clean_for_each_image(method, attack, trained):
     report = certify.certified_accuracy(*trained, EPS, method=method, attack=attack)

@@ -1,9 +1,13 @@
+from dataclasses import replace
+from functools import reduce
+
 import numpy as np
 import pytest
 from training_cases import CLASSES, fit, stripes
 
-from tinyadv import certify, nn
+from tinyadv import attacks, certify, nn, ops
 from tinyadv.certify import Bands
+from tinyadv.certify.hiding import hide
 from tinyadv.data import Dataset
 from tinyadv.random import Streams
 
@@ -51,6 +55,30 @@ def test_no_patch_changes_a_certified_image(trained, patch):
     labels = np.repeat(chosen.labels, len(images) // len(chosen))
     attacked = bands.certify(trained, Dataset(np.array(images, np.float32), labels, "attacked", CLASSES), patch)
     assert attacked.clean.all()
+
+
+@pytest.mark.parametrize("attack", [
+    attacks.Patch((2, 2), steps=10, restarts=3), attacks.Patch((2, 2), steps=10, places="all"),
+    attacks.Patch((2, 2), steps=10, loss="lavan"), attacks.Patch((1, 2), steps=10, places="all"),
+    attacks.Patch((3, 3), steps=10, places="all", loss="cross_entropy")], ids=str)
+def test_certified_is_at_most_attacked_is_at_most_clean_under_patches(attack, trained):
+    """The mean over all bands is attacked, which has gradients; what is found is put to their vote.
+
+    Each image is half of another one, so that some have little room.
+    """
+    bands, (test, other) = Bands(4), (wide_stripes(60, seed=seed) for seed in (1, 2))
+    test = replace(test, images=(test.images + other.images) / 2)
+
+    def mean(x):
+        parts = (ops.softmax(trained(hide(x, kept.astype(x.dtype)))) for kept in bands.kept(12))
+        return ops.log(reduce(ops.add, parts))
+
+    report = bands.certify(trained, test, max(attack.size))
+    result = attack.run(mean, test.images, test.labels, seed=0)
+    left = bands.certify(trained, replace(test, images=result.x_adv), max(attack.size)).clean
+    assert (report.certified <= left).all()
+    assert report.certified.any()
+    assert (report.clean & ~left).any()
 
 
 def test_a_larger_patch_certifies_less_and_a_tie_goes_to_the_lower_class(trained, monkeypatch):

@@ -1,12 +1,14 @@
 import pickle
 import re
 from dataclasses import replace
+from functools import cache
 from itertools import combinations, product
 from statistics import NormalDist
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from attack_cases import TinyAutoAttack
 from certify_cases import images
 from hypothesis import given, settings
 from training_cases import fit, stripes
@@ -197,16 +199,29 @@ def test_so_many_pixels_are_kept_each_as_often_as_any_other():
     assert chi < 40  # 15 degrees of freedom
 
 
-@pytest.mark.parametrize("attack", [*(attacks.PGD(eps, norm="l2", steps=20) for eps in (0.3, 0.4, 0.5)),
-                                    attacks.DDN(steps=30), attacks.FMN(norm="l2", steps=30)], ids=str)
+@cache
+def attacked(certificate):
+    """A model for this certificate, images, and what is certified of them."""
+    model, test = base(certificate), stripes(60, seed=2)
+    return model, test, certificate.certify(model, test)
+
+
+@pytest.mark.parametrize("attack", [
+    *(attacks.PGD(eps, norm="l2", steps=20) for eps in (0.3, 0.4, 0.5)), attacks.FGSM(0.4, norm="l2"),
+    attacks.MIFGSM(0.4, norm="l2", steps=10), attacks.APGD(0.4, norm="l2", steps=10), attacks.DeepFool(steps=10),
+    attacks.FAB(norm="l2", steps=5), attacks.DDN(steps=30), attacks.FMN(norm="l2", steps=30), attacks.PDGD(steps=20),
+    attacks.CarliniWagner(binary_search_steps=2, steps=15, lr=0.1, initial_c=1.0), attacks.PDPGD(norm="l2", steps=20),
+    attacks.BrendelBethge(queries=60, steps=12), attacks.Square(0.8, norm="l2", queries=60),
+    attacks.BoundaryAttack(queries=60), attacks.HopSkipJump(queries=60, initial_directions=4),
+    TinyAutoAttack(0.4, norm="l2")], ids=str)
 def test_certified_is_at_most_attacked_under_attacks_in_l2(attack):
     """The vote is attacked through 100 versions of each image; what is found is put to a vote of new versions.
 
     So is the point on the way to it, or beyond, that is as far from the image as its certificate reaches.
     """
-    certificate, test = Smoothing(0.3, choose=20, samples=300), stripes(60, seed=2)
-    model = base(certificate)
-    report, clean = certificate.certify(model, test), certificate.predict(model, test).correct
+    certificate = Smoothing(0.3, choose=20, samples=300)
+    model, test, report = attacked(certificate)
+    clean = certificate.predict(model, test).correct
     result = attack.run(certificate.smoothed(model), test.images, test.labels, seed=0)
     assert (clean & ~certificate.predict(model, replace(test, images=result.x_adv), seed=1).correct).any()
     steps = result.x_adv.astype(float) - test.images
@@ -262,12 +277,18 @@ def test_an_attack_on_the_vote_leaves_the_base_model_as_it_was_and_can_be_sent_t
         np.testing.assert_array_equal(array, before[name])
 
 
-@pytest.mark.parametrize("attack", [attacks.SparseRS(3, queries=60), attacks.SparseRS(5, queries=60),
-                                    attacks.SigmaZero(steps=60)], ids=repr)
+@pytest.mark.parametrize("attack", [
+    attacks.SparseRS(3, queries=60), attacks.SparseRS(5, queries=60), attacks.SigmaZero(steps=60),
+    attacks.FGSM(3, norm="l0"), attacks.MIFGSM(4, norm="l0", steps=5), attacks.PGD(4, norm="l0", steps=10),
+    attacks.FMN(norm="l0", steps=30), attacks.Patch((2, 2), steps=10), attacks.Patch((4, 1), steps=10, places="all"),
+], ids=repr)
 def test_certified_is_at_most_attacked_is_at_most_clean_under_attacks_that_count_pixels(attack):
-    """What they find is put to the vote of all sets of 4 of 12 pixels: so it is exact, and not a sample."""
-    certificate, test = Ablation(4, choose=20, samples=2000, alpha=0.01), stripes(60, seed=2)
-    model = base(certificate)
+    """What they find is put to the vote of all sets of 4 of 12 pixels: so it is exact, and not a sample.
+
+    So is what is left of it if only as many pixels change as are certified.
+    """
+    certificate = Ablation(4, choose=20, samples=2000, alpha=0.01)
+    model, test, report = attacked(certificate)
     masks = np.float32([[i in kept for i in range(12)] for kept in combinations(range(12), 4)]).reshape(-1, 1, 4, 3)
 
     def winners(x):
@@ -275,15 +296,19 @@ def test_certified_is_at_most_attacked_is_at_most_clean_under_attacks_that_count
         votes = model(seen).data.argmax(axis=1).reshape(len(x), -1)
         return (votes[:, :, None] == np.arange(3)).sum(axis=1).argmax(axis=1)
 
-    report = certificate.certify(model, test)
     result = attack.run(certificate.smoothed(model, samples=200), test.images, test.labels, seed=0)
+    changed = (result.x_adv != test.images).any(axis=1, keepdims=True)
+    order = changed.reshape(60, -1).cumsum(axis=1).reshape(changed.shape)
+    within = np.where(order <= report.radii[:, None, None, None], result.x_adv, test.images)
+    assert (within != test.images).any()
+    assert (winners(within) == report.predictions)[~report.abstained].all()
     clean, broken = winners(test.images) == test.labels, 0
     for radius in range(1, 6):
         certified = report.correct & (report.radii >= radius)
-        attacked = clean & ((winners(result.x_adv) == test.labels) | (result.distances > radius))
-        assert (certified <= attacked).all()
+        left = clean & ((winners(result.x_adv) == test.labels) | (result.distances > radius))
+        assert (certified <= left).all()
         assert certified.any() or radius > 1
-        broken += (clean & ~attacked).sum()
+        broken += (clean & ~left).sum()
     assert broken > 0
 
 
