@@ -147,6 +147,15 @@ def test_a_value_is_between_the_bounds(kind):
         assert (kind.around(x, eps, value=y) if kind is Interval else kind(x - eps, x + eps, y)).value is not None
 
 
+@pytest.mark.parametrize("kind", [Interval, Zonotope])
+def test_a_result_has_a_value_if_all_operands_have_one(kind):
+    x = kind(np.zeros((1, 4)), np.ones((1, 4)), value=np.ones((1, 4)))
+    assert (x[:, :2] + x[:, 2:]).value.data.tolist() == [[2, 2]]
+    if kind is Interval:  # two zonotopes of one operation are of one input
+        other = kind(np.zeros((1, 4)), np.ones((1, 4)))
+        assert (x + other).value is (other + x).value is None
+
+
 def test_keywords_of_an_operation_may_be_abstract():
     x = Interval(np.zeros((2, 3)), np.ones((2, 3)))
     assert np.array_equal(ops.relu(x=x).high.data, np.ones((2, 3)))

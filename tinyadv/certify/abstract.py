@@ -70,7 +70,8 @@ class Abstract(Tensor):
             raise TypeError(f"{operation.__name__} has no rule for an argument of the class {type(self).__name__}: the "
                             f"rules are those of {', '.join(sorted(each.__name__ for each in self.rules))}")
         result = self._made(self.rules[operation](operation, *args, **kwargs), operation, args, kwargs)
-        result.value = None if self.value is None else operation(*at(args, "value"), **kwargs)
+        known = all(x.value is not None for x in args if isinstance(x, Abstract))
+        result.value = operation(*at(args, "value"), **kwargs) if known else None
         result.origin = Origin(operation, args, kwargs)
         return result
 
