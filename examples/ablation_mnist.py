@@ -59,10 +59,10 @@ def main(options):
 
 if __name__ == "__main__":
     parser = arguments(__doc__, out="ablation_mnist.png", trains=False)
-    parser.add_argument("--samples", type=at_least(1, int), default=2000, help="versions of each image")
+    parser.add_argument("--samples", type=at_least(1, int), default=10_000, help="versions of each image")
     parser.add_argument("--versions", type=at_least(1, int), default=32, help="versions for the attacks")
     parser.add_argument("--steps", type=at_least(1, int), default=60, help="of sigma-zero")
-    parser.add_argument("--queries", type=at_least(1, int), default=100, help="of Sparse-RS")
+    parser.add_argument("--queries", type=at_least(1, int), default=300, help="of Sparse-RS")
     parser.add_argument("--pixels", type=at_least(1, int), nargs="+", default=[8, 32, 64, 128], help="that it changes")
     parser.add_argument("--images", type=at_least(1, int), default=500, help="test images to certify, spread over all")
     parser.add_argument("--few", type=at_least(1, int), default=30, help="test images to attack, at most")
