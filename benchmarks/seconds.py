@@ -59,7 +59,8 @@ def main() -> None:
     facts = {"data": "random images (3, 32, 32)", "verdict":
              f"with {STEPS[-1]} steps an image alone takes {alone:.2f} s, one of {args.many} {together:.3f} s, and ART "
              f"takes at least {least:.2f} times as long: the claim {verdict}",
-             "tables": {f"Median of {args.rounds} rounds": rows}, "command": "python -m benchmarks.seconds", "seed": 1,
+             "tables": {f"Median of {args.rounds} rounds": rows},
+             "command": f"python -m benchmarks.seconds --many {args.many} --rounds {args.rounds}", "seed": 1,
              "seconds": round(time.perf_counter() - started), "machine": backend.describe().splitlines()}
     args.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(facts["verdict"])
