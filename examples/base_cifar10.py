@@ -23,15 +23,17 @@ METHODS = {"without defence": None, "trained on FGSM": training.Fast(EPS),
 
 def main(options):
     train, test = cifar10_or_digits(options.limit)
+    count = max(1, len(train) // 100)  # training images that are held out, to keep the best epoch
     augment, curves = data.augment.chain(data.augment.crop(4), data.augment.flip()), {}
     defences = [["attack", "network", "clean, of all", *(f"eps {eps:g}" for eps in BUDGETS)]]
     for k, (name, method) in enumerate(METHODS.items()):
         model = (models.BaseCNN(seed=options.seed) if method else models.zoo.load(options.model)).to(options.device)
         if method:
-            training.fit(model, train, epochs=options.epochs, batch_size=128, seed=options.seed, method=method,
+            training.fit(model, train[count:], epochs=options.epochs, batch_size=128, seed=options.seed, method=method,
                          optimizer=nn.optim.SGD(model, lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4),
                          schedule=nn.optim.one_cycle(peak=0.25), augment=augment, progress=True, resume=True,
-                         checkpoint=options.out.with_suffix(f".{k}.npz"))
+                         checkpoint=options.out.with_suffix(f".{k}.npz"),
+                         validation=train[:count], validation_attack=attacks.PGD(EPS, steps=10))
         clean = evaluation.accuracy(model, test)
         print(f"{test.name}  {name}: accuracy on {len(test):,} images {clean:.2%}")
         right = np.flatnonzero(evaluation.predict(model, test.images) == test.labels)[:options.images]

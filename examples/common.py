@@ -18,17 +18,6 @@ from tinyadv.nn.table import percent, table
 STARTED = time.perf_counter()
 
 
-def _report(kind, error, traceback):
-    """Ctrl-C ends an example with one line, which says how to go on where there is a checkpoint."""
-    if issubclass(kind, KeyboardInterrupt):
-        print(f"\n{str(error) or 'stopped by Ctrl-C'}", file=sys.stderr)
-        sys.exit(130)  # what a shell makes of Ctrl-C
-    sys.__excepthook__(kind, error, traceback)
-
-
-sys.excepthook = _report
-
-
 def mnist_or_digits(limit):
     """The training set and the test set of MNIST; if MNIST cannot be found, those of the built-in digits."""
     try:

@@ -1,12 +1,26 @@
-"""The command-line options of the examples. They are checked before the work begins."""
+"""The command-line options of the examples, checked before the work begins; and how an example stops before its end."""
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from tinyadv import models, nn
 
 CONFIGS = Path(__file__).parent / "configs"
+
+
+def _report(kind, error, traceback):
+    """Ctrl-C, or a checkpoint of another run, ends an example with one line, which says how to go on."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"\n{str(error) or 'stopped by Ctrl-C'}", file=sys.stderr)
+        sys.exit(130)  # what a shell makes of Ctrl-C
+    if issubclass(kind, nn.StateError):
+        sys.exit(f"{error}; or choose another --out")
+    sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _report
 
 
 def arguments(description, out, trains=True, **networks):

@@ -219,3 +219,11 @@ def test_ctrl_c_ends_an_example_with_one_line(error, line):
                           capture_output=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     assert done.stderr.strip().splitlines() == [line]
     assert done.returncode == 130
+
+
+def test_a_checkpoint_of_another_run_ends_an_example_with_one_line(tmp_path):
+    code = "from options import *; raise nn.StateError('the checkpoint is of another run')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLES, text=True, capture_output=True,
+                          env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    assert done.stderr.strip().splitlines() == ["the checkpoint is of another run; or choose another --out"]
+    assert done.returncode == 1

@@ -84,6 +84,17 @@ class Normalize(torch_nn.Module):
         return (x - self.mean) / self.std
 
 
+class Shift(torch_nn.BatchNorm2d):
+    """Of a scale of one, and a shift of eight times the bias."""
+
+    def __init__(self, filters):
+        super().__init__(filters)
+        self.weight.requires_grad_(False)
+
+    def forward(self, x):
+        return super().forward(x) + 7 * self.bias.reshape(-1, 1, 1)
+
+
 class Ninth(torch_nn.Sequential):
     def forward(self, x):
         return super().forward(x) / 9
@@ -155,10 +166,43 @@ TWINS |= {
         Normalize(), torch_nn.Conv2d(3, 24, 2), torch_nn.GELU(),
         *(layer for channels, filters in ((24, 64), (64, 256), (256, 256)) for layer in (
             torch_nn.Conv2d(channels, filters, 3, padding=1, bias=False), torch_nn.MaxPool2d(2),
-            torch_nn.BatchNorm2d(filters), torch_nn.GELU(),
-            torch_nn.Conv2d(filters, filters, 3, padding=1, bias=False), torch_nn.BatchNorm2d(filters),
-            torch_nn.GELU())),
+            Shift(filters), torch_nn.GELU(),
+            torch_nn.Conv2d(filters, filters, 3, padding=1, bias=False), Shift(filters), torch_nn.GELU())),
         torch_nn.MaxPool2d(3), torch_nn.Flatten(), torch_nn.Linear(256, 10, bias=False),
+    ),
+}
+
+
+class CifarLeNet(models.LeNet):
+    """As Kelley and Fritz use it on CIFAR-10, with two of their extra layers."""
+
+    input_shape = (3, 32, 32)
+
+    def __init__(self, seed=0):
+        super().__init__(seed=seed, extra=2, image_shape=self.input_shape)
+
+
+class WiderMadryResNet(models.MadryResNet):
+    """Its first unit has a shortcut of other channels at stride 1, as that of the wide network."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed=seed, width=2)
+
+
+TWINS |= {
+    CifarLeNet: lambda: torch_nn.Sequential(
+        torch_nn.Conv2d(3, 6, 5, padding=2), torch_nn.ReLU(), torch_nn.AvgPool2d(2),
+        torch_nn.Conv2d(6, 16, 5), torch_nn.ReLU(), torch_nn.MaxPool2d(2),
+        torch_nn.Flatten(), torch_nn.Linear(576, 120), torch_nn.ReLU(), torch_nn.Dropout(0.5),
+        torch_nn.Linear(120, 84), torch_nn.ReLU(), torch_nn.Linear(84, 256), torch_nn.ReLU(),
+        torch_nn.Linear(256, 256), torch_nn.ReLU(), torch_nn.Linear(256, 10),
+    ),
+    WiderMadryResNet: lambda: torch_nn.Sequential(
+        Standardize(), torch_nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        MadryBlock(16, 32, activated=True), *(MadryBlock(32, 32) for _ in range(4)),
+        MadryBlock(32, 64, 2), *(MadryBlock(64, 64) for _ in range(4)),
+        MadryBlock(64, 128, 2), *(MadryBlock(128, 128) for _ in range(4)),
+        torch_nn.BatchNorm2d(128, eps=1e-3), torch_nn.LeakyReLU(0.1), Mean(), torch_nn.Linear(128, 10),
     ),
 }
 every_model = pytest.mark.parametrize("model", TWINS, ids=lambda model: model.__name__)
@@ -204,7 +248,8 @@ def test_weights_travel_both_ways(model):
 
 
 # So many ReLUs, or windows of pooling, that in float32 some rounding changes the choice: compared in float64 alone.
-DEEP = (models.ResNet20, models.MadryResNet, models.MnistResNet, models.BaseCNN, models.AirbenchCNN)
+DEEP = (models.ResNet20, models.MadryResNet, models.MnistResNet, models.BaseCNN, models.AirbenchCNN,
+        WiderMadryResNet)
 
 
 @pytest.mark.parametrize(("model", "dtype", "tolerance"), [
@@ -226,7 +271,8 @@ def test_logits_and_all_gradients_agree(model, dtype, tolerance):
 
     assert logits.dtype == input_gradient.dtype == dtype
     assert error(logits.data, expected.detach().numpy()) < tolerance
-    for gradient, (name, parameter) in zip(parameter_gradients, theirs.named_parameters(), strict=True):
+    trained = [(name, parameter) for name, parameter in theirs.named_parameters() if parameter.requires_grad]
+    for gradient, (name, parameter) in zip(parameter_gradients, trained, strict=True):
         assert error(gradient, parameter.grad.numpy()) < tolerance, name
     errors = sorted(error(*pair) for pair in zip(input_gradient, x.grad.numpy(), strict=True))
     near_ties = 3 if dtype == np.float32 else 0  # images in which rounding chose another maximum of a window

@@ -31,7 +31,8 @@ def averaged_state(model: Module, average: dict[str, Array],
     """The state_dict of the model with the averaged parameters; if `average` is empty, with its own.
 
     shown: what the model is called on for the statistics of batch normalisation, batch by batch. It is read while the
-    model has the averaged weights, so that images can be attacked with these. In the end the model is as before.
+    model has the averaged weights, so that images can be attacked with these, in evaluation mode, whatever the method's
+    `crafting`. In the end the model is as before.
     """
     if not average:
         return model.state_dict()
