@@ -7,6 +7,7 @@ that the pickle and JSON modules of Python find in it, in bounded time and memor
 import argparse
 import json
 import random
+import sys
 import tempfile
 import time
 import tracemalloc
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from fuzz_files import damaged, nested
-from pytorch_files import Code, legacy_file, reference, safetensors_file, zip_file, zipped
+from pytorch_files import BOMB, Code, legacy_file, reference, safetensors_file, zip_file, zipped
 
 from tinyadv import nn
 from tinyadv.nn.archive import StateError
@@ -45,7 +46,12 @@ HOSTILE = [
     Code(b"q\1" * 3000), Code(b"(" * 5000), Code(b"]" * 9000), Code(b"]q\1" + b"(h\1h\1l" * 999),
     Code(b"\x8b\xff\xff\xff\x7f"), Code(b"X\xff\xff\xff\xff"), Code(b"I" + b"9" * 9000 + b"\n"),
     Code(b"\x8e" + b"\xff" * 8), Code(b"2" * 5000), Code(b"."), Code(b"\x85" * 4000), {"a": {"a": 1}}, [[[]]], -1,
-    1 << 70, 0.5, None, True, "", "x" * 9999, (1,) * 70,
+    1 << 70, 0.5, None, True, "", "x" * 9999, (1,) * 70, Code(BOMB), {"a": Code(BOMB)}, Code(b"}" + BOMB + b"K\1s"),
+    *(Code(b"(X\7\0\0\0storagectorch\nFloatStorage\n" + key + b"X\3\0\0\0cpu" + size + b"tQ")
+      for key, size in ((BOMB, b"K\4"), (b"X\1\0\0\x000", BOMB))),
+    Code(b"}(" + b"".join(b"\x8a\x0a" + (k * sys.hash_info.modulus).to_bytes(10, "little") + b"N"
+                         for k in range(1, 12_000)) + b"u"),
+    Code(b"ccollections\nOrderedDict\nq\0(K\1K\1lq\1(" + b"h\1" * 9000 + b"l\x85q\2(" + b"h\0h\2R" * 9000 + b"t"),
 ]
 
 
@@ -74,7 +80,7 @@ def crafted(rng, content):
             return zipped(entries)
     if content[:2] == b"\x80\x02":
         if way < 2:
-            return legacy_file(own)
+            return legacy_file(own, rng.choice((None, None, [Code(BOMB)])))
         start = content.index(b"ccollections")
         return content[:start] + damaged(rng, content[start:start + 2500], content[:300]) + content[start + 2500:]
     length = int.from_bytes(content[:8], "little")

@@ -11,6 +11,7 @@ import numpy as np
 
 CLASSES = {"<f4": "Float", "<f8": "Double", "<f2": "Half", "<i8": "Long", "<i4": "Int", "<i2": "Short", "|i1": "Char",
            "|u1": "Byte", "|b1": "Bool"}
+BOMB = b"X\1\0\0\0aq\0" + b"h\0\x86q\0" * 22  # a pair of twice one pair of twice one ...: its repr has 20 MB
 ORDERED = b"ccollections\nOrderedDict\n)R"
 
 
@@ -64,13 +65,14 @@ def zipped(entries, method=zipfile.ZIP_STORED):
     return file.getvalue()
 
 
-def legacy_file(value):
-    """A .pth in the legacy format."""
+def legacy_file(value, keys=None):
+    """A .pth in the legacy format; keys: what stands for the list of storages."""
     storages = []
     code = pickled(value, storages, sixth=True)
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     parts = [pickle.dumps(each, 2) for each in (0x1950A86A20F9469CFC6C, 1001, system)]
-    parts += [b"\x80\x02" + code + b".", pickle.dumps([str(k) for k in range(len(storages))], 2)]
+    keys = [str(k) for k in range(len(storages))] if keys is None else keys
+    parts += [b"\x80\x02" + each + b"." for each in (code, pickled(keys, []))]
     return b"".join([*parts, *(array.size.to_bytes(8, "little") + array.tobytes() for array in storages)])
 
 

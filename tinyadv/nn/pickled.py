@@ -34,8 +34,8 @@ class Storage:
     size: int
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.key, str) and self.kind in DTYPES and _are_counts([self.size])):
-            raise ValueError(f"it has a storage {self.key!r:.40} of {self.size!r:.40} numbers, {self.kind!r:.40}")
+        if not (isinstance(self.key, str) and self.kind in DTYPES and are_counts([self.size])):
+            raise ValueError(f"it has a storage {shown(self.key)} of {shown(self.size)} numbers, {shown(self.kind)}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Stored:
         """ValueError where it would reach beyond its storage, or have more numbers than that."""
         if not (isinstance(self.storage, Storage) and isinstance(self.shape, tuple) and isinstance(self.strides, tuple)
                 and len(self.shape) == len(self.strides) <= MOST_AXES
-                and _are_counts([self.offset, *self.shape, *self.strides])):
+                and are_counts([self.offset, *self.shape, *self.strides])):
             raise ValueError("it has a tensor that is not made of a storage, an offset, a shape and strides")
         last = self.offset + sum(stride * (length - 1) for stride, length in zip(self.strides, self.shape, strict=True))
         if math.prod(self.shape) > self.storage.size or (last >= self.storage.size and 0 not in self.shape):
@@ -115,9 +115,10 @@ def unpickle(file: BinaryIO, size: int) -> Any:
                 stack.append(_Name(argument))
             case "BINPERSID":
                 stack.append(_storage(stack.pop()))
-            case "REDUCE":
+            case "REDUCE":  # to give a long list to one more call takes a few bytes, and long to read
                 arguments, function = stack.pop(), stack.pop()
-                stack.append(_call(_own(function, _Name), _own(arguments, tuple)))
+                left -= 256 * sum(len(pairs) for pairs in _own(arguments, tuple)[:1] if isinstance(pairs, list))
+                stack.append(_call(_own(function, _Name), arguments))
             case "BUILD":  # the attributes of a state_dict: the versions of its modules
                 stack.pop()
                 _own(stack[-1], dict)
@@ -161,7 +162,9 @@ def _storage(identity: Any) -> Storage:
 def _set(table: Any, pairs: list[Any]) -> None:
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         if not isinstance(key, str | int):
-            raise ValueError(f"it has a table with a key that is neither a word nor a number, but {type(key).__name__}")
+            raise ValueError(f"it has a table with a key that is neither a word nor a number, but {shown(key)}")
+        if isinstance(key, int) and abs(key) >= sys.hash_info.modulus:  # many of them may have one hash
+            raise ValueError(f"it has a table with the key {shown(key)}, and no checkpoint has such large ones")
         _own(table, dict)[key] = value
 
 
@@ -171,5 +174,11 @@ def _own(value: Any, kind: type) -> Any:
     return value
 
 
-def _are_counts(values: list[Any]) -> bool:
+def are_counts(values: list[Any]) -> bool:
+    """Whether they are whole numbers, none of them negative or too large for NumPy."""
     return all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62 for value in values)
+
+
+def shown(value: Any) -> str:
+    """For messages. A few bytes make a tuple whose repr, hash and comparison take hours, so these are never asked."""
+    return f"{value!r:.40}" if isinstance(value, str | int) else type(value).__name__

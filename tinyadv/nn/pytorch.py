@@ -13,12 +13,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tinyadv.nn.archive import StateError
-from tinyadv.nn.pickled import DTYPES, Storage, Stored, unpickle
-from tinyadv.nn.safetensors import from_bfloat16, read_safetensors
+from tinyadv.nn.pickled import DTYPES, Storage, Stored, shown, unpickle
+from tinyadv.nn.safetensors import read_numbers, read_safetensors
 
 LONGEST_PICKLE = 1 << 22  # bytes; one of ResNet-50 has 50,000
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")  # where a checkpoint keeps its weights
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first two objects of the legacy format
+BFLOAT16 = "torch BFloat16Storage"
 COUNTED = re.compile(r"(?<![^.])running_var$")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
@@ -81,7 +82,10 @@ def _from_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
             entry, dtype = entries.get(f"{root}data/{storage.key}"), np.dtype(DTYPES[storage.kind])
             if entry is None or entry.file_size != storage.size * dtype.itemsize:
                 raise ValueError(f"it has no storage {storage.key} of {storage.size:,} numbers of {dtype}")
-            return np.frombuffer(archive.read(entry), dtype)
+            with archive.open(entry) as data:
+                read = read_numbers(data, dtype, storage.size, storage.kind == BFLOAT16)
+                data.read()  # nothing is left, but this checks the checksum of an entry without numbers, too
+            return read
 
         return _arrays(_state(unpickle(io.BytesIO(archive.read(f"{root}data.pkl")), size)), numbers)
 
@@ -95,9 +99,10 @@ def _from_legacy(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     kinds = {stored.storage.key: stored.storage for stored in _tensors(value)}
     places: dict[str, int] = {}
     place = head.tell()
+    del head  # its memory is for the numbers
     for key in keys:
-        if key in places or key not in kinds:
-            raise ValueError(f"it has a storage {key!r:.40} twice, or one that no tensor is in")
+        if not isinstance(key, str) or key in places or key not in kinds:
+            raise ValueError(f"it has a storage {shown(key)} twice, or one that no tensor is in")
         file.seek(place)
         if int.from_bytes(file.read(8), "little") != kinds[key].size:
             raise ValueError(f"the storage {key} has not the {kinds[key].size:,} numbers that its tensors say")
@@ -108,8 +113,7 @@ def _from_legacy(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
 
     def numbers(storage: Storage) -> np.ndarray:
         file.seek(places[storage.key])
-        dtype = np.dtype(DTYPES[storage.kind])
-        return np.frombuffer(file.read(storage.size * dtype.itemsize), dtype)
+        return read_numbers(file, np.dtype(DTYPES[storage.kind]), storage.size, storage.kind == BFLOAT16)
 
     return _arrays(_state(value), numbers)
 
@@ -145,9 +149,7 @@ def _arrays(state: dict[str, Stored], numbers: Callable[[Storage], np.ndarray]) 
     arrays = {}
     for name, stored in state.items():
         if stored.storage.key not in storages:
-            read = numbers(stored.storage)
-            storages[stored.storage.key] = stored.storage, (
-                from_bfloat16(read) if stored.storage.kind == "torch BFloat16Storage" else read)
+            storages[stored.storage.key] = stored.storage, numbers(stored.storage)
         storage, read = storages[stored.storage.key]
         if storage != stored.storage:
             raise ValueError(f"two tensors say different things of the storage {storage.key}")

@@ -9,28 +9,34 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
 from tinyadv.nn.archive import LONGEST_HEADER, parse, whole
 from tinyadv.nn.module import Module
+from tinyadv.nn.pickled import MOST_AXES, are_counts
 
 DTYPES = {"F32": "<f4", "F64": "<f8", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
           "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1", "BOOL": "|b1"}
 NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items() if name != "BF16"}
+METADATA = "__metadata__"  # words of the writer, and no tensor
+BLOCK = 1 << 16  # numbers in bfloat16 that are read at a time
 
 
 def save_safetensors(state: Module | Mapping[str, np.ndarray], path: str | Path) -> None:
     """Write a model's state, or {name: array}, so that `safetensors.torch.load_file(path)` reads it in PyTorch.
 
-    The file is whole or not there at all. ValueError for an array of another dtype than numbers and truth values.
+    The file is whole or not there at all. ValueError for an array of another dtype than numbers and truth values, and
+    for one with the name "__metadata__".
     """
     arrays = {name: np.asarray(array) for name, array in
               (state.state_dict() if isinstance(state, Module) else state).items()}
     if wrong := [f"{name}: {array.dtype}" for name, array in arrays.items()
                  if array.dtype.newbyteorder("<") not in NAMES]:
         raise ValueError(f"safetensors holds {', '.join(map(str, NAMES))}; got {', '.join(wrong)}")
+    if METADATA in arrays:
+        raise ValueError(f"state has an array {METADATA}, a name that safetensors keeps for other things: rename it")
     header, begin = {}, 0
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # so that each is aligned
     for name in order:
@@ -47,7 +53,7 @@ def save_safetensors(state: Module | Mapping[str, np.ndarray], path: str | Path)
 
 
 def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
-    """{name: array} of a file of that size, whose arrays share one piece of memory; ValueError for a wrong one."""
+    """{name: array} of a file of that size, those in bfloat16 as float32; ValueError for a wrong one."""
     length = int.from_bytes(file.read(8), "little")
     if length > min(LONGEST_HEADER, size - 8):
         raise ValueError(f"its header should have {length:,} bytes, and the file has {size:,}")
@@ -55,7 +61,7 @@ def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     if text[:1] != "{":
         raise ValueError("its header does not begin as one")
     table = parse(text)
-    table.pop("__metadata__", None)
+    table.pop(METADATA, None)
     found: list[tuple[int, int, str, np.dtype, tuple[int, ...]]] = []
     for name, entry in table.items():
         if not (isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}
@@ -64,9 +70,8 @@ def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
         dtype, shape, (begin, end) = DTYPES.get(entry["dtype"]), entry["shape"], entry["data_offsets"]
         if dtype is None:
             raise ValueError(f"{name} is of {entry['dtype']!r:.40}, and this library reads {', '.join(DTYPES)}")
-        if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0
-                   for number in (*shape, begin, end)):
-            raise ValueError(f"{name} has a shape or a place that is not made of whole numbers")
+        if len(shape) > MOST_AXES or not are_counts([*shape, begin, end]):
+            raise ValueError(f"{name} has a shape or a place that is not made of at most {MOST_AXES} whole numbers")
         if end - begin != math.prod(shape) * np.dtype(dtype).itemsize:
             raise ValueError(f"{name} has {end - begin:,} bytes, which is wrong for {entry['dtype']} {tuple(shape)}")
         found.append((begin, end, name, np.dtype(dtype), tuple(shape)))
@@ -74,13 +79,18 @@ def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     ends = [0, *(end for _, end, *_ in found)]
     if [begin for begin, *_ in found] != ends[:-1] or ends[-1] != size - 8 - length:
         raise ValueError("its tensors leave a hole, lie on one another, or do not fill the file")
-    buffer = np.frombuffer(file.read(ends[-1]), np.uint8)
-    arrays = {name: buffer[begin:end].view(dtype).reshape(shape) for begin, end, name, dtype, shape in found}
-    return {name: from_bfloat16(arrays[name]) if table[name]["dtype"] == "BF16" else arrays[name] for name in table}
+    arrays = {name: read_numbers(file, dtype, math.prod(shape), table[name]["dtype"] == "BF16").reshape(shape)
+              for *_, name, dtype, shape in found}
+    return {name: arrays[name] for name in table}
 
 
-def from_bfloat16(halves: np.ndarray) -> np.ndarray:
-    """The float32 numbers whose upper 16 bits are `halves`."""
-    numbers = halves.astype("<u4")
-    numbers <<= 16
-    return numbers.view("<f4")
+def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, bfloat16: bool) -> np.ndarray:
+    """The file's next numbers; those in bfloat16 are the upper halves of float32, and widened without a copy of all."""
+    if not bfloat16:
+        return np.frombuffer(file.read(count * dtype.itemsize), dtype)
+    numbers = np.zeros(count, "<f4")
+    halves = numbers.view("<u2")[1::2]
+    for begin in range(0, count, BLOCK):
+        block = halves[begin : begin + BLOCK]
+        block[:] = np.frombuffer(file.read(2 * len(block)), "<u2")
+    return numbers
