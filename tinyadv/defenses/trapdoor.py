@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyadv import driver, ops
 from tinyadv.attacks.base.parameters import to_count
-from tinyadv.backend import Array, is_array, move, to_host
+from tinyadv.backend import Array, move, to_host
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.latent import Latent, latent, unit
@@ -50,7 +50,7 @@ class Trapdoors:
 
     def inject(self, images: Array, classes: Array | int) -> Array:
         """Images (N, C, H, W) in [0, 1] with the trapdoors of these classes (N,), or of one class for all."""
-        classes = to_host(classes) if is_array(classes) else np.asarray(classes)
+        classes = np.asarray(to_host(classes))
         check_labels(classes, self.classes, "classes")
         masks, patterns = (move(array[classes].astype(images.dtype), images) for array in (self.masks, self.patterns))
         return images * (1 - masks) + masks * patterns

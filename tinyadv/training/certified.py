@@ -14,7 +14,6 @@ import numpy as np
 
 from tinyadv import ops
 from tinyadv.attacks import PGD
-from tinyadv.attacks.base.arguments import check_images
 from tinyadv.attacks.base.parameters import check_bounds, check_not_negative, is_number, to_count
 from tinyadv.backend import Array, array_module
 from tinyadv.certify import Interval, certified_accuracy, crown_worst
@@ -62,7 +61,6 @@ class Certified(Method):
         return float(certified_accuracy(model, validation, eps, bounds=self.bounds))
 
     def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:
-        check_images(images, self.bounds)  # else the boxes would not hold them
         inputs = self.inputs(scene, images, labels)
         return scene.update(inputs, labels, partial(self.bounded, scene.strength))
 
