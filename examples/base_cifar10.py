@@ -1,9 +1,9 @@
 """Changes too small to see fool a good network for CIFAR-10; trained on attacked images, it withstands most of them.
 
-Table 1 with figures 4 and 5, and table 2, of Castro Ros, Ben Mansour and Bouskila ("Adversarial Networks", 2020): the
-accuracy of a base network by the budget, under FGSM and PGD, on the images that it gets right; then that of the same
-network trained on images of FGSM or of PGD, at budgets 0.01 and 0.05. Their network was lost: that of the zoo
-stands for it. An interrupted run goes on from its checkpoint. The last line says whether the claim holds: at 0.01 PGD
+Table 1 with figures 2 to 5, and table 2, of Castro Ros, Ben Mansour and Bouskila ("Adversarial Networks", 2020): an
+image of each attack, and the accuracy of a base network by the budget, under FGSM and PGD, on the images that it gets
+right; then that of the same network trained on images of FGSM or of PGD. Their network was lost: that of the zoo stands
+for it. An interrupted run goes on from its checkpoint. The last line says whether the claim holds: at 0.01 PGD
 leaves less than a tenth of the base network's images, and more than half of those of the network trained on PGD.
 """
 
@@ -26,8 +26,9 @@ def main(options):
     count = max(1, len(train) // 100)  # training images that are held out, to keep the best epoch
     augment, curves = data.augment.chain(data.augment.crop(4), data.augment.flip()), {}
     defences = [["attack", "network", "clean, of all", *(f"eps {eps:g}" for eps in BUDGETS)]]
+    base = models.zoo.load(options.model).to(options.device)
     for k, (name, method) in enumerate(METHODS.items()):
-        model = (models.BaseCNN(seed=options.seed) if method else models.zoo.load(options.model)).to(options.device)
+        model = models.BaseCNN(seed=options.seed).to(options.device) if method else base
         if method:
             training.fit(model, train[count:], epochs=options.epochs, batch_size=128, seed=options.seed, method=method,
                          optimizer=nn.optim.SGD(model, lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4),
@@ -37,16 +38,20 @@ def main(options):
         clean = evaluation.accuracy(model, test)
         print(f"{test.name}  {name}: accuracy on {len(test):,} images {clean:.2%}")
         right = np.flatnonzero(evaluation.predict(model, test.images) == test.labels)[:options.images]
+        shown = test[right[:1] if len(right) else [0]] if model is base else shown
         for attack, made in ATTACKS.items():
             curves[name, attack] = evaluation.epsilon_curve(model, made, test[right], BUDGETS, seed=options.seed,
                                                             progress=True) if len(right) else dict.fromkeys(BUDGETS, 0.)
             defences.append([attack, name, clean, *curves[name, attack].values()])
 
     columns = {attack: curves["without defence", attack] for attack in ATTACKS}
-    figure = plots.blank(10, 4)
-    for part, attack in zip(figure.subfigures(1, 2), ATTACKS, strict=True):
+    figure = plots.blank(10, 6.5)
+    above, below = figure.subfigures(2, 1, height_ratios=[2, 3])
+    for upper, lower, (attack, made) in zip(above.subfigures(1, 2), below.subfigures(1, 2), ATTACKS.items(), strict=True):
+        points = made.with_eps(0.01)(base, shown.images, shown.labels)
+        plots.adversarial_triples(base, shown, points, title=f"{test.name}: {attack}, ε = 0.01", figure=upper)
         plots.epsilon_curve({name: curves[name, attack] for name in METHODS}, title=f"{test.name}: {attack}",
-                            figure=part)
+                            figure=lower)
     figure.savefig(options.out)
 
     base, trained = columns["PGD"][0.01], curves["trained on PGD", "PGD"][0.01]
