@@ -38,7 +38,6 @@ def main(options):
         clean = evaluation.accuracy(model, test)
         print(f"{test.name}  {name}: accuracy on {len(test):,} images {clean:.2%}")
         right = np.flatnonzero(evaluation.predict(model, test.images) == test.labels)[:options.images]
-        shown = test[right[:1] if len(right) else [0]] if model is base else shown
         for attack, made in ATTACKS.items():
             curves[name, attack] = evaluation.epsilon_curve(model, made, test[right], BUDGETS, seed=options.seed,
                                                             progress=True) if len(right) else dict.fromkeys(BUDGETS, 0.)
@@ -46,8 +45,10 @@ def main(options):
 
     columns = {attack: curves["without defence", attack] for attack in ATTACKS}
     figure = plots.blank(10, 6.5)
-    above, below = figure.subfigures(2, 1, height_ratios=[2, 3])
-    for upper, lower, (attack, made) in zip(above.subfigures(1, 2), below.subfigures(1, 2), ATTACKS.items(), strict=True):
+    # The first image that the base network gets right.
+    shown = test[[(evaluation.predict(base, test.images[:100]) == test.labels[:100]).argmax()]]
+    parts = figure.subfigures(2, 2, height_ratios=[2, 3])
+    for (upper, lower), (attack, made) in zip(parts.T, ATTACKS.items(), strict=True):
         points = made.with_eps(0.01)(base, shown.images, shown.labels)
         plots.adversarial_triples(base, shown, points, title=f"{test.name}: {attack}, ε = 0.01", figure=upper)
         plots.epsilon_curve({name: curves[name, attack] for name in METHODS}, title=f"{test.name}: {attack}",

@@ -49,6 +49,7 @@ TINY = {
     "ibp_mnist.py": (*SMALL, "--width", "2", "--steps", "2", "--images", "4", "--eps", "0", "0.1"),
     "diffai_mnist.py": (*SMALL, "--steps", "2", "--images", "4", "--few", "2", "--around", "0", "1"),
     "capacity_mnist.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
+    "capacity_cifar10.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
     "base_training_mnist.py": (*SMALL, "--steps", "2", "--images", "4"),
     "latent_space_mnist.py": (*SMALL, "--steps", "2", "--queries", "3", "--images", "30"),
     "trapdoors_mnist.py": (*SMALL, "--clean", "1", "--steps", "2", "--images", "3"),
