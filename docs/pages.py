@@ -49,7 +49,8 @@ This project started from five documents. They name the experiments, networks an
 ZOO = """# The zoo
 
 After this page you know which trained networks come with tinyadv, how each was trained, and how robust it is.
-`models.zoo.load(name)` loads a network. `models.zoo.card(name)` is its card, and prints what this page shows.
+`models.zoo.load(name)` loads a network. `models.zoo.card(name)` is its card, and prints what this page shows. A network
+that would make the package too large has only its card, with the command that trains it.
 
 The accuracies are those on the first images of the test set; the tables give how many. They are measured on the
 weights as they are shipped, rounded to float16. Each card also says how far its figures go: how much PGD overstates the
@@ -89,7 +90,7 @@ def results():
 
 def the_zoo():
     """The page of the networks, as text."""
-    cards = [zoo.card(name) for name in zoo.names()]
+    cards = [zoo.card(name) for name in zoo.cards()]
     head = ["network", "parameters", "clean", "PGD-100", "AutoAttack", "with 4/3 of the budget", "certified"]
     overview, sections = [head], []
     for card in cards:

@@ -34,7 +34,7 @@ def without_the_setting(text):
 
 def test_it_lists_the_zoo_and_shows_a_card(capsys):
     main(["zoo"])
-    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == models.zoo.names()
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == models.zoo.cards()
     main(["zoo", "mnist-lenet-linf"])
     assert capsys.readouterr().out == f"{models.zoo.card('mnist-lenet-linf')}\n"
 

@@ -80,7 +80,7 @@ def show(options: argparse.Namespace) -> None:
     if options.name:
         print(models.zoo.card(options.name))
     else:
-        print("\n".join(f"{name}: {models.zoo.card(name).summary}" for name in models.zoo.names()))
+        print("\n".join(f"{name}: {models.zoo.card(name).summary}" for name in models.zoo.cards()))
 
 
 def run(options: argparse.Namespace) -> None:

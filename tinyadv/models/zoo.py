@@ -1,5 +1,7 @@
 """Trained networks, each with a card that says how it was trained and what was measured on it.
 
+A card may come without weights, where they would make the package too large: it says how to train them.
+
     model = models.zoo.load("mnist-madry-linf")
     print(models.zoo.card("mnist-madry-linf"))
 """
@@ -106,14 +108,19 @@ class Card:
 
 
 def names() -> list[str]:
-    """The names of all trained networks."""
+    """The names of the networks that can be loaded."""
+    return sorted(path.stem for path in FOLDER.glob("*.npz"))
+
+
+def cards() -> list[str]:
+    """The names of all cards: those of `names`, and those of networks that have to be trained first."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def card(name: str) -> Card:
     """The card of a network; ValueError lists the known names, StateError says what is wrong with the file."""
-    if name not in names():
-        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
+    if name not in cards():
+        raise ValueError(f"name must be one of {', '.join(cards())}; got {name!r}")
     path = FOLDER / f"{name}.json"
     try:
         return Card(**archive.read_text(path, json.loads, CARD))
@@ -136,8 +143,14 @@ def _toml(text: str) -> dict[str, Any]:
 
 
 def load(name: str) -> nn.Module:
-    """The trained network, in float32 and in evaluation mode; StateError if its file does not match the card."""
+    """The trained network, in float32 and in evaluation mode.
+
+    Raises StateError if its file does not match the card, and ValueError if it is not in the package.
+    """
     path, expected = FOLDER / f"{name}.npz", card(name).sha256
+    if name not in names():
+        raise ValueError(f"the weights of {name} would make the package too large: train it with "
+                         f"`{card(name).training}`, and load what this saves with nn.load")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
         raise StateError(f"{path} is damaged: its SHA-256 is {found}, the card says {expected}: reinstall tinyadv")
