@@ -38,6 +38,12 @@ def recipe(settings, seed, steps=40, device="cpu"):
     }
 
 
+def split(train, settings):
+    """The training images, and those held out to watch the accuracy on: None for a network for votes."""
+    count = max(1, min(settings["held_out"], len(train) // 5))
+    return train[:-count], None if "certificate" in settings else train[-count:]
+
+
 def run(options, steps, least):
     """Train, save and judge the network of the settings: PGD must leave, or votes certify, more than `least` of it."""
     try:
@@ -50,31 +56,25 @@ def run(options, steps, least):
     except (OSError, TypeError, ValueError) as error:
         sys.exit(f"{options.config}: {error}")
     train, test = DATA[name](options.limit)
-    held_out, votes = max(1, min(settings["held_out"], len(train) // 5)), "certificate" in settings
-    train, validation = train[:-held_out], None if votes else train[-held_out:]
-    out = options.out or Path(f"{options.config.stem}.png")
+    train, held_out = split(train, settings)
+    out, method = options.out or Path(f"{options.config.stem}.png"), how["method"]
     weights, table = out.with_suffix(".npz"), out.with_suffix(".csv")
-    method = how["method"]
     attacked = method.budget is not None and not isinstance(method, training.Certified)  # which has certificates
-    try:
-        history = training.fit(
-            model, train, **numbers, **how, validation=validation, validation_attack=judge if attacked else None,
-            checkpoint=out.with_suffix(".checkpoint.npz"), resume=True, progress=True)
-    except (training.Interrupted, nn.StateError) as stopped:
-        sys.exit(str(stopped))
+    history = training.fit(model, train, **numbers, **how, validation=held_out, progress=True, resume=True,
+                           validation_attack=judge if attacked else None, checkpoint=out.with_suffix(".checkpoint.npz"))
     nn.save(model, weights)
     history.to_csv(table)
-    print(indent(repr(history), f"{train.name}  "))
     plots.history(history, title=train.name).savefig(out)
+    print(indent(repr(history), f"{train.name}  "))
     print(f"\n{test.name}  figure: {out}; weights: {weights}; history: {table}")
-    subset, why, told = test[:options.images], "train longer", str(judge)
-    if votes:
+    subset, told = test[:options.images], str(judge)
+    if held_out is None:
         found, radius = judge.certify(model, subset, seed=seed, progress=True), settings["evaluation"]["eps"]
         clean, robust, test, told = found.accuracy, found.certified_accuracy(radius), subset, f"{judge} at {radius:g}"
     else:
         clean = evaluation.accuracy(model, test)
         robust = evaluation.robust_accuracy(model, judge, subset, seed=seed, progress=True)
-        why = why if method.budget else "it was trained on clean images"
     print(f"{test.name}  accuracy on {len(test):,} images: {clean:.2%}")
+    why = "it was trained on clean images" if held_out and not method.budget else "train longer"
     verdict = "holds" if robust > least else f"does not hold: {why}"
     print(f"{test.name}  under {told} {robust:.2%} of {len(subset):,} images are right: the claim {verdict}")
