@@ -199,8 +199,8 @@ def test_the_users_own_kernels_are_kept(setting):
     ({"TINYADV_MALLOC": "0"}, "glibc", False), ({"TINYADV_MALLOC": "1"}, "glibc", True),
     ({"MALLOC_ARENA_MAX": "4"}, "glibc", False), ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"}, "glibc", False),
 ])
-@pytest.mark.parametrize("refused", [None, -2])
-def test_freed_memory_is_kept_unless_the_user_has_a_say(monkeypatch, setting, library, asked, refused):
+@pytest.mark.parametrize("refused", [None, -8])
+def test_freed_memory_is_kept_in_one_arena_unless_the_user_has_a_say(monkeypatch, setting, library, asked, refused):
     def mallopt(parameter, value):
         settings[parameter] = value
         return int(parameter != refused)
@@ -209,8 +209,8 @@ def test_freed_memory_is_kept_unless_the_user_has_a_say(monkeypatch, setting, li
     monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: types.SimpleNamespace(mallopt=mallopt))
     monkeypatch.setattr(backend.platform, "libc_ver", lambda: (library, "2.40"))
     assert backend.keep_freed_memory(setting) == (asked and refused is None)
-    # of malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_TOP_PAD
-    assert settings == ({-1: 512 << 20, -3: 32 << 20, -2: 64 << 20} if asked else {})
+    # of malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
+    assert settings == ({-1: 512 << 20, -3: 32 << 20, -8: 1} if asked else {})
 
 
 def test_kernels_are_chosen_before_numpy_is_loaded_and_not_after():

@@ -51,22 +51,19 @@ def _choose_blas_kernels() -> None:
 
 
 def keep_freed_memory(environment: dict[str, str]) -> bool:
-    """Let glibc keep freed memory for the next arrays; returns whether it does.
+    """Let glibc keep up to half a gigabyte of freed memory for the next arrays; returns whether it does.
 
     By default, glibc returns the memory of a freed array to the system, and the system has to zero new pages for the
-    next array. A network with a few megabytes of activations can spend half its time on that. The first thread keeps up
-    to half a gigabyte. Every other thread has an arena of its own, of heaps of 64 MB, and keeps all of them: glibc
-    deletes one only if `top_pad` bytes are free in the one before it. (From an arena for all threads, a thread would
-    get what another has just freed, and what lies in the cache of another core.) That may not suit a program of many
-    threads: nothing is changed if TINYADV_MALLOC is 0, if the user has set MALLOC_... or GLIBC_TUNABLES, or for
-    another allocator.
+    next array. A network with a few megabytes of activations can spend half its time on that. All threads share one
+    arena, because only the first arena keeps freed memory. That may not suit a program of many threads: nothing is
+    changed if TINYADV_MALLOC is 0, if the user has set MALLOC_... or GLIBC_TUNABLES, or for another allocator.
     """
     set_by_user = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in environment)
     if set_by_user or environment.get("TINYADV_MALLOC") == "0" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 512 << 20) and mallopt(top_pad, 64 << 20))
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h
+    return bool(mallopt(mmap_threshold, 32 << 20) and mallopt(trim_threshold, 512 << 20) and mallopt(arena_max, 1))
 
 
 _choose_blas_kernels()
