@@ -35,7 +35,7 @@ def arguments(description, out, trains=True, **networks):
         parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="a network of models.zoo")
     if trains and not networks:
         parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
-    parser.add_argument("--limit", type=at_least(1, int), default=60_000, help="images of each set, at most")
+    parser.add_argument("--limit", type=at_least(2, int), default=60_000, help="images of each set, at most")
     parser.add_argument("--device", type=device, default="cpu", help="where to compute: cpu or cuda")
     parser.add_argument("--seed", type=at_least(0, int), default=42, help="of weights and all other random numbers")
     parser.add_argument("--out", type=figure, default=out, help="file of the figure")

@@ -94,6 +94,15 @@ def test_a_damaged_file_and_an_unknown_name_are_refused(published, tmp_path):
         zoo.load("alexnet")
 
 
+def test_weights_that_would_not_load_again_get_no_card(published, tmp_path):
+    model = models.LeNet(seed=1)
+    for parameter in model.parameters():
+        parameter.data[...] = 0
+    with pytest.raises(StateError, match="more than 4 times its own"):
+        zoo.publish(model, "zeros", tmp_path, **FACTS)
+    assert zoo.cards() == ["lenet"]
+
+
 def test_a_card_without_weights_says_how_to_train_them(published, tmp_path):
     (tmp_path / "lenet.npz").unlink()
     assert (zoo.names(), zoo.cards()) == ([], ["lenet"])
@@ -138,6 +147,7 @@ def test_a_text_that_is_no_table_is_one_error(published, tmp_path, text, suffix)
 
 @pytest.mark.parametrize(("old", "new", "message"), [
     ("[model]", "[models]", "model is missing"), ("held_out = 1000", "held_out = 1e3", "held_out must be int"),
+    ("epochs = 20", "epochs = 20\nepochz = 3", "epochz is unknown"),
     ('norm = "linf"', "norm = 1", r"evaluation\.norm must be str"), ("[ramp]", "[rump]", "rump is unknown"),
     ("[ramp]", "[model]", "declare"), ('class = "Adam"', "klass = 1", r"optimizer\.class is missing"),
     ("epochs = 20", "", r"training\.epochs is missing"), ("seed = 42", "seed = true", r"model\.seed must be int"),

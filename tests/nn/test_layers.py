@@ -389,6 +389,11 @@ def test_a_flat_image_is_standardised_to_zero_in_float16(value):
     assert np.isfinite(gradients((y * images(x.shape).astype(np.float16)).sum(), [x])[0]).all()
 
 
+def test_integer_images_are_standardised_as_the_same_numbers():
+    x = np.arange(48).reshape(1, 3, 4, 4) % 7
+    np.testing.assert_array_equal(nn.Standardize()(x).data, nn.Standardize()(x.astype(np.float64)).data)
+
+
 def test_standardize_refuses_what_is_no_batch_of_images():
     with pytest.raises(ValueError, match=r"Standardize: expected images of shape \(N, C, H, W\)"):
         nn.Standardize()(Tensor(np.zeros((3, 4, 5))))

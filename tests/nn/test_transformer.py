@@ -48,6 +48,14 @@ def test_the_patches_must_share_the_image():
         models.VisionTransformer((3, 32, 30))
 
 
+def test_images_of_another_size_and_patches_of_no_pixels_are_refused():
+    with pytest.raises(ValueError, match="patch_size must divide the image's 32 and 32 pixels; got 0"):
+        models.VisionTransformer(patch_size=0)
+    for shape in ((3, 34, 34), (3, 16, 64), (3, 16, 16)):
+        with pytest.raises(ValueError, match=r"images must have the shape \(3, 32, 32\), got "):
+            models.VisionTransformer(dim=8, depth=1)(np.zeros((1, *shape), np.float32))
+
+
 def test_the_tokens_stay_in_one_memory_order():
     """Otherwise every sum of two of them would walk through memory in two orders, at half of the speed."""
     model, strides = models.VisionTransformer((1, 8, 8), 4, 6, 2, 2, 8), []

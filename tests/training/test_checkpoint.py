@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,11 @@ def trained(method, path=None, optimizer=Adam, hook=lambda: None, model=None, **
     """(weights, history without the times) of three epochs with all that has a state; hook is called in every step."""
     model = model or with_modes()
 
+    hooks = [hook]
+
     def augment(images, streams):
         if model.training:  # else it is for the statistics of averaged weights, after an epoch
-            hook()
+            hooks[0]()  # a list: a function would be a part of the settings
         return data.augment.crop(1)(images, streams)
 
     history = training.fit(
@@ -175,6 +178,24 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path):
         trained(METHODS[1], tmp_path / "run.npz", SGD, resume=True)
 
 
+def brighter(images, streams, by):
+    return images + by
+
+
+def twice(change):
+    """A function made of a function, and one that knows itself."""
+    def again(images, streams, count=2):
+        return again(change(images, streams), streams, count - 1) if count else images
+
+    return again
+
+
+@pytest.mark.parametrize("make", [twice, lambda change: partial(brighter, by=change)])
+def test_augmentations_made_of_other_functions_are_others(make):
+    assert checkpoint.recipe(make(data.augment.crop(2))) != checkpoint.recipe(make(data.augment.crop(4)))
+    assert checkpoint.recipe(make(data.augment.crop(2))) == checkpoint.recipe(make(data.augment.crop(2)))
+
+
 @pytest.mark.parametrize(("change", "differs"), [
     ({"optimizer": lambda m: SGD(m, 0.1, momentum=0.5)}, "optimizer: then"),
     ({"schedule": training.ramp(0.6)}, "schedule: then"),
@@ -182,6 +203,8 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(tmp_path):
     ({"train": stripes(8, seed=1)}, "data: then"),
     ({"augment": data.augment.crop(2)}, r"augment: then .*apply\(.*=1\)\"?'?, now .*apply\(.*=2\)"),
     ({"augment": data.augment.flip()}, r"augment: then .* now 'flip\.apply\(\)'"), ({"augment": None}, "now None"),
+    ({"augment": partial(brighter, by=0.1)}, r"augment: then .* now .*brighter.*'by', 0\.1"),
+    ({"augment": twice(data.augment.crop(2))}, r"augment: then .* now .twice\.again\(change=_shifts"),
     ({"augment": data.augment.chain(data.augment.crop(1))}, r"now .chain.*\(augmentations=\(.*=1\)\)\)"),
     ({"model": nn.Sequential(nn.Flatten(), nn.Dropout(0.4, seed=0), nn.Linear(12, 3, rng=0))},
      r"layer 1: then {'p': '0.3'}, now .*0\.4"),
@@ -328,8 +351,10 @@ def test_on_a_device_a_checkpoint_holds_averages_and_memory_too(xp, tmp_path, mo
     def run(hook=lambda: None, **options):
         model = linear().to("the device of xp")
 
+        hooks = [hook]
+
         def augment(images, streams):
-            hook()
+            hooks[0]()  # a list: a function would be a part of the settings
             return images
 
         training.fit(model, stripes(12), epochs=2, optimizer=Adam(model), average=0.9, augment=augment, batch_size=4,

@@ -187,7 +187,8 @@ def test_progress_is_a_bar_on_stderr_that_names_data_set_and_epoch(capsys):
     ({"epochs": -1}, "epochs must be an integer >= 0, got -1"),
     ({"epochs": 1.0}, "epochs must be an integer >= 0, got 1.0"),
     ({"epochs": True}, "epochs must be an integer >= 0, got True"),
-    ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+    ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
+    ({"batch_size": 2.5}, "batch_size must be an integer >= 1, got 2.5"),
     ({"train": stripes(0)}, "training needs at least one image, and stripes-train has none"),
     ({"validation": stripes(0)}, "validation needs at least one image"),
     ({"validation": stripes(3), "validation_attack": "PGD"}, "validation_attack must be an attack with a budget"),
@@ -203,6 +204,15 @@ def test_arguments_that_do_not_fit_are_refused(options, message):
     assert weights(model) == before
 
 
+@pytest.mark.parametrize("validation", [(np.zeros((2, 1, 4, 3)), np.zeros(2, int)), np.zeros((2, 1, 4, 3))])
+def test_a_validation_set_that_is_none_is_refused_before_anything_is_written(validation, tmp_path):
+    with pytest.raises(TypeError, match="validation must be of the class Dataset"):
+        fit(linear(), stripes(4), validation=validation, checkpoint=tmp_path / "run.npz")
+    with pytest.raises(ValueError, match="batch_size"):
+        fit(linear(), stripes(4), batch_size=0, checkpoint=tmp_path / "run.npz")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_stops_training_and_says_where_and_at_which_rate(value):
     model, calls = linear(), []
@@ -210,3 +220,34 @@ def test_a_loss_that_is_no_number_stops_training_and_says_where_and_at_which_rat
     message = "the loss became nan in epoch 2, step 2, at learning rate 0.25; the last losses were .*, nan: try a lower"
     with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match=message):
         fit(model, stripes(40), lr=0.25, batch_size=8)
+
+
+def test_the_averaged_model_is_the_one_that_was_measured_last():
+    model, kept = with_modes(), []
+
+    class Watched(training.Standard):
+        def certified(self, model, validation):
+            kept.append(weights(model))
+
+    fit(model, stripes(40), method=Watched(), batch_size=8, average=0.9, validation=stripes(9, seed=1))
+    assert weights(model) == kept[-1]
+
+
+@given(st.integers(1, 40), st.integers(1, 16))
+@settings(max_examples=20, deadline=None)
+def test_the_statistics_of_averaged_weights_weigh_every_image_alike(n, batch_size):
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 3, rng=0))
+    train = stripes(n)
+    fit(model, train, lr=0.0, batch_size=batch_size, average=0.9)
+    np.testing.assert_allclose(model.layers[1].running_mean, train.images.reshape(n, 12).mean(axis=0), rtol=1e-5)
+
+
+def test_the_statistics_after_free_training_are_of_attacked_images():
+    """As `Fast`'s, whose attack has other steps; they are wider apart than those of clean images."""
+    def estimated(method):
+        model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 3, rng=0))
+        fit(model, stripes(64), lr=0.0, method=method, batch_size=16, average=0.9)
+        return model.layers[1].running_var
+
+    clean = estimated(training.Standard())
+    assert abs(estimated(training.Free(0.2, replays=2)) - clean).max() > 0.01

@@ -263,6 +263,9 @@ def test_the_model_ends_as_it_was_in_the_epoch_of_the_highest_robust_accuracy(mo
     (lambda: TRADES(0.3, beta=-1), "beta must be a number >= 0, got -1"),
     (lambda: TRADES(-0.3), "eps must be a number >= 0"),
     (lambda: Free(0.3, replays=0), "steps must be an integer >= 1, got 0"),
+    (lambda: Free(3, norm="l0"), "norm must not be l0"),
+    (lambda: training.NFGSM(-0.1), "eps must be a number >= 0, in the units of the data, got -0.1"),
+    (lambda: training.Fast("a"), "eps must be a number >= 0, in the units of the data, got 'a'"),
     (lambda: training.ramp(0), "start and until must be fractions of training, 0 <= start < until <= 1; got 0.0 and 0"),
 ])
 def test_what_does_not_fit_is_refused(make, message):

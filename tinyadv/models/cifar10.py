@@ -139,12 +139,13 @@ class AirbenchCNN(Sequential):
 
 
 def whitening() -> np.ndarray:
-    """Filters (24, 3, 2, 2) whose outputs on normalised CIFAR-10 are nearly uncorrelated, and of variance one.
+    """Filters (24, 3, 2, 2) whose outputs on normalised CIFAR-10 correlate little, and most of which have variance one.
 
     The principal components of patches of 2x2 pixels are nearly the products of four patterns, the mean and three
     differences, and three directions of colour: brightness, red against blue, green against both. Each is divided by
-    its standard deviation on the first 5,000 training images; small ones, which are noise, by a little more. Then come
-    the same filters with the other sign, as an activation would lose one half.
+    its standard deviation on the first 5,000 training images; small ones, which are noise, by a little more (the
+    smallest two have variances of 0.2 and 0.3; small ones of the same pattern correlate by up to 0.4). Then come the
+    same filters with the other sign, as an activation would lose one half.
     """
     patterns = np.array([[[1, 1], [1, 1]], [[1, 1], [-1, -1]], [[1, -1], [1, -1]], [[1, -1], [-1, 1]]]) / 2
     colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])

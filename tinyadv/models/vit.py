@@ -49,7 +49,7 @@ class VisionTransformer(Module):
     def __init__(self, image_shape: tuple[int, int, int] = (3, 32, 32), patch_size: int = 4, dim: int = 128,
                  depth: int = 6, num_heads: int = 4, mlp_dim: int = 256, num_classes: int = 10, seed: int = 0):
         channels, height, width = image_shape
-        if height % patch_size or width % patch_size:
+        if patch_size < 1 or height % patch_size or width % patch_size:
             raise ValueError(f"patch_size must divide the image's {height} and {width} pixels; got {patch_size}")
         self.input_shape = (channels, height, width)
         rng, tokens = np.random.default_rng(seed), (height // patch_size) * (width // patch_size) + 1
@@ -61,6 +61,8 @@ class VisionTransformer(Module):
         self.head = Linear(dim, num_classes, init="glorot_uniform", rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != self.input_shape:  # the positions are those of such images
+            raise ValueError(f"VisionTransformer: images must have the shape {self.input_shape}, got {x.shape[1:]}")
         patches = self.patch_embed(x)                                        # (D, N, T), as `linear` lays tokens out
         first = ops.broadcast_to(self.cls_token.T, (*patches.shape[:2], 1))  # (D, N, 1)
         tokens = ops.concatenate([first, patches], axis=2) + self.pos_embed.transpose((2, 0, 1))

@@ -131,7 +131,8 @@ def card(name: str) -> Card:
 def settings(path: Path) -> dict[str, Any]:
     """The settings of a training, from a TOML file such as those in examples/configs/; StateError if they are wrong."""
     table = archive.read_text(path, _toml, SETTINGS)
-    if unknown := table.keys() - {*SETTINGS, "augment", "certificate", "data", "ramp"}:
+    if unknown := (table.keys() - {*SETTINGS, "augment", "certificate", "data", "ramp"}) | (
+            table["training"].keys() - {"average", "batch_size", "clip_norm", "epochs", "seed"}):
         raise StateError(f"{path} cannot be used: {', '.join(sorted(unknown))} is unknown")
     return table
 
@@ -171,6 +172,7 @@ def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) ->
     path = folder / f"{name}.npz"
     state = {key: rounded(array) if array.dtype.kind == "f" else array for key, array in model.state_dict().items()}
     archive.write(path, built_from(model), state, compress=True)
+    archive.read(path, "a model file", "class", oldest=1)  # before there is a card: weights of zeros expand too far
     made = Card(name=name, model=type(model).__name__, parameters=sum(p.size for p in model.parameters()),
                 sha256=hashlib.sha256(path.read_bytes()).hexdigest(), **facts)
     write(made, folder)

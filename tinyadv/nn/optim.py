@@ -35,6 +35,8 @@ class Optimizer:
         if not all(isinstance(parameter, Tensor) for parameter in parameters):
             raise TypeError("an optimiser takes a model or its parameters, and one rate for all of them: "
                             f"got {', '.join(sorted({type(each).__name__ for each in parameters}))}")
+        if not parameters or len({id(parameter) for parameter in parameters}) < len(parameters):
+            raise ValueError(f"an optimiser takes each parameter once, and at least one; got {len(parameters)}")
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not value >= 0:
                 raise ValueError(f"{name} must be a number >= 0, got {value!r}")
@@ -136,6 +138,8 @@ class Adam(Optimizer):
                  eps: float = 1e-8, weight_decay: float = 0.0):
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), got {betas!r}")
+        if not eps >= 0:
+            raise ValueError(f"eps must be a number >= 0, got {eps!r}")
         self.betas, self.eps = betas, eps
         super().__init__(model, lr, weight_decay)
 
@@ -150,6 +154,8 @@ class Adam(Optimizer):
 
 def step(milestones: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1) -> Schedule:
     """Multiply the rate by `factor` at each milestone, a fraction of training."""
+    if not all(0 <= milestone <= 1 for milestone in milestones):
+        raise ValueError(f"milestones must be fractions of training, such as (0.5, 0.75), got {milestones!r}")
     return lambda progress: factor ** sum(progress >= milestone for milestone in milestones)
 
 
@@ -163,6 +169,8 @@ def one_cycle(peak: float = 0.3, start: float = 0.04, end: float = 0.0) -> Sched
 
     Smith and Topin 2017, arXiv:1708.07120.
     """
+    if not 0 <= peak <= 1:
+        raise ValueError(f"peak must be a fraction of training, such as 0.3, got {peak!r}")
     return lambda progress: float(np.interp(progress, (0, peak, 1), (start, 1, end)))
 
 

@@ -17,14 +17,16 @@ from tinyadv.training.consistent import Consistent
 from tinyadv.training.methods import Method
 
 
-def check_fit(*, model: Any, train: Any, epochs: Any, optimizer: Any, method: Any, functions: tuple, clip_norm: Any,
-              average: Any, validation: Dataset | None, validation_attack: Any, path: Path | None, resume: bool,
+def check_fit(*, model: Any, train: Any, epochs: Any, batch_size: Any, optimizer: Any, method: Any, functions: tuple,
+              clip_norm: Any, average: Any, validation: Any, validation_attack: Any, path: Path | None, resume: bool,
               extend: Collection[str]) -> None:
     """Raise TypeError or ValueError for the first wrong argument of `fit`. functions: the schedules and augment."""
-    if not (isinstance(epochs, int | np.integer) and not isinstance(epochs, bool) and epochs >= 0):
-        raise ValueError(f"epochs must be an integer >= 0, got {epochs!r}")
+    for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1)):
+        if not (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least):
+            raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
     for name, value, kind, example in (
             ("model", model, Module, "models.SmallCNN()"), ("train", train, Dataset, "data.Dataset(images, labels)"),
+            ("validation", train if validation is None else validation, Dataset, "data.Dataset(images, labels)"),
             ("optimizer", optimizer, Optimizer, "nn.optim.SGD(model, lr=0.01)"),
             ("method", method, Method, "training.TRADES(eps=0.3)")):
         if not isinstance(value, kind):

@@ -54,17 +54,17 @@ def averaged_state(model: Module, average: dict[str, Array],
 
 
 def _estimate(model: Module, norms: list[BatchNorm2d], shown: Iterable[tuple[Tensor, ...]]) -> None:
-    """Set the running statistics to the means over the batches. Only batch normalisation is in training mode."""
-    count, tracked = 0, [norm.num_batches_tracked for norm in norms]
+    """Set the running statistics to the means over the images. Only batch normalisation is in training mode."""
+    seen, tracked = 0, [norm.num_batches_tracked for norm in norms]
     for norm in norms:
         norm.running_mean, norm.running_var = norm.running_mean.copy(), norm.running_var.copy()
         norm.num_batches_tracked = norm.num_batches_tracked.copy()
     with model.mode(training=False):
         for inputs in shown:
             for x in inputs:
-                count += 1
-                for norm in norms:
-                    norm.training, norm.momentum = True, 1 / count  # so the running statistics are the means so far
+                seen += len(x)
+                for norm in norms:  # so the running statistics are the means so far, by the number of images
+                    norm.training, norm.momentum = True, len(x) / seen
                 with no_grad():
                     model(x)
                 for norm in norms:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any
@@ -166,14 +167,22 @@ def check_ranks(model: Module, settings: Mapping[str, Any], state: State) -> Non
                              f"{', '.join(differing)}: build models and data with seeds, and with the same on each")
 
 
-def recipe(value: Any) -> str:
-    """An augmentation as text: the name of the function, and the numbers, strings and functions it was made with."""
+def recipe(value: Any, around: tuple = ()) -> str:
+    """An augmentation as text: the name of the function, and the numbers, strings and functions it was made with.
+
+    around: the functions that it was found in, which are not told again.
+    """
+    around = (*around, value)
     if isinstance(value, tuple):
-        return f"({', '.join(map(recipe, value))})"
+        return f"({', '.join(recipe(each, around) for each in value)})"
+    if isinstance(value, partial):
+        return recipe((value.func, *value.args, *value.keywords.items()), around)
     if not isinstance(value, FunctionType):
         return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
     cells = zip(value.__code__.co_freevars, (cell.cell_contents for cell in value.__closure__ or ()), strict=True)
-    inside = [f"{name}={recipe(own)}" for name, own in cells if isinstance(own, int | float | str | tuple)]
+    inside = [f"{name}={recipe(own, around)}" for name, own in cells
+              if isinstance(own, int | float | str | tuple | FunctionType | partial)
+              and not any(own is each for each in around)]
     return f"{value.__qualname__}({', '.join(inside)})".replace(".<locals>", "")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from tinyadv.attacks import PGD, Attack, Batch
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.backend import Array, array_module
-from tinyadv.training.methods import Adversarial, Method, Scene
+from tinyadv.training.methods import Adversarial, Method, Scene, attacked
 from tinyadv.training.update import Update
 
 
@@ -31,6 +31,7 @@ class Fast(Adversarial):
     _noise, _step, _within = 1.0, 1.25, 1.0
 
     def __post_init__(self) -> None:
+        PGD(eps=self.eps, norm=self.norm, bounds=self.bounds)  # checks them, before eps is multiplied
         object.__setattr__(self, "attack", _OneStep(
             eps=self._within * self.eps, step_size=self._step * self.eps, steps=1, norm=self.norm, bounds=self.bounds,
             start=self._noise / self._within))
@@ -73,8 +74,8 @@ class Free(Method):
     """Train on each batch `replays` times in a row; each gradient updates both the weights and the perturbation.
 
     Shafahi et al. 2019, arXiv:1904.12843, algorithm 1. The perturbation is kept from one batch to the next. It is
-    projected onto the ball, but not onto the bounds. An epoch costs as much as `replays` epochs of standard training,
-    so divide the number of epochs by `replays`.
+    projected onto the ball, but not onto the bounds, so l0 is an error: its steps go to the bounds. An epoch costs as
+    much as `replays` epochs of standard training, so divide the number of epochs by `replays`.
     """
 
     eps: float
@@ -84,7 +85,15 @@ class Free(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        PGD(eps=self.eps, steps=self.replays, norm=self.norm, bounds=self.bounds)  # checks them
+        self._attack()  # checks them
+        if self.norm == "l0":
+            raise ValueError("norm must not be l0, for perturbations that have no bounds: take Fast or Adversarial")
+
+    def _attack(self) -> PGD:
+        return PGD(eps=self.eps, steps=self.replays, norm=self.norm, bounds=self.bounds)
+
+    def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
+        return (attacked(self._attack(), scene, images, labels),)  # for the statistics of averaged weights
 
     def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:
         kind, eps = ball_class(self.norm), self.eps * scene.strength

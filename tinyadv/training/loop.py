@@ -80,11 +80,11 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
     path = None if checkpoint is None else Path(checkpoint)
     method = method or (Standard() if attack is None else Adversarial(attack))
     check_fit(
-        model=model, train=train, epochs=epochs, optimizer=optimizer, method=method, functions=(
+        model=model, train=train, epochs=epochs, batch_size=batch_size, optimizer=optimizer, method=method, functions=(
             schedule, eps_schedule, augment), clip_norm=clip_norm, average=average, validation=validation,
         validation_attack=validation_attack, path=path, resume=resume, extend=extend)
     run = _Run(
-        model=model, train=train, epochs=int(epochs), optimizer=optimizer, method=method, batch_size=batch_size,
+        model=model, train=train, epochs=int(epochs), optimizer=optimizer, method=method, batch_size=int(batch_size),
         seed=operator.index(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,
         average=average, validation=validation, validation_attack=validation_attack or method.watch, path=path,
         interval=60 * minutes, progress=progress)
@@ -184,9 +184,10 @@ class _Run:
     def averaged(self) -> dict[str, np.ndarray]:
         """The state_dict with the averaged weights, if there are any."""
         def shown() -> Iterator[tuple[Tensor, ...]]:
-            state, todo = self.state, batches(self.train, self.batch_size, seed=self.seed, epoch=self.state.epoch)
+            state, epoch = self.state, min(self.state.epoch, self.epochs - 1)  # in the end that of the last epoch again
+            todo = batches(self.train, self.batch_size, seed=self.seed, epoch=epoch)
             for number, (images, labels) in enumerate(islice(todo, -(-SHOWN // self.batch_size))):
-                key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, number, 1)).generate_state(2, np.uint64)
+                key = np.random.SeedSequence(self.seed, spawn_key=(epoch, number, 1)).generate_state(2, np.uint64)
                 streams, others = (Streams(int(each), range(len(images))) for each in key)
                 images = self.augment(images, others) if self.augment else images
                 scene = Scene(self.model, Update, streams, state.strength, state.memory)  # inputs need no update
