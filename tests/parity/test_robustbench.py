@@ -109,4 +109,4 @@ def test_it_is_attacked_alike_in_both_ways(name, activated, bn_before_fc, normal
 def test_the_adapter_takes_modules_of_any_dtype(dtype):
     foreign = page()["FromTorch"](Sequential(torch.nn.Flatten(), Linear(3 * 32 * 32, 10)).to(dtype).eval())
     found = attacks.FGSM(8 / 255).run(foreign, X, Y, seed=1)
-    assert found.distances.max() == np.float32(8 / 255)
+    assert 0.031 < found.distances.max() <= 8 / 255
