@@ -13,7 +13,8 @@ from torch import nn as torch_nn
 from tinyadv import models, nn
 
 NETWORKS = ("LeNet", "SmallCNN", "MadryCNN", "CifarCNN", "ResNet20")
-DEEP = {"ResNet18": partial(models.resnet18, 10, small_images=True), "VisionTransformer": models.VisionTransformer}
+DEEP = {"ResNet18": partial(models.resnet18, 10, small_images=True), "VisionTransformer": models.VisionTransformer,
+        "ResNet50": models.resnet50}
 
 
 def build(name: str) -> nn.Module:
@@ -35,16 +36,20 @@ def torch_twin(model: nn.Module) -> torch_nn.Module:
 
 
 class TorchBlock(torch_nn.Module):
-    """models.blocks.BasicBlock in PyTorch."""
+    """models.blocks.BasicBlock or Bottleneck in PyTorch."""
 
-    def __init__(self, block: models.blocks.BasicBlock):
+    def __init__(self, block: models.blocks.BasicBlock | models.blocks.Bottleneck):
         super().__init__()
-        self.conv1, self.bn1 = _torch_layer(block.conv1), _torch_layer(block.bn1)
-        self.conv2, self.bn2 = _torch_layer(block.conv2), _torch_layer(block.bn2)
+        self.depth = 3 if isinstance(block, models.blocks.Bottleneck) else 2
+        for k in range(1, self.depth + 1):
+            for name in (f"conv{k}", f"bn{k}"):
+                self.add_module(name, _torch_layer(getattr(block, name)))
         self.downsample = _torch_layer(block.downsample) if block.downsample else torch_nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        y = x
+        for k in range(1, self.depth + 1):
+            y = getattr(self, f"bn{k}")(getattr(self, f"conv{k}")(torch.relu(y) if k > 1 else y))
         return torch.relu(self.downsample(x) + y)
 
 
@@ -116,7 +121,7 @@ def _torch_layer(layer: nn.Module) -> torch_nn.Module:
             return torch_nn.Flatten()
         case nn.Dropout():
             return torch_nn.Dropout(layer.p)
-        case models.blocks.BasicBlock():
+        case models.blocks.BasicBlock() | models.blocks.Bottleneck():
             return TorchBlock(layer)
         case models.blocks.Padded():
             return TorchPadded(layer)

@@ -40,7 +40,7 @@ def test_the_shards_cover_every_example_once_and_in_order(count, batch_size, siz
     assert [i for part in parts for i in range(count)[part]] == list(range(count))
     sizes = [part.stop - part.start for part in parts]
     assert all(each == sizes[0] for each in sizes[:-1])
-    most = batch_size or max(1, (driver.SHARD if on_host else driver.GPU_SHARD) // size)
+    most = batch_size or max(driver.FEWEST, (driver.SHARD if on_host else driver.GPU_SHARD) // size)
     assert all(0 < each <= most for each in sizes)
     if batch_size is None and on_host and count > 1:
         assert len(parts) > 1  # so that there is work for two

@@ -27,14 +27,15 @@ from tinyadv.ranks import ranks
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers: 100 MNIST or 25 CIFAR-10 images. Fewer would be too many
-# turns of the interpreter, more would not fit in the caches. A GPU is busy only with a lot at once.
-SHARD, GPU_SHARD = 100 * 28 * 28, 1 << 22
+# turns of the interpreter, more would not fit in the caches. A GPU is busy only with a lot at once. However large the
+# examples are, there are a few: the matrices of the last layers are as wide as their images times the examples.
+SHARD, GPU_SHARD, FEWEST = 100 * 28 * 28, 1 << 22, 4
 
 
 def shards(count: int, batch_size: int | None, size: int = 28 * 28, on_host: bool = True) -> list[slice]:
     """How `count` examples of `size` numbers are split: by batch_size, or evenly, whatever the number of workers."""
     if batch_size is None:
-        most = max(1, (SHARD if on_host else GPU_SHARD) // max(1, size))
+        most = max(FEWEST, (SHARD if on_host else GPU_SHARD) // max(1, size))
         parts = 2 * -(-count // (2 * most)) if on_host else -(-count // most)
         batch_size = max(1, -(-count // max(1, parts)))
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:

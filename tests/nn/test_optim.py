@@ -157,8 +157,7 @@ def test_repr_says_what_is_trained_and_how():
     (lambda m: optim.Adam(m, betas=(0.9, 1.0)), r"betas must be in \[0, 1\), got \(0.9, 1.0\)"),
     (lambda m: optim.Adam(m, betas=(-0.1, 0.9)), r"betas must be in \[0, 1\), got \(-0.1, 0.9\)"),
     (lambda m: optim.Adam(m, eps=-1), "eps must be a number >= 0, got -1"),
-    (lambda m: optim.SGD([]), "each parameter once, and at least one; got 0"),
-    (lambda m: optim.SGD([*m.parameters(), *m.parameters()]), "each parameter once, and at least one; got 2"),
+    (lambda m: optim.SGD([*m.parameters(), *m.parameters()]), "takes each parameter once"),
     (lambda m: optim.step((100, 150)), r"milestones must be fractions of training, .* got \(100, 150\)"),
     (lambda m: optim.one_cycle(peak=30), "peak must be a fraction of training, such as 0.3, got 30"),
 ])

@@ -35,8 +35,8 @@ class Optimizer:
         if not all(isinstance(parameter, Tensor) for parameter in parameters):
             raise TypeError("an optimiser takes a model or its parameters, and one rate for all of them: "
                             f"got {', '.join(sorted({type(each).__name__ for each in parameters}))}")
-        if not parameters or len({id(parameter) for parameter in parameters}) < len(parameters):
-            raise ValueError(f"an optimiser takes each parameter once, and at least one; got {len(parameters)}")
+        if len({id(parameter) for parameter in parameters}) < len(parameters):
+            raise ValueError("an optimiser takes each parameter once: it was given one twice")
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             if not value >= 0:
                 raise ValueError(f"{name} must be a number >= 0, got {value!r}")
