@@ -48,6 +48,7 @@ TINY = {
                           "--pixels", "8", "--images", "3", "--few", "2"),
     "ibp_mnist.py": (*SMALL, "--width", "2", "--steps", "2", "--images", "4", "--eps", "0", "0.1"),
     "diffai_mnist.py": (*SMALL, "--steps", "2", "--images", "4", "--few", "2", "--around", "0", "1"),
+    "robust_cifar10.py": ("--limit", "20", "--steps", "1", "2", "--starts", "2", "--images", "4"),
     "capacity_mnist.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
     "capacity_cifar10.py": (*SMALL, "--widths", "1", "2", "--images", "4"),
     "base_training_mnist.py": (*SMALL, "--steps", "2", "--images", "4"),
