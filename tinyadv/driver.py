@@ -24,6 +24,7 @@ from tinyadv.ops.movement import arranged
 from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.random import Streams, drawing_from
 from tinyadv.ranks import ranks
+from tinyadv.shapes import check_floating, check_not_bytes
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers: 100 MNIST or 25 CIFAR-10 images. Fewer would be too many
@@ -142,6 +143,7 @@ def logits(model: Callable, x: Array, *, seed: int | Streams = 0, batch_size: in
 
     seed: of what random layers draw, or the streams of the images.
     """
+    check_not_bytes(x)
     streams = streams_of(x, seed)
     if not len(x):
         with evaluation_mode(model):
@@ -172,6 +174,7 @@ def input_gradients(model: Callable, x: Array, y: Array, *, seed: int | Streams 
                     workers: int | None = None, executor: Executor | None = None,
                     loss: Callable[[Tensor, Array], Tensor] = summed_cross_entropy) -> Array:
     """The gradients of loss(logits, y) at the images x (N, ...), as an array like x; y (N,) are classes."""
+    check_floating(x)
     found = array_module(x).empty_like(x)
     run(partial(_input_gradients, loss), model, (x, y, streams_of(x, seed)), found.__setitem__,
         batch_size=batch_size, workers=workers, executor=executor)

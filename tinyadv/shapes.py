@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 Shape = tuple[int, ...]
 
 
 def pair(value: int | tuple[int, int], name: str, *, least: int) -> tuple[int, int]:
     """(height, width) from one integer or two; ValueError if either is below `least`."""
     both = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(both) != 2 or not all(isinstance(v, int) and v >= least for v in both):
+    if len(both) != 2 or not all(isinstance(v, int | np.integer) and v >= least for v in both):
         raise ValueError(f"{name} must be an integer >= {least}, or a (height, width) pair of them, got {value!r}")
-    return both
+    return int(both[0]), int(both[1])
 
 
 def window_counts(size: Shape, kernel: Shape, stride: Shape, padding: Shape, operation: str) -> tuple[int, int]:
@@ -54,6 +56,13 @@ def check_equal(left: int, right: int, operation: str, left_name: str, right_nam
     """ValueError naming both sides unless the two counts agree."""
     if left != right:
         raise ValueError(f"{operation}: {left_name} is {left}, but {right_name} is {right}; they must be equal")
+
+
+def check_floating(x: Any) -> None:
+    """ValueError unless the images are floating-point numbers: results of their dtype would be cut to integers."""
+    if getattr(getattr(x, "dtype", None), "kind", None) != "f":
+        raise ValueError(f"images must be a floating-point array, got {getattr(x, 'dtype', type(x).__name__)}: for "
+                         "8-bit images, give images.astype(np.float32) / 255")
 
 
 def check_not_bytes(x: Any) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
-from tinyadv import Tensor, analysis, evaluation, ops
+from tinyadv import Tensor, analysis, evaluation, nn, ops
 
 
 def two_classes(seed, shape=(1, 3, 3)):
@@ -86,3 +86,37 @@ def test_it_depends_on_no_shard_and_no_memory(xp):
 def test_what_does_not_fit_is_refused(direction, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         analysis.first_error(cnn(), images(2), direction, **options)
+
+
+def leaning(slope):
+    """Two classes, and the first one up to where the sum of four pixels is 2."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, rng=0))
+    model.layers[1].weight.data = np.array([[0] * 4, [slope] * 4], np.float32)
+    model.layers[1].bias.data = np.array([0, -2 * slope], np.float32)
+    return model
+
+
+@pytest.mark.parametrize("length", [1e-10, 1e-13, 1e-30])
+def test_the_first_error_along_a_tiny_direction_is_found_to_the_last_bit(length):
+    x = np.full((1, 1, 2, 2), 0.2)
+    (found,) = analysis.first_error(leaning(1.0), x, np.full_like(x, length), tolerance=1e-17)
+    np.testing.assert_allclose(found * length, 0.3, rtol=1e-6)
+
+
+def test_no_number_is_no_error_and_no_direction():
+    x = np.full((2, 1, 2, 2), 0.2)
+    assert analysis.first_error(leaning(np.nan), x, np.ones_like(x), [0, 1]).tolist() == [np.inf, np.inf]
+    with pytest.raises(ValueError, match="direction must be finite"):
+        analysis.first_error(leaning(1.0), x, np.full_like(x, np.nan))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
+def test_integer_images_are_refused_by_every_analysis_and_not_cut(dtype):
+    model, x = cnn(), (images(2) > 0.5).astype(dtype)
+    for run in (lambda: analysis.saliency(model, x), lambda: analysis.guided_saliency(model, x),
+                lambda: analysis.grad_cam(model, x), lambda: analysis.first_error(model, x, "linf"),
+                lambda: analysis.landscape(model, x, x, x, None, reach=[0, 1]),
+                lambda: analysis.fourier_sensitivity(model, x, norm=0.5),
+                lambda: analysis.transfer_function(model, [1], 0.1, base=x)):
+        with pytest.raises(ValueError, match=f"images must be a floating-point array, got {np.dtype(dtype)}"):
+            run()

@@ -173,3 +173,7 @@ def test_the_correlation_is_pearsons(seed, channels):
 def test_the_correlation_of_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=re.escape("to match noise of shape (2, 1, 4, 4); got (2, 1, 4, 4)")):
         analysis.correlation(np.zeros((2, 1, 4, 4)), np.zeros((2, 1, 4, 4)))
+
+
+def test_constants_correlate_with_nothing_however_their_mean_rounds():
+    assert analysis.correlation(np.full((1, 1, 7, 7), 0.1), np.full((1, 7, 7), 0.1)).tolist() == [0]

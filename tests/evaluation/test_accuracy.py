@@ -286,3 +286,20 @@ def test_a_security_curve_is_of_an_attack_of_minimum_norm_and_budgets_that_are_n
         message = re.escape(f"epsilons must be numbers >= 0, in the units of the data, got [0, {eps}]")
         with pytest.raises(ValueError, match=message):
             evaluation.security_curve(never, DeepFool(), dataset(3), [0, eps])
+
+
+@pytest.mark.parametrize("target", [[1, 2, 0], (1, 2, 0), np.array([1, 2, 0], np.uint8), 1, None])
+def test_a_target_is_given_to_a_curve_as_to_an_accuracy(target):
+    model, attack, x = dense((1, 3, 3), 3), FGSM(0.1), images(3, (1, 3, 3))
+    dataset = Dataset(x, predictions(model, x), "x", tuple("abc"))
+    assert evaluation.epsilon_curve(model, attack, dataset, [0.1], target=target) == {
+        0.1: evaluation.robust_accuracy(model, attack, dataset, target=target)}
+
+
+def test_budgets_are_a_list_or_come_one_by_one():
+    model, x = dense((1, 3, 3), 3), images(3, (1, 3, 3))
+    dataset = Dataset(x, predictions(model, x), "x", tuple("abc"))
+    for curve, attack in ((evaluation.epsilon_curve, FGSM(0.1)), (evaluation.security_curve, DeepFool(steps=2))):
+        assert list(curve(model, attack, dataset, (eps for eps in (0.1, 0.2)))) == [0.1, 0.2]
+        with pytest.raises(TypeError, match="epsilons must be a list of budgets"):
+            curve(model, attack, dataset, 0.3)

@@ -391,7 +391,7 @@ def test_a_flat_image_is_standardised_to_zero_in_float16(value):
 
 def test_integer_images_are_standardised_as_the_same_numbers():
     x = np.arange(48).reshape(1, 3, 4, 4) % 7
-    np.testing.assert_array_equal(nn.Standardize()(x).data, nn.Standardize()(x.astype(np.float64)).data)
+    np.testing.assert_array_equal(nn.Standardize()(x).data, nn.Standardize()(x.astype(np.float32)).data)
 
 
 def test_standardize_refuses_what_is_no_batch_of_images():
@@ -403,3 +403,24 @@ def test_standardize_refuses_what_is_no_batch_of_images():
 def test_the_gradient_of_an_empty_batch_is_empty(layer):
     x = Tensor(np.zeros((0, 3, 4, 5)))
     assert gradients(layer(x).sum(), [x])[0].shape == x.shape
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))
+def test_adaptive_pooling_takes_a_pair_and_an_axis_at_a_time(oh, ow, h, w):
+    x = images((2, 3, h, w))
+    both = nn.AdaptiveAvgPool2d((oh, ow))(Tensor(x)).data
+    assert both.shape == (2, 3, oh, ow)
+    one_by_one = nn.AdaptiveAvgPool2d((oh, ow))(nn.AdaptiveAvgPool2d((h, ow))(Tensor(x))).data
+    np.testing.assert_allclose(both, one_by_one, rtol=1e-5, atol=1e-6)
+
+
+def test_sizes_may_be_numpy_integers_and_at_least_one():
+    assert nn.Conv2d(1, 1, np.int64(3))(np.zeros((1, 1, 4, 4), np.float32)).shape == (1, 1, 2, 2)
+    with pytest.raises(ValueError, match="size must be an integer >= 1"):
+        nn.AdaptiveAvgPool2d(0)
+
+
+@pytest.mark.parametrize("name", ["forward", "train", "layers"])
+def test_a_layer_that_would_hide_a_method_of_sequential_is_refused(name):
+    with pytest.raises(ValueError, match=f"Sequential: {name} names one of its methods"):
+        nn.Sequential(**{name: nn.Flatten()})

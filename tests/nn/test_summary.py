@@ -70,3 +70,10 @@ def test_repr_finds_the_modules_in_containers():
             self.blocks = [nn.ReLU(), {"norm": nn.Normalize([0.5, 0.25], [1, 2])}]
 
     assert repr(Net()) == "Net(\n  (blocks.0): ReLU()\n  (blocks.1.norm): Normalize(mean=(0.5, 0.25), std=(1, 2))\n)"
+
+
+def test_a_summary_draws_no_random_numbers():
+    first, second = (nn.GaussianNoise(0.1, at_test=True, seed=1) for _ in range(2))
+    second.summary((1, 2, 2))
+    x = np.ones((1, 1, 2, 2), np.float32)
+    np.testing.assert_array_equal(first(x).data, second(x).data)

@@ -220,3 +220,24 @@ def test_an_arranged_copy_has_the_batch_last_and_images_row_by_row_or_is_in_c_or
     np.testing.assert_array_equal(to_host(copy), to_host(x))
     copy[...] = -1
     assert not (x == -1).any()
+
+
+@pytest.mark.parametrize("run", [
+    ops.mean, ops.softmax, ops.gelu, ops.leaky_relu, lambda x: ops.cross_entropy(x, np.array([0, 1])),
+    lambda x: ops.mse_loss(x, np.ones((2, 2), np.float32)), lambda x: ops.avg_pool2d(x[None, None], 2),
+])
+def test_an_integer_array_is_as_a_tensor_of_it(run):
+    x = np.array([[1, 2], [4, -3]])
+    np.testing.assert_array_equal(run(x).data, run(x.astype(np.float32)).data)
+
+
+def test_the_slopes_of_logsumexp_beside_an_infinite_element_are_zero():
+    x = Tensor(np.array([np.inf, 0.0, 5.0]))
+    with np.errstate(invalid="ignore"):
+        assert gradients(ops.logsumexp(x), [x])[0][1:].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("limits", "slopes"), [((None, 0.5), [1, 1, 0]), ((0.0, None), [0, 1, 1])])
+def test_a_limit_may_be_none(limits, slopes):
+    x = Tensor(np.array([-1.0, 0.25, 2.0]))
+    assert gradients(ops.sum(ops.clip(x, *limits)), [x])[0].tolist() == slopes

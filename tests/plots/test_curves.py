@@ -164,3 +164,11 @@ def test_a_histogram_of_one_value_is_drawn():
 def test_histograms_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="values must hold at least one heading, with 2 arrays for each"):
         plots.histograms({"a": [np.ones(3)]}, "ab", xlabel="")
+
+
+def test_bars_below_zero_are_seen_and_none_are_refused():
+    low, high = plots.bars({"a": [1, -2], "b": [-1, 1]}, ["x", "y"], ylabel="z").axes[0].get_ylim()
+    assert low <= -2
+    assert high > 1
+    with pytest.raises(ValueError, match="heights must hold at least one label"):
+        plots.bars({"a": []}, [], ylabel="z")

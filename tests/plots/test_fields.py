@@ -32,7 +32,7 @@ def test_a_flat_surface_is_drawn():
 
 
 def test_surfaces_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=re.escape("arrays of shape (2, 3), at least one, got {'a': (3, 2)}")):
+    with pytest.raises(ValueError, match=re.escape("of shape (2, 3), 2 x 2 or larger, at least one, got {'a': (3, 2)}")):
         plots.surfaces({"a": np.ones((3, 2))}, [0, 1, 2], [0, 1], xlabel="", ylabel="")
 
 
@@ -59,3 +59,20 @@ def test_heatmaps_have_one_scale_and_zero_in_the_middle(shape, count, signed, se
 def test_heatmaps_of_nothing_are_refused():
     with pytest.raises(ValueError, match=re.escape("arrays (H, W), at least one, got {'a': (3,)}")):
         plots.heatmaps({"a": np.ones(3)}, xlabel="", ylabel="", label="")
+
+
+def test_flat_fields_are_drawn_and_what_cannot_be_is_refused():
+    almost = np.ones((3, 3), np.float32)
+    almost[0, 0] = np.nextafter(np.float32(1), np.float32(2))
+    for each in (almost, np.full((3, 3), 1e8, np.float32), np.zeros((3, 3))):
+        plots.surfaces({"flat": each}, range(3), range(3), xlabel="x", ylabel="y")
+    for wrong in (np.full((3, 3), np.nan), np.full((3, 3), np.inf)):
+        with pytest.raises(ValueError, match="heights must hold finite arrays"):
+            plots.surfaces({"flat": wrong}, range(3), range(3), xlabel="x", ylabel="y")
+    with pytest.raises(ValueError, match="2 x 2 or larger"):
+        plots.surfaces({"point": np.zeros((1, 1))}, [0], [0], xlabel="x", ylabel="y")
+
+
+def test_signed_zeros_lie_in_the_middle_of_the_colours():
+    figure = plots.heatmaps({"zeros": np.zeros((2, 2))}, xlabel="x", ylabel="y", label="z", signed=True)
+    assert figure.axes[0].images[0].get_clim() == (-1, 1)

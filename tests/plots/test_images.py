@@ -151,3 +151,7 @@ def test_no_text_of_a_grid_is_cut_off_or_overlaps(rows, columns, height):
     figure = plots.grid(np.zeros((rows, columns, 1, 28, 28)), rows="8" * rows, columns="8" * columns,
                         captions=caption, title="title")
     assert check_layout(figure, figure.texts) == 1 + rows + columns + (rows * columns if height else 0)
+
+
+def test_captions_may_be_numbers():
+    plots.grid(np.zeros((1, 2, 1, 4, 4)), captions=[[1, 2]])

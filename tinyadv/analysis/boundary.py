@@ -23,8 +23,9 @@ def first_error(model: Callable, images: Array, direction: Any, labels: Any = No
     of the cross entropy (FGSM), "l2" for the gradient over its norm (FGM). It stays the same for all eps.
     Farther out the prediction may be right again. So `cells` equal steps are tried, up to a root mean square change of
     the whole range of the bounds: eps 1 for FGSM, and the root of the number of pixels for FGM. The first step that
-    errs is then halved until it is known up to `tolerance`. At the returned eps the prediction is wrong; it is 0 where
-    it is so from the beginning. An error that begins and ends within one step is not seen.
+    errs is then halved until it is known up to `tolerance`, or to the last bit. At the returned eps the prediction is
+    wrong; it is 0 where it is so from the beginning. Logits that are NaN are no error. An error that begins and ends
+    within one step is not seen.
     labels: (N,), the predicted classes by default. Raises ValueError for arguments that do not fit.
     """
     if cells < 1 or not tolerance > 0:
@@ -36,6 +37,8 @@ def first_error(model: Callable, images: Array, direction: Any, labels: Any = No
     x, way, y = (to_host(each) for each in (images, direction, labels))
     if way.shape != x.shape:
         raise ValueError(f"direction must have the shape of the images, {x.shape}, got {way.shape}")
+    if not np.isfinite(way).all():
+        raise ValueError("direction must be finite, and has values that are infinite or NaN")
     axes = tuple(range(1, x.ndim))
     length = np.sqrt((way.astype(np.float64) ** 2).sum(axis=axes))
     farthest = (bounds[1] - bounds[0]) * math.sqrt(math.prod(x.shape[1:])) / np.where(length > 0, length, 1)  # (N,)
@@ -43,7 +46,8 @@ def first_error(model: Callable, images: Array, direction: Any, labels: Any = No
     def wrong(rows: np.ndarray, eps: np.ndarray) -> np.ndarray:
         points = x[rows] + eps.reshape(-1, *(1 for _ in axes)) * way[rows]
         points = move(points.clip(*bounds).astype(x.dtype), images)
-        return to_host(driver.classes(driver.logits(model, points, **shards))) != y[rows]
+        predicted = to_host(driver.classes(driver.logits(model, points, **shards)))
+        return (predicted >= 0) & (predicted != y[rows])
 
     found, left = np.full(len(x), np.inf), np.arange(len(x))
     for k in range(cells + 1):
@@ -52,9 +56,11 @@ def first_error(model: Callable, images: Array, direction: Any, labels: Any = No
         left = left[~hit & (length[left] > 0)]
     rows = np.flatnonzero(np.isfinite(found) & (found > 0))
     low = found[rows] - farthest[rows] / cells  # right there, wrong at `found`
-    while (wide := found[rows] - low > tolerance).any():
+    while True:
         middle = (low + found[rows]) / 2
+        wide = (found[rows] - low > tolerance) & (low < middle) & (middle < found[rows])  # else no bit is left
+        if not wide.any():
+            return found
         hit = wrong(rows, middle)
         found[rows] = np.where(hit & wide, middle, found[rows])
         low = np.where(~hit & wide, middle, low)
-    return found

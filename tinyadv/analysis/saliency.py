@@ -19,6 +19,7 @@ from tinyadv.nn.module import watching
 from tinyadv.ops.elementwise import guided
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
+from tinyadv.shapes import check_floating
 from tinyadv.tensor import Tensor, gradients, recording
 
 
@@ -108,13 +109,18 @@ def correlation(noise: Array, maps: Array) -> np.ndarray:
     sizes, maps = abs(to_host(noise).astype(np.float64)).max(axis=1), to_host(maps).astype(np.float64)
     if sizes.shape != maps.shape:
         raise ValueError(f"maps must be (N, H, W), to match noise of shape {noise.shape}; got {maps.shape}")
-    a, b = (each - each.mean(axis=(1, 2), keepdims=True) for each in (sizes, maps))
+    a, b = (np.where(np.ptp(each, axis=(1, 2), keepdims=True) > 0, each - each.mean(axis=(1, 2), keepdims=True), 0)
+            for each in (sizes, maps))  # a mean of equal numbers may round to another
     norm = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
     return (a * b).sum(axis=(1, 2)) / np.where(norm > 0, norm, 1)
 
 
 def chosen(model: Callable, images: Array, classes: Any, **shards: Any) -> Array:
-    """The classes (N,), one for each image, on the device of the images: those given, or else the predicted ones."""
+    """The classes (N,), one for each image, on the device of the images: those given, or else the predicted ones.
+
+    Every analysis of images begins here: ValueError unless they are floating-point numbers.
+    """
+    check_floating(images)
     if classes is None:
         return driver.classes(driver.logits(model, images, **shards))
     return check_classes(np.full(len(images), classes) if np.isscalar(classes) else classes, "classes", images)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyadv import driver
 from tinyadv.backend import Array, move, to_host
+from tinyadv.shapes import check_floating
 from tinyadv.tensor import Tensor, no_grad
 
 
@@ -35,6 +36,7 @@ def transfer_function(layer: Callable, frequencies: Sequence[float], amplitude: 
     if base is None:
         shape = getattr(layer, "input_shape", None) or (getattr(layer, "in_channels", 1), 28, 28)
         base = move(np.full((1, *shape), 0.5, np.float32), driver.memory_of(layer, np.zeros(0)))
+    check_floating(base)
     x, like = to_host(base), driver.memory_of(layer, base)
     places = 2 * math.pi * np.arange(x.shape[3]) / x.shape[3]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.attacks import Attack
+from tinyadv.attacks.base.arguments import check_classes
 from tinyadv.data import Dataset
 from tinyadv.driver import classes, logits
 from tinyadv.random import Streams
@@ -54,17 +55,18 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
         as it is stays so; one that a smaller eps has broken is the one from there.
     """
     check(dataset, attack)
-    if np.isscalar(epsilons):
-        raise TypeError(f"epsilons must be a list of budgets, such as [0.1, 0.2], got {epsilons!r}")
+    epsilons = _listed(epsilons)
     if attack.minimum_norm:
         raise ValueError(f"attack must have an eps to vary, got {attack}, a minimum-norm attack: use security_curve, "
                          "which needs only one run of it")
+    if target is not None and np.ndim(target):
+        target = check_classes(target, "target", dataset.images)
     attacks = {float(eps): attack.with_eps(float(eps)) for eps in epsilons}  # all checked before the first runs
     robust, x_adv = np.arange(len(dataset)), dataset.images.copy()
     curve: dict[float, float] = {}
     found: dict[float, np.ndarray] = {}
     for eps in sorted(attacks):
-        left, goal = dataset[robust], target if target is None or np.isscalar(target) else target[robust]
+        left, goal = dataset[robust], target if target is None or not np.ndim(target) else target[robust]
         result = attacks[eps].run(model, left.images, left.labels, target=goal, seed=Streams(seed, robust),
                                   skip_misclassified=True, **options)
         x_adv[robust] = result.x_adv
@@ -86,14 +88,21 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
     `Attack.run`. Raises ValueError for an attack with a fixed budget, and for an eps that is not a number >= 0.
     """
     check(dataset, attack)
+    epsilons = _listed(epsilons)
     if not attack.minimum_norm:
         raise ValueError(f"attack must be a minimum-norm attack, got {attack}, whose budget is fixed: "
                          "use epsilon_curve, which runs it once for each eps")
     if not all(eps >= 0 for eps in epsilons):
-        raise ValueError(f"epsilons must be numbers >= 0, in the units of the data, got {list(epsilons)}")
+        raise ValueError(f"epsilons must be numbers >= 0, in the units of the data, got {epsilons}")
     result = attack.run(model, dataset.images, dataset.labels, seed=seed, skip_misclassified=True, **options)
     right = result.predictions_clean == dataset.labels
     return {float(eps): float((result.robust | right & (result.distances > eps)).mean()) for eps in epsilons}
+
+
+def _listed(epsilons: Any) -> list[float]:
+    if np.ndim(epsilons) == 0 and not hasattr(epsilons, "__iter__"):
+        raise TypeError(f"epsilons must be a list of budgets, such as [0.1, 0.2], got {epsilons!r}")
+    return list(epsilons)
 
 
 def check(dataset: Dataset, *attacks: Attack) -> None:

@@ -25,6 +25,8 @@ class Sequential(Module):
     def __init__(self, *layers: Callable[[Tensor], Tensor], **named: Callable[[Tensor], Tensor]):
         if not all(map(callable, (*layers, *named.values()))):
             raise TypeError("Sequential takes layers one by one, as in Sequential(*layers)")
+        if taken := [name for name in named if hasattr(Sequential, name)]:
+            raise ValueError(f"Sequential: {', '.join(taken)} names one of its methods: give the layer another name")
         vars(self).update({str(i): layer for i, layer in enumerate(layers)}, **named)
 
     @property
@@ -110,26 +112,29 @@ class AvgPool2d(_Pool2d):
 
 
 class AdaptiveAvgPool2d(Module):
-    """The means of size x size windows, which differ by a pixel where they must: (N, C, H, W) -> (N, C, size, size).
+    """The means of OH x OW windows, which differ by a pixel where they must: (N, C, H, W) -> (N, C, OH, OW).
 
-    Along an axis of n pixels, window i goes from floor(i n / size) up to ceil((i + 1) n / size), as in PyTorch.
+    size: (OH, OW), or one number for both. Along an axis of n pixels, window i of size windows goes from
+    floor(i n / size) up to ceil((i + 1) n / size), as in PyTorch.
     """
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, size: int | tuple[int, int]):
+        self.size = pair(size, "size", least=1)
 
     def forward(self, x: Tensor) -> Tensor:
         check_ndim(x.shape, 4, "AdaptiveAvgPool2d", "images of shape (N, C, H, W)")
-        if x.shape[2:] == (self.size, self.size):
+        if x.shape[2:] == self.size:
             return x
-        rows, columns = (move(self._means(n).astype(x.dtype), like=array_of(x)) for n in x.shape[2:])
+        rows, columns = (move(self._means(n, size).astype(np.result_type(x.dtype, np.float16)), like=array_of(x))
+                         for n, size in zip(x.shape[2:], self.size, strict=True))
         return ops.matmul(ops.matmul(rows, x), columns.T)
 
-    def _means(self, n: int) -> np.ndarray:
+    @staticmethod
+    def _means(n: int, size: int) -> np.ndarray:
         """(size, n): row i holds the share of each pixel in the mean of window i."""
-        shares = np.zeros((self.size, n))
+        shares = np.zeros((size, n))
         for i, row in enumerate(shares):
-            window = slice(i * n // self.size, -(-(i + 1) * n // self.size))
+            window = slice(i * n // size, -(-(i + 1) * n // size))
             row[window] = 1 / max(1, len(row[window]))
         return shares
 

@@ -16,6 +16,7 @@ import numpy as np
 from tinyadv.backend import Array, device_of, is_array, move, to_device, to_host
 from tinyadv.nn.table import table
 from tinyadv.parallel import Setting
+from tinyadv.random import Streams, drawing_from
 from tinyadv.shapes import Shape, check_not_bytes
 from tinyadv.spellings import check_keywords, no_attribute
 from tinyadv.tensor import Tensor, no_grad
@@ -199,7 +200,8 @@ class Module:
 
         parameters = self.parameters()
         like = parameters[0].data if parameters else np.zeros(0, np.float32)
-        with no_grad(), self.mode(training=False), watching(record):
+        seen = drawing_from(Streams(0, range(1)).of_pass(0))  # so that random layers draw nothing of their own
+        with no_grad(), self.mode(training=False), watching(record), seen:
             self(Tensor(move(np.zeros((1, *input_shape), like.dtype), like)))
         lines = table([("Layer (type)", "Output shape", "Parameters"), *rows], "<<>")
         rule = "-" * len(lines[0])

@@ -99,7 +99,8 @@ def minimum(x, y):
 
 @op
 def clip(x, low, high):
-    """x limited to [low, high]; the limits are numbers or arrays, not differentiated."""
+    """x limited to [low, high]; the limits are numbers or arrays, or None, and not differentiated."""
+    low, high = -math.inf if low is None else low, math.inf if high is None else high
     return array_module(x).clip(x, low, high), lambda g: g * ((x >= low) & (x <= high))
 
 

@@ -74,8 +74,7 @@ def standardize(x, floor):
     z, variance = _centred(x, axes)
     inverse = array_module(x).maximum(variance, floor) ** -0.5
     z *= inverse
-    z = z.astype(np.result_type(x.dtype, np.float16), copy=False)
-    return z, lambda g: _normalised_vjp(g, z, inverse, axes, variance >= floor)
+    return z.astype(x.dtype, copy=False), lambda g: _normalised_vjp(g, z, inverse, axes, variance >= floor)
 
 
 def _centred(x, axes):

@@ -51,7 +51,7 @@ def logsumexp(x, axis=None, keepdims=False):
     top, rest = logsumexp_parts(x, axis)
     y = (top + rest).astype(x.dtype, copy=False)
     value = y if keepdims else _drop(y, axis)
-    return value, lambda g: _keep(g, x, axis) * xp.exp(x - xp.where(xp.isfinite(y), y, 0).astype(x.dtype))
+    return value, lambda g: _keep(g, x, axis) * xp.exp(x - xp.where(y == -xp.inf, 0, y).astype(x.dtype))
 
 
 def logsumexp_parts(x, axis):

@@ -95,7 +95,7 @@ def bars(heights: Mapping[str, Sequence[float]], names: Sequence[str], *, ylabel
 
     Raises ValueError if there is nothing to draw, or the number of heights is not the number of names.
     """
-    if not heights or any(len(each) != len(names) for each in heights.values()):
+    if not heights or not names or any(len(each) != len(names) for each in heights.values()):
         raise ValueError(f"heights must hold at least one label, with {len(names)} numbers for each, got {heights!r}")
     figure = figure or blank(1 + len(names) * max(0.6, *(0.1 * len(name) for name in names)), 3)
     axes, width = figure.subplots(), 0.8 / len(heights)
@@ -107,7 +107,8 @@ def bars(heights: Mapping[str, Sequence[float]], names: Sequence[str], *, ylabel
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     if len(heights) > 1:
-        axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
         axes.legend(frameon=False, ncols=len(heights), loc="upper center")
     return figure.figure
 

@@ -17,14 +17,15 @@ def surfaces(heights: Mapping[str, Array], x: Array, y: Array, *, xlabel: str, y
 
     Raises ValueError if there is nothing to draw or a shape does not fit.
     """
-    if not heights or any(np.shape(each) != (len(y), len(x)) for each in heights.values()):
-        raise ValueError(f"heights must hold arrays of shape {(len(y), len(x))}, at least one, got "
-                         f"{ {name: np.shape(each) for name, each in heights.items()} }")
+    if min(len(y), len(x)) < 2 or not heights or any(
+            np.shape(each) != (len(y), len(x)) or not np.isfinite(each).all() for each in heights.values()):
+        raise ValueError(f"heights must hold finite arrays of shape {(len(y), len(x))}, 2 x 2 or larger, at least one, "
+                         f"got { {name: np.shape(each) for name, each in heights.items()} }")
     figure = figure or blank(0.8 + 2.6 * len(heights), 3.2)
     figure.suptitle(title or "")
     places = figure.subplots(1, len(heights), sharey=True, squeeze=False)[0]
-    low, high = np.min(list(heights.values())), np.max(list(heights.values()))
-    levels = np.linspace(low, high if high > low else low + 1, 21)
+    low, high = (float(limit(list(heights.values()))) for limit in (np.min, np.max))
+    levels = np.linspace(low, max(high, low + 1e-6 * max(1, abs(low))), 21)  # else equal levels, where all is flat
     for axes, (name, each) in zip(places, heights.items(), strict=True):
         drawn = axes.contourf(x, y, each, levels=levels, cmap="viridis")
         axes.contour(x, y, each, levels=levels[4::4], colors="white", linewidths=0.4)
@@ -48,6 +49,7 @@ def heatmaps(values: Mapping[str, Array], *, xlabel: str, ylabel: str, label: st
     figure.suptitle(title or "")
     places = figure.subplots(1, len(values), squeeze=False)[0]
     high = max(np.max(abs(each) if signed else each) for each in values.values())
+    high = high or 1.0
     low = -high if signed else min(np.min(each) for each in values.values())
     look = {"vmin": low, "vmax": high if high > low else low + 1, "cmap": "RdBu_r" if signed else "viridis"}
     for axes, (name, each) in zip(places, values.items(), strict=True):

@@ -70,7 +70,7 @@ def grid(images: Array, *, rows: Sequence[str] = (), columns: Sequence[str] = ()
             raise ValueError(f"{name} must hold {count} labels, or none, got {len(labels)}")
     texts, noise = (np.broadcast_to(np.asarray(each, object), shape) for each in (captions, noise))
 
-    text_lines = sum(max(text.count("\n") + bool(text) for text in row) for row in texts)
+    text_lines = sum(max(str(text).count("\n") + bool(str(text)) for text in row) for row in texts)
     figure = figure or blank(0.3 + 0.75 * shape[1], 0.6 + 0.75 * shape[0] + 0.13 * text_lines)
     figure.suptitle(title or "")
     places = figure.subplots(*shape, squeeze=False)
