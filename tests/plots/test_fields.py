@@ -32,7 +32,7 @@ def test_a_flat_surface_is_drawn():
 
 
 def test_surfaces_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=re.escape("of shape (2, 3), 2 x 2 or larger, at least one, got {'a': (3, 2)}")):
+    with pytest.raises(ValueError, match=re.escape("(2, 3), 2 x 2 or larger, at least one, got {'a': (3, 2)}")):
         plots.surfaces({"a": np.ones((3, 2))}, [0, 1, 2], [0, 1], xlabel="", ylabel="")
 
 
