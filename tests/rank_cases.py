@@ -55,8 +55,10 @@ def trained(method=None, model=None, hook=lambda: None, **options):
     """(weights, history without the times) of two epochs with all that has a state, in batches of 4, 4 and 2 parts."""
     model = model or with_modes()
 
+    hooks = [hook]
+
     def augment(images, streams):
-        hook()
+        hooks[0]()  # a list: a function would be a part of the settings
         return data.augment.crop(1)(images, streams)
 
     history = training.fit(

@@ -152,7 +152,7 @@ def test_fgsm_mnist_without_a_gpu_refuses_cuda_with_a_remedy_and_no_traceback(tm
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (("--limit", "0"), "argument --limit: must be a number >= 1, got 0"),
+    (("--limit", "0"), "argument --limit: must be a number >= 2, got 0"),
     (("--eps", "0.1", "nan"), "argument --eps: must be a number >= 0, got nan"),
     (("--seed", "-1"), "argument --seed: must be a number >= 0, got -1"),
     (("--out", "no/folder.png"), "argument --out: must be a file in a folder that can be written to, got no/folder"),

@@ -65,7 +65,7 @@ def without_times(text):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("attack", "PGD", "--model", "mnist-none", "--eps", "0.1"), "name must be one of cifar10-base-natural, "),
+    (("attack", "PGD", "--model", "mnist-none", "--eps", "0.1"), "name must be one of cifar10-airbench-natural, "),
     (("attack", "PGD", "--model", "none:net", *DIGITS, "--eps", "0.1"), "--model must be a network of the zoo, or mod"),
     (("attack", "PGD", "--model", "tinyadv.models:LeNet", "--eps", "0.1"), "--data must be given with --model tinyadv"),
     (("attack", "PDG", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1"), "Square; got PDG"),

@@ -19,7 +19,7 @@ from attack_cases import (
     targeted_or_not,
     to_boundaries,
 )
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import seeds
 
@@ -62,8 +62,10 @@ def check_near(found, expected):
 @given(seed=seeds, classes=st.integers(2, 10))
 def test_the_nearest_hyperplane_is_found(norm, seed, classes):
     model, x, y, layer = linear(seed, classes)
-    result = FAB(norm=norm, steps=5, bounds=WIDE).run(model, x, y)
     nearest = to_boundaries(x, y, layer, norm)
+    first, *others = np.sort(nearest, axis=1).T
+    assume(len(others) < 2 or (others[0] > 1.02 * first).all())  # or the steps may end beyond another one
+    result = FAB(norm=norm, steps=5, bounds=WIDE).run(model, x, y)
     assert result.success.all()
     check_near(result.distances, nearest.min(axis=1))
     np.testing.assert_array_equal(result.predictions, nearest.argmin(axis=1))
