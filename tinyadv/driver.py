@@ -27,9 +27,8 @@ from tinyadv.ranks import ranks
 from tinyadv.shapes import check_floating, check_not_bytes
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
-# A shard has as many examples as make up this many numbers: 100 MNIST or 25 CIFAR-10 images. Fewer would be too many
-# turns of the interpreter, more would not fit in the caches. A GPU is busy only with a lot at once. However large the
-# examples are, there are a few: the matrices of the last layers are as wide as their images times the examples.
+# A shard has as many examples as make up this many numbers, 100 MNIST or 25 CIFAR-10 images, and at least a few: fewer
+# are many turns of the interpreter and thin matrices, more do not fit in the caches. A GPU needs a lot at once.
 SHARD, GPU_SHARD, FEWEST = 100 * 28 * 28, 1 << 22, 4
 
 
@@ -68,7 +67,6 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
 
     def arguments(part: slice) -> tuple:
         return work, [None if value is None else value[part] for value in values], part, x.shape
-
     shared, found = ranks(), list[tuple[slice, Any]]()
     with evaluation_mode(model), single_threaded_blas():
         if shared.size == 1:
@@ -122,7 +120,6 @@ def _elsewhere(errors: dict[str, Any], model: Callable, *arguments: Any) -> Any:
 def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> Any:
     """A bar over `total` images on the terminal, which stays there afterwards or does not; silent unless enabled."""
     from tqdm import tqdm
-
     return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=leave)
 
 

@@ -194,14 +194,12 @@ class Module:
 
         def record(layer: Module, y: Tensor) -> None:
             if layer in names:
-                shape = "(" + ", ".join(["N", *map(str, y.shape[1:])]) + ")"
-                count = f"{_count(layer.parameters()):,}"
-                rows.append((f"{names[layer]} ({type(layer).__name__})".strip(), shape, count))
+                shape, count = ", ".join(["N", *map(str, y.shape[1:])]), _count(layer.parameters())
+                rows.append((f"{names[layer]} ({type(layer).__name__})".strip(), f"({shape})", f"{count:,}"))
 
         parameters = self.parameters()
         like = parameters[0].data if parameters else np.zeros(0, np.float32)
-        seen = drawing_from(Streams(0, range(1)).of_pass(0))  # so that random layers draw nothing of their own
-        with no_grad(), self.mode(training=False), watching(record), seen:
+        with no_grad(), self.mode(training=False), watching(record), drawing_from(Streams(0, range(1)).of_pass(0)):
             self(Tensor(move(np.zeros((1, *input_shape), like.dtype), like)))
         lines = table([("Layer (type)", "Output shape", "Parameters"), *rows], "<<>")
         rule = "-" * len(lines[0])
