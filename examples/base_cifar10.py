@@ -47,7 +47,6 @@ def main(options):
                                                             progress=True) if len(right) else dict.fromkeys(BUDGETS, 0.)
             defences.append([attack, name, clean, *curves[name, attack].values()])
 
-    columns = {attack: curves["without defence", attack] for attack in ATTACKS}
     figure = plots.blank(10, 6.5)
     # The first image that the base network gets right.
     shown = test[[(evaluation.predict(base, test.images[:100]) == test.labels[:100]).argmax()]]
@@ -59,13 +58,13 @@ def main(options):
                             figure=lower)
     figure.savefig(options.out)
 
-    base, trained = columns["PGD"][0.01], curves["trained on PGD", "PGD"][0.01]
-    verdict = "holds" if base < 0.1 and trained > 0.5 else "does not hold: train longer"
+    left, trained = (curves[name, "PGD"][0.01] for name in ("without defence", "trained on PGD"))
+    verdict = "holds" if left < 0.1 and trained > 0.5 else "does not hold: train longer"
     head = ["attack", "network", *(f"eps {eps:g}" for eps in BUDGETS)]
     conclude(options, test, {
         f"Accuracy on up to {options.images:,} images that are right without attack": defences,
         "The published accuracies": [head, *([*row, *[""] * (len(head) - len(row))] for row in PUBLISHED)]},
-        f"at 0.01 PGD leaves {base:.2%} of the base network's images, and {trained:.2%} of those of the network "
+        f"at 0.01 PGD leaves {left:.2%} of the base network's images, and {trained:.2%} of those of the network "
         f"trained on PGD: the claim {verdict}")
 
 

@@ -54,7 +54,6 @@ def on_ranks(size, program):
 def trained(method=None, model=None, hook=lambda: None, **options):
     """(weights, history without the times) of two epochs with all that has a state, in batches of 4, 4 and 2 parts."""
     model = model or with_modes()
-
     hooks = [hook]
 
     def augment(images, streams):

@@ -24,7 +24,7 @@ from tinyadv.ops.movement import arranged
 from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.random import Streams, drawing_from
 from tinyadv.ranks import ranks
-from tinyadv.shapes import check_floating, check_not_bytes
+from tinyadv.shapes import check_floating, check_not_bytes, to_count
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers, 100 MNIST or 25 CIFAR-10 images, and at least a few: fewer
@@ -38,8 +38,7 @@ def shards(count: int, batch_size: int | None, size: int = 28 * 28, on_host: boo
         most = max(FEWEST, (SHARD if on_host else GPU_SHARD) // max(1, size))
         parts = 2 * -(-count // (2 * most)) if on_host else -(-count // most)
         batch_size = max(1, -(-count // max(1, parts)))
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
+    batch_size = to_count("batch_size", batch_size)
     return [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
 
 
@@ -57,8 +56,7 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     if not callable(model):
         raise TypeError(f"the model must be a function of images, got {type(model).__name__}: it comes first, as in "
                         "attack(model, x, y)")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1):
-        raise ValueError(f"workers must be an integer >= 1, got {workers!r}")
+    to_count("workers", 1 if workers is None else workers)
     check_executor(executor)
     x = values[0]
     on_host = isinstance(memory_of(model, x), np.ndarray)
@@ -67,6 +65,7 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
 
     def arguments(part: slice) -> tuple:
         return work, [None if value is None else value[part] for value in values], part, x.shape
+
     shared, found = ranks(), list[tuple[slice, Any]]()
     with evaluation_mode(model), single_threaded_blas():
         if shared.size == 1:
@@ -120,6 +119,7 @@ def _elsewhere(errors: dict[str, Any], model: Callable, *arguments: Any) -> Any:
 def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> Any:
     """A bar over `total` images on the terminal, which stays there afterwards or does not; silent unless enabled."""
     from tqdm import tqdm
+
     return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=leave)
 
 

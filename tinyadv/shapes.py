@@ -58,6 +58,13 @@ def check_equal(left: int, right: int, operation: str, left_name: str, right_nam
         raise ValueError(f"{operation}: {left_name} is {left}, but {right_name} is {right}; they must be equal")
 
 
+def to_count(name: str, value: Any, least: int = 1) -> int:
+    """The parameter of that name as an int; ValueError unless it is an integer and at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    return int(value)
+
+
 def check_floating(x: Any) -> None:
     """ValueError unless the images are floating-point numbers: results of their dtype would be cut to integers."""
     if getattr(getattr(x, "dtype", None), "kind", None) != "f":

@@ -33,7 +33,6 @@ STEPS = 3 * 4  # epochs, times batches in an epoch
 def trained(method, path=None, optimizer=Adam, hook=lambda: None, model=None, **options):
     """(weights, history without the times) of three epochs with all that has a state; hook is called in every step."""
     model = model or with_modes()
-
     hooks = [hook]
 
     def augment(images, streams):
@@ -350,7 +349,6 @@ def test_on_a_device_a_checkpoint_holds_averages_and_memory_too(xp, tmp_path, mo
 
     def run(hook=lambda: None, **options):
         model = linear().to("the device of xp")
-
         hooks = [hook]
 
         def augment(images, streams):

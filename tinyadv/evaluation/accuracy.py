@@ -100,7 +100,7 @@ def security_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: 
 
 
 def _listed(epsilons: Any) -> list[float]:
-    if np.ndim(epsilons) == 0 and not hasattr(epsilons, "__iter__"):
+    if np.isscalar(epsilons):
         raise TypeError(f"epsilons must be a list of budgets, such as [0.1, 0.2], got {epsilons!r}")
     return list(epsilons)
 

@@ -148,17 +148,17 @@ def load(name: str) -> nn.Module:
 
     Raises StateError if its file does not match the card, and ValueError if it is not in the package.
     """
-    path, expected = FOLDER / f"{name}.npz", card(name).sha256
-    if name not in names():
+    path, facts = FOLDER / f"{name}.npz", card(name)
+    if not path.exists():
         raise ValueError(f"the weights of {name} would make the package too large: train it with "
-                         f"`{card(name).training}`, and load what this saves with nn.load")
+                         f"`{facts.training}`, and load what this saves with nn.load")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise StateError(f"{path} is damaged: its SHA-256 is {found}, the card says {expected}: reinstall tinyadv")
-    classes = defined_subclasses(nn.Module, card(name).model).items()  # the user may have a class of that name, too
+    if found != facts.sha256:
+        raise StateError(f"{path} is damaged: its SHA-256 is {found}, the card says {facts.sha256}: reinstall tinyadv")
+    classes = defined_subclasses(nn.Module, facts.model).items()  # the user may have a class of that name, too
     ours = [made for full, made in classes if full.startswith(f"{__package__}.")]
     if not ours:
-        raise StateError(f"{FOLDER / name}.json cannot be used: its model, {card(name).model}, is not in {__package__}")
+        raise StateError(f"{FOLDER / name}.json cannot be used: its model, {facts.model}, is not in {__package__}")
     header, _ = archive.read(path, "a model file", "class", oldest=1)
     return nn.load(path, into=ours[0](*header["args"], **header["kwargs"])).eval()
 

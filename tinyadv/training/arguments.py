@@ -6,9 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tinyadv.attacks import Attack
+from tinyadv.attacks.base.parameters import to_count
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
@@ -21,9 +20,8 @@ def check_fit(*, model: Any, train: Any, epochs: Any, batch_size: Any, optimizer
               clip_norm: Any, average: Any, validation: Any, validation_attack: Any, path: Path | None, resume: bool,
               extend: Collection[str]) -> None:
     """Raise TypeError or ValueError for the first wrong argument of `fit`. functions: the schedules and augment."""
-    for name, value, least in (("epochs", epochs, 0), ("batch_size", batch_size, 1)):
-        if not (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least):
-            raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    to_count("epochs", epochs, least=0)
+    to_count("batch_size", batch_size)
     for name, value, kind, example in (
             ("model", model, Module, "models.SmallCNN()"), ("train", train, Dataset, "data.Dataset(images, labels)"),
             ("validation", train if validation is None else validation, Dataset, "data.Dataset(images, labels)"),

@@ -12,6 +12,7 @@ import numpy as np
 from tinyadv import spellings
 from tinyadv.nn import Module
 from tinyadv.nn.state import defined_subclasses
+from tinyadv.shapes import to_count as to_count
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,6 @@ def check_bounds(bounds: Any) -> None:
     if not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))
             and -math.inf < bounds[0] < bounds[1] < math.inf):
         raise ValueError(f"bounds must be a tuple (low, high) of numbers with low < high, got {bounds!r}")
-
-
-def to_count(name: str, value: Any, least: int = 1) -> int:
-    """The parameter of that name as an int; ValueError unless it is an integer and at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
-    return int(value)
 
 
 def _call(name: str, values: dict[str, Any]) -> str:
