@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from threadpoolctl import threadpool_info
 
 from tinyadv import Tensor, driver, executors, nn, ops
 from tinyadv.backend import to_host
+from tinyadv.random import Streams
 
 
 def small_model(seed=0):
@@ -168,6 +170,28 @@ def test_once_an_event_is_set_no_forward_pass_begins(workers):
         driver.logits(counted, images(100), batch_size=1, workers=workers)
     assert 3 <= len(passes) <= 2 + workers
     assert driver.logits(counted, images(4), batch_size=1).shape == (4, 25)  # outside the block the event is nobody's
+
+
+def test_nor_does_one_by_an_executor():
+    passes, event = [], threading.Event()
+
+    def counted(x):
+        passes.append(len(x))
+        event.set()
+        return ops.flatten(x)
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(executors.Stopped), executors.stopping(event):
+        driver.logits(counted, images(100), batch_size=1, executor=pool)
+    assert len(passes) <= 2
+
+
+@pytest.mark.parametrize("run", [
+    lambda x: driver.input_gradients(ops.flatten, x, np.zeros(6, int)),
+    lambda x: driver.logits(ops.flatten, x, seed=Streams(0, range(2))),
+])
+def test_each_image_needs_its_class_and_its_stream(run):
+    with pytest.raises(ValueError, match="x has 3 images, which need as many classes or streams, got"):
+        run(images(3))
 
 
 def test_an_error_ends_the_other_shards_before_their_next_forward_pass():

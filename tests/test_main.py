@@ -60,6 +60,11 @@ def test_it_runs_autoattack_on_a_model_of_ones_own_and_goes_on_from_its_state(tm
     assert without_times(again.stdout) == without_times(first.stdout)
 
 
+def decides():
+    """A model that is no Module."""
+    return lambda x: x.flatten()
+
+
 def without_times(text):
     return [re.sub(r"[\d.]+ s;", "", line) for line in text.splitlines() if "second" not in line]
 
@@ -86,6 +91,8 @@ def without_times(text):
     (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "-1"), "eps must be"),
     (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--out", "a.txt"), "must end in .npz"),
     (("evaluate", "--model", "mnist-lenet-linf", "--data", "digits", "--images", "0"), "--images must be at least 1"),
+    (("attack", "FGSM", "--model", "test_main:decides", *DIGITS, "--eps", "0.1", "--device", "cuda"),
+     "--device must be cpu where the model is a function and no nn.Module"),
 ])
 def test_what_cannot_be_is_one_line_before_any_work(arguments, message, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -143,3 +143,13 @@ def test_streams_are_in_hand_within_a_block_alone():
     with drawing_from(streams):
         assert in_hand() is streams
     assert in_hand() is None
+
+
+@pytest.mark.parametrize("examples", [[0.5, 0.7], [-1], [[1, 2]], ["a"]])
+def test_examples_are_numbered_from_0(examples):
+    with pytest.raises(ValueError, match="examples must be the indices of examples, integers >= 0"):
+        Streams(0, examples)
+
+
+def test_there_may_be_no_examples():
+    assert Streams(0, []).uniform((2,)).shape == (0, 2)

@@ -100,6 +100,9 @@ def run(options: argparse.Namespace) -> None:
     attack = made(options)
     if isinstance(model, nn.Module):
         model.to(options.device)
+    elif options.device != "cpu":
+        raise ValueError(f"--device must be cpu where the model is a {type(model).__name__} and no nn.Module, got "
+                         f"{options.device}: let {options.model} move it there itself")
     test = DATA[name]()[1][:options.images]
     print(f"{test}\naccuracy without an attack: {evaluation.accuracy(model, test):.2%}")
     state = {"state": options.state} if getattr(options, "state", None) else {}

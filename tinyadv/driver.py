@@ -30,6 +30,7 @@ from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 # A shard has as many examples as make up this many numbers, 100 MNIST or 25 CIFAR-10 images, and at least a few: fewer
 # are many turns of the interpreter and thin matrices, more do not fit in the caches. A GPU needs a lot at once.
 SHARD, GPU_SHARD, FEWEST = 100 * 28 * 28, 1 << 22, 4
+SUMMED = partial(cross_entropy, reduction="sum")
 
 
 def shards(count: int, batch_size: int | None, size: int = 28 * 28, on_host: bool = True) -> list[slice]:
@@ -59,6 +60,9 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     to_count("workers", 1 if workers is None else workers)
     check_executor(executor)
     x = values[0]
+    for value in values:
+        if value is not None and len(value) != len(x):
+            raise ValueError(f"x has {len(x)} images, which need as many classes or streams, got {len(value)}")
     on_host = isinstance(memory_of(model, x), np.ndarray)
     parts = shards(len(x), batch_size, math.prod(x.shape[1:]), on_host)
     threads = workers or usable_cores() if on_host else 1
@@ -161,15 +165,10 @@ def own_logits(logits: Tensor, y: Array) -> Tensor:
     return logits[array_module(y).arange(len(y)), y].sum()
 
 
-def summed_cross_entropy(logits: Tensor, y: Array) -> Tensor:
-    """The sum of the cross entropies of the classes y (N,)."""
-    return cross_entropy(logits, y, "sum")
-
-
 @on_its_device
 def input_gradients(model: Callable, x: Array, y: Array, *, seed: int | Streams = 0, batch_size: int | None = None,
                     workers: int | None = None, executor: Executor | None = None,
-                    loss: Callable[[Tensor, Array], Tensor] = summed_cross_entropy) -> Array:
+                    loss: Callable[[Tensor, Array], Tensor] = SUMMED) -> Array:
     """The gradients of loss(logits, y) at the images x (N, ...), as an array like x; y (N,) are classes."""
     check_floating(x)
     found = array_module(x).empty_like(x)

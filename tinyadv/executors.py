@@ -126,11 +126,13 @@ def run_elsewhere(executor: Executor, job: Callable, model: Callable, arguments:
 
     def start(part: slice) -> Future:
         nonlocal with_model
+        stop_if_told()
         with_model -= 1
         return executor.submit(_attend, run, digest, model if with_model >= 0 else None, job, arguments(part))
 
     def take(part: slice, answer: tuple | None) -> bool:
         nonlocal with_model, done
+        stop_if_told()
         if answer is None:
             with_model = max(with_model, 0) + 1
             return True
@@ -152,8 +154,8 @@ def run_elsewhere(executor: Executor, job: Callable, model: Callable, arguments:
                     "inside a function; or use Dask, which sends those too, by cloudpickle") from lost.__cause__
             raise BrokenExecutor(
                 f"the executor failed with {lost} in its hands, after {done} of {parts[-1].stop} examples: "
-                f"{lost.__cause__} If a worker died, its pool can do no more: make a new one. A run of AutoAttack or "
-                "MultiAttack with state= then goes on where it was") from lost.__cause__
+                f"{str(lost.__cause__).rstrip('.')}. If a worker died, its pool can do no more: make a new one. A run "
+                "of AutoAttack or MultiAttack with state= then goes on where it was") from lost.__cause__
         finally:
             _lent.pop(run, None)
 

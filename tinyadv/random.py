@@ -32,9 +32,12 @@ class Streams:
     """
 
     def __init__(self, seed: int, examples: Iterable[int]):
-        """seed: an integer in [0, 2**64); examples: the index of every example."""
+        """seed: an integer in [0, 2**64); examples: the index of every example, an integer >= 0."""
         self.seed = check_seed(seed)
-        self.examples = np.asarray(examples if isinstance(examples, np.ndarray) else list(examples), dtype=np.int64)
+        indices = np.asarray(examples if isinstance(examples, np.ndarray) else list(examples))
+        if indices.ndim != 1 or (indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0)):
+            raise ValueError(f"examples must be the indices of examples, integers >= 0, got {examples!r}")
+        self.examples = indices.astype(np.int64, copy=False)
         self._passes = np.zeros(len(self.examples), np.int64)
         self._streams: dict[tuple[int, int], np.random.Generator] = {}  # made when first drawn from
 

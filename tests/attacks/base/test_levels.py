@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from tinyadv.attacks import FGSM, PGD
+from tinyadv.attacks import FGSM, PGD, Patch, SigmaZero
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.attacks.base.levels import quantize
 from tinyadv.backend import to_host
@@ -138,3 +138,13 @@ def test_a_budget_of_whole_levels_needs_room_for_their_rounding(eps, moves):
     x_adv = FGSM(eps)(stage("cnn", False)[0], x, labels(4), quantize=True)
     check_budget(FGSM(eps), x, x_adv)
     assert set(np.unique(np.rint(abs(x_adv - x) * 255))) == moves
+
+
+@pytest.mark.parametrize("attack", [Patch((2, 2), steps=3), SigmaZero(steps=10), PGD(3, norm="l0", steps=3)])
+def test_pixels_that_an_attack_has_not_changed_stay_though_on_no_level(attack):
+    model, x, y = stage("cnn", False)[:3]
+    free, found = attack.run(model, x, y, seed=1), attack.run(model, x, y, seed=1, quantize=True)
+    assert (found.distances <= free.distances.max()).all()
+    changed = (found.x_adv != x).any(axis=1)
+    grid = levels(attack.bounds, x.dtype)
+    assert np.isin(np.moveaxis(found.x_adv, 1, -1)[changed], grid).all()

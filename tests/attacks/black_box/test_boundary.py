@@ -10,6 +10,7 @@ from strategies import seeds
 
 from tinyadv import ops
 from tinyadv.attacks import BoundaryAttack
+from tinyadv.random import in_hand
 
 SHAPE = (1, 4, 5)
 
@@ -80,3 +81,13 @@ def test_what_has_converged_costs_nothing_more():
     np.testing.assert_array_equal(few.forwards, many.forwards)
     assert few.forwards.max() < 2000
     assert few.x_adv.tobytes() == many.x_adv.tobytes()
+
+
+def test_at_distance_0_there_is_no_direction():
+    """A model of random outputs may take x itself for another class, and then nothing is nearer."""
+    def model(x):
+        return np.eye(2)[(in_hand().uniform(()) < 0.5).astype(int)]
+
+    x = images(20, SHAPE)
+    result = BoundaryAttack(queries=400).run(model, x, np.zeros(20, int))
+    assert (result.distances[result.success] == 0).any()

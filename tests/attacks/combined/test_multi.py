@@ -1,7 +1,7 @@
 """Several attacks as one: the worst case of each example, told by name."""
 
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -19,10 +19,11 @@ from attack_cases import (
     targeted_or_not,
 )
 
-from tinyadv import Tensor
-from tinyadv.attacks import BIM, FGSM, PGD, DeepFool, MultiAttack
+from tinyadv import Tensor, ops
+from tinyadv.attacks import BIM, FGSM, PGD, BoundaryAttack, DeepFool, MultiAttack, Transfer
 from tinyadv.attacks.base import objectives
 from tinyadv.backend import to_host
+from tinyadv.nn.archive import StateError
 from tinyadv.random import Streams
 
 BUDGETED = MultiAttack([FGSM(0.03), PGD(0.03, steps=3), PGD(0.03, steps=6, loss="margin")])
@@ -212,3 +213,80 @@ def test_it_is_a_value_of_the_threat_model_of_its_attacks():
     assert (again, again.norm, again.eps, again.bounds) == (attack, "l2", 3.0, (0, 255))
     assert str(BUDGETED) == ("MultiAttack(attacks=(FGSM(eps=0.03), PGD(eps=0.03, steps=3), "
                              "PGD(eps=0.03, steps=6, loss='margin')))")
+
+
+@dataclass(frozen=True)
+class Drawn(PGD):
+    """Tells what it draws first."""
+
+    def perturb(self, batch):
+        DRAWN.append(batch.streams.uniform(()).tobytes())
+        return batch.x
+
+
+DRAWN = []
+
+
+@pytest.mark.parametrize(("count", "attack"), [
+    (3, MultiAttack([MultiAttack([Drawn(0.1), Drawn(0.1)]), Drawn(0.1)])),
+    (4, MultiAttack([Drawn(0.1), MultiAttack([Drawn(0.1), Drawn(0.1)]), Drawn(0.1)])),
+])
+def test_nor_do_attacks_of_attacks_share_their_streams(count, attack):
+    DRAWN.clear()
+    attack.run(dense((1, 4, 4), 3), images(5, (1, 4, 4)), labels(5, 3), workers=1, batch_size=5)
+    assert len(set(DRAWN)) == len(DRAWN) == count
+
+
+@dataclass(frozen=True)
+class Known(PGD):
+    """Always returns the same points, which count as x plus a number."""
+
+    shift: float = 0.0
+
+    def perturb(self, batch):
+        return batch.x + self.shift
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_point_with_logits_of_nan_is_the_worst_of_those_that_fail(order):
+    def model(x):
+        z = ops.mean(x, axis=(1, 2, 3)) * 1.0
+        where = np.where(x.data.mean(axis=(1, 2, 3)) > 0.55, np.nan, 1.0).astype(x.dtype)
+        return ops.reshape(z * where, (-1, 1)) * np.array([[1, -1]], x.dtype)
+
+    x, y = np.full((3, 1, 2, 2), 0.5, np.float32), np.zeros(3, int)
+    several = MultiAttack([Known(0.2, shift=0.1), Known(0.2, shift=-0.1)][::order])
+    np.testing.assert_allclose(several(model, x, y), 0.4, rtol=1e-6)
+
+
+FAR = images(40, seed=1)  # more numbers than a repr shows
+
+
+@pytest.mark.parametrize("others", [
+    [BoundaryAttack(queries=60, starts=starts) for starts in (FAR, np.where(np.arange(40) == 20, 1 - FAR.T, FAR.T).T)],
+    [Transfer(cnn(seed=seed), PGD(0.2, steps=2)) for seed in (1, 2)],
+], ids=["array", "model"])
+def test_a_state_is_not_that_of_an_attack_with_another_array_or_model(others, tmp_path):
+    model, x, y = cnn(), images(5), labels(5, 3)
+    one, other = (MultiAttack([attack]) for attack in others)
+    found = one(model, x, y, state=tmp_path / "run.npz")
+    assert one(model, x, y, state=tmp_path / "run.npz").tobytes() == found.tobytes()
+    with pytest.raises(StateError, match="which differs in attacks"):
+        other(model, x, y, state=tmp_path / "run.npz")
+
+
+def test_a_run_goes_on_with_the_streams_that_it_had(tmp_path):
+    model, x, y, path = dense((1, 4, 4), 3), images(30, (1, 4, 4)), labels(30, 3), tmp_path / "run.npz"
+    attack, seen = MultiAttack([PGD(0.02, steps=2), PGD(0.02, steps=3)]), []
+
+    def failing(x):
+        seen.append(len(x.data))
+        if len(seen) == 18:
+            raise OSError("the machine is switched off")
+        return model(x)
+
+    streams = Streams(3, range(30))
+    with pytest.raises(OSError, match="switched off"):
+        attack.run(failing, x, y, seed=streams, batch_size=5, workers=1, state=path)
+    found = attack.run(model, x, y, seed=streams, batch_size=5, workers=1, state=path)
+    assert found.x_adv.tobytes() == attack.run(model, x, y, seed=3, batch_size=5, workers=1).x_adv.tobytes()

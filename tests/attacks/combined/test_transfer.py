@@ -2,9 +2,20 @@
 
 import numpy as np
 import pytest
-from attack_cases import check_budget, cnn, images, labels, on_device, predictions, reached, stage, targeted_or_not
+from attack_cases import (
+    check_budget,
+    cnn,
+    dense,
+    images,
+    labels,
+    on_device,
+    predictions,
+    reached,
+    stage,
+    targeted_or_not,
+)
 
-from tinyadv.attacks import FGSM, PGD, DeepFool, MultiAttack, Transfer
+from tinyadv.attacks import FGSM, PGD, AttackResult, DeepFool, MultiAttack, Transfer
 from tinyadv.backend import to_host
 
 each = pytest.mark.parametrize("attack", [FGSM(0.1), PGD(0.5, steps=3, norm="l2"), DeepFool(steps=5)],
@@ -91,3 +102,12 @@ def test_what_is_no_model_or_no_attack_is_refused(surrogate, attack, message):
 
 def test_no_images_are_no_problem():
     assert Transfer(cnn(5), FGSM(0.1)).run(cnn(), images(0), labels(0), skip_misclassified=True).x_adv.shape[0] == 0
+
+
+def test_a_loaded_result_saves_its_images_within_the_bounds_of_the_attack(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (3, 1, 4, 4)).astype(np.float32)
+    attack = Transfer(dense((1, 4, 4), 3), PGD(20.0, 5.0, 3, bounds=(0.0, 255.0)))
+    result = attack.run(dense((1, 4, 4), 3), x, labels(3, 3), quantize=True)
+    result.save(tmp_path / "result.npz")
+    again = AttackResult.load(tmp_path / "result.npz")
+    np.testing.assert_array_equal(again.save_images(tmp_path / "images"), result.success)

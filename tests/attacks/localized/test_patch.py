@@ -11,6 +11,7 @@ from tinyadv import ops
 from tinyadv.attacks import Patch, paste, universal_patch
 from tinyadv.attacks.base.window import pasted, window
 from tinyadv.backend import to_host
+from tinyadv.random import Streams
 
 places = st.sampled_from(["random", "all"])
 
@@ -102,7 +103,8 @@ def test_a_patch_as_large_as_the_image_replaces_it_and_a_larger_one_is_cut():
     (r"size must be \(height, width\) in pixels.* got 5", {"size": 5}),
     (r"size must be an integer >= 1, got 0", {"size": (2, 0)}),
     (r"size must be an integer >= 1, got 2.5", {"size": (2.5, 2)}),
-    ("step_size must be a number above 0, or None .*got 0", {"step_size": 0}),
+    ("step_size must be a number above 0, got 0", {"step_size": 0}),
+    ("step_size must be a number above 0, got inf", {"step_size": np.inf}),
     ('places must be "random" or "all", got \'every\'', {"places": "every"}),
 ])
 def test_a_wrong_parameter_is_refused_by_name(message, change):
@@ -161,3 +163,32 @@ def test_the_universal_patch_is_what_the_model_looks_for(target):
 def test_what_does_not_fit_is_refused(message, call):
     with pytest.raises(ValueError, match=message):
         call(images(4))
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 0.6), (0.1, 0.7)])
+def test_a_universal_patch_lies_within_the_bounds_in_float64(bounds):
+    x = np.full((6, 2, 5, 6), 0.4, np.float32)
+    patch = universal_patch(signs, x, np.zeros(6, int), size=(2, 2), steps=8, step_size=np.float64(0.5), bounds=bounds)
+    assert patch.dtype == np.float32
+    assert bounds[0] <= patch.astype(np.float64).min()
+    assert patch.astype(np.float64).max() <= bounds[1]
+
+
+@pytest.mark.parametrize(("message", "change"), [
+    ("step_size must be a number above 0, got nan", {"step_size": np.nan}),
+    ("step_size must be a number above 0, got 'a'", {"step_size": "a"}),
+    ("x must have an image", {"x": np.zeros((0, 2, 5, 6), np.float32), "y": np.zeros(0, int)}),
+])
+def test_a_universal_patch_is_not_learnt_from_wrong_arguments(message, change):
+    with pytest.raises(ValueError, match=message):
+        universal_patch(signs, **{"x": images(6, (2, 5, 6)), "y": np.zeros(6, int)} | change)
+
+
+@pytest.mark.parametrize(("message", "x", "patch", "seed"), [
+    ("float", np.zeros((6, 1, 4, 4), np.uint8), np.ones((1, 2, 2), np.float32), 0),
+    ("Streams of 6 examples", images(6, (1, 4, 4)), np.ones((1, 2, 2), np.float32), Streams(0, range(1))),
+    ("patch must be finite", images(6, (1, 4, 4)), np.full((1, 2, 2), np.nan, np.float32), 0),
+])
+def test_what_cannot_be_pasted_is_refused(message, x, patch, seed):
+    with pytest.raises((TypeError, ValueError), match=message):
+        paste(x, patch, seed=seed)

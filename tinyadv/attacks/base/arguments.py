@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv.backend import Array, is_array, move
+from tinyadv.backend import Array, is_array, move, to_host
 from tinyadv.driver import streams_of
 from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
@@ -20,26 +20,29 @@ def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
     check_images(x, bounds)
     y = check_classes(y, "y", x)
     if target is not None:
-        target = check_classes(np.full(len(x), target) if np.isscalar(target) else target, "target", x)
+        target = target if is_array(target) else np.asarray(target)
+        target = check_classes(target if target.ndim else np.full(len(x), to_host(target)), "target", x)
     streams = streams_of(x, seed)
     if len(streams) != len(x):
         raise ValueError(f"seed must be an integer, or Streams of {len(x)} examples as x has; got {streams!r}")
     return y, target, streams
 
 
-def check_images(x: Any, bounds: tuple[float, float]) -> None:
+def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:
     """Raise ValueError unless x is a floating-point array (N, ...) with all values within the bounds."""
     if not is_array(x) or x.dtype.kind != "f" or x.ndim < 2:
         what = f"{x.dtype} of shape {x.shape}" if is_array(x) else type(x).__name__
-        remedy = "x.numpy()" if what == "Tensor" else "for 8-bit images, x.astype(np.float32) / 255"
-        raise ValueError(f"x must be a floating-point array (N, C, H, W) in {bounds}, got {what}: {remedy}")
+        remedy = f"{name}.numpy()" if what == "Tensor" else f"for 8-bit images, {name}.astype(np.float32) / 255"
+        raise ValueError(f"{name} must be a floating-point array (N, C, H, W) in {bounds}, got {what}: {remedy}")
     low, high = bounds
     if x.size and not (float(x.min()) >= low and float(x.max()) <= high):  # also False for NaN
         if missing := int((x != x).reshape(len(x), -1).any(axis=1).sum()):
-            raise ValueError(f"x must be numbers, but {missing} of its {len(x)} images contain NaN: leave them out")
-        grey = "for grey levels of 0 to 255, give x / 255; otherwise, " if x.min() >= 0 and 2 < x.max() <= 255 else ""
-        raise ValueError(f"x must lie in bounds={bounds}, got values from {float(x.min())} to {float(x.max())}: {grey}"
-                         "pass the bounds of your data, and normalise inside the model (nn.Normalize)")
+            raise ValueError(f"{name} must be numbers, but {missing} of its {len(x)} images contain NaN: leave them "
+                             "out")
+        few, most = float(x.min()), float(x.max())
+        grey = f"for grey levels of 0 to 255, give {name} / 255; otherwise, " if few >= 0 and 2 < most <= 255 else ""
+        raise ValueError(f"{name} must lie in bounds={bounds}, got values from {few} to {most}: {grey}pass "
+                         "the bounds of your data, and normalise inside the model (nn.Normalize)")
 
 
 def check_classes(labels: Any, name: str, x: Array) -> Array:

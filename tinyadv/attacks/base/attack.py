@@ -109,12 +109,12 @@ class Attack(Parameters):
         workers: the number of threads (default: all usable cores); it changes no bit of the result.
         executor: any concurrent.futures.Executor, such as one of processes, of Dask or of MPI, which takes the place
             of the threads; it changes no bit either. `workers` is then the number of its workers, if it does not say
-            so itself. Streams given as seed are not advanced. See docs/scale.md.
+            so itself. Other processes do not advance Streams given as seed. See docs/scale.md.
         batch_size: the number of examples in a shard; it changes only the rounding of matrix products.
         skip_misclassified: return images that the model gets wrong unchanged, without attacking them.
         quantize: return images on 256 levels from low to high, within the budget, which can be saved with 8 bits.
             Levels are rounded to floats, so write a budget of 8 levels as eps=8.01/255: with 8/255 half of them would
-            be slightly too far.
+            be slightly too far. It takes one more forward pass.
         callback: called with a Step after every iteration of a shard, by one thread at a time, and not with an
             executor. progress: show a bar.
         Raises ValueError for arguments that do not fit. An example that is not broken is no error.

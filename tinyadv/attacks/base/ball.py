@@ -67,6 +67,10 @@ class Ball:
         lost = xp.isnan(points)
         return xp.where(lost, self.x, points) if lost.any() else points
 
+    def fixed(self, points: Array) -> Any:
+        """(N, ...) bool, or False for all: the elements of the points (N, ...) that are not to be rounded to levels."""
+        return False
+
     def random(self, streams: Streams, radius: Array | None = None) -> Array:
         """A random point for each example, uniform in the ball or in one of radius (N,), clipped to the bounds."""
         offset = move(self._sample(streams, self.x.shape[1:]), like=self.x)

@@ -23,6 +23,11 @@ class L0Ball(Ball):
     def distance(perturbation: Array) -> Array:
         return (pixels(perturbation) != 0).any(axis=1).sum(axis=1).astype(np.float64)
 
+    def fixed(self, points: Array) -> Array:
+        """Those of unchanged pixels: the smallest change counts as much as any."""
+        changed = (pixels(points) != pixels(self.x)).any(axis=1, keepdims=True)
+        return array_module(points).broadcast_to(~changed, pixels(points).shape).reshape(points.shape)
+
     @staticmethod
     def steepest(g: Array) -> Array:
         """The sign of g at the (first) pixel with the largest sum of |g|, and 0 elsewhere."""

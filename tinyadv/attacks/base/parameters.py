@@ -88,6 +88,13 @@ def restore(description: Any) -> Any:
     return UnknownAttack(name, parameters)
 
 
+def made_of(attack: Parameters | UnknownAttack) -> list[Parameters | UnknownAttack]:
+    """The attacks among the parameters of an attack."""
+    values = attack.parameters if isinstance(attack, UnknownAttack) else vars(attack)
+    return [own for value in values.values() for own in (value if isinstance(value, tuple) else (value,))
+            if isinstance(own, Parameters | UnknownAttack)]
+
+
 def is_number(value: Any) -> bool:
     """Whether the value is a real number, and not a bool."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -12,7 +12,7 @@ import numpy as np
 from tinyadv import driver
 from tinyadv.attacks.base import levels
 from tinyadv.attacks.base.objectives import reached
-from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe, restore
+from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe, made_of, restore
 from tinyadv.backend import VERSION, Array, is_array, to_host
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
@@ -140,8 +140,7 @@ class AttackResult:
         Raises ValueError for images that are not (N, C, H, W), C = 1 or 3, and for those that need a model.
         """
         attack, x = self.attack, to_host(self.x_adv)
-        parameters = attack.parameters if isinstance(attack, UnknownAttack) else vars(attack)
-        bounds = parameters.get("bounds", (0.0, 1.0))
+        bounds = _bounds(attack)
         numbers = levels.to_levels(x, bounds)
         read, predictions = levels.from_levels(numbers, bounds, x.dtype), self.predictions
         if model is not None:
@@ -197,6 +196,12 @@ class AttackResult:
             wrong.append("table or warnings")
         if wrong:
             raise ValueError(f"impossible values in {', '.join(wrong)}")
+
+
+def _bounds(attack: Parameters | UnknownAttack) -> Any:
+    """The bounds of the attack or of the first that it is made of; (0, 1) if neither has any."""
+    own = attack.parameters if isinstance(attack, UnknownAttack) else vars(attack)
+    return own["bounds"] if "bounds" in own else next(map(_bounds, made_of(attack)), (0.0, 1.0))
 
 
 def _equal(one: Any, other: Any) -> bool:

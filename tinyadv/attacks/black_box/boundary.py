@@ -37,14 +37,14 @@ class BoundaryAttack(DecisionAttack):
         xp, rest, rows = array_module(batch.x), batch, array_module(batch.x).arange(len(batch.x))  # examples left
         delta, epsilon = xp.full((2, len(rows)), FIRST_STEP)
         for query in range(self.queries):
-            left = rows_of((epsilon > CONVERGED) & (self.left(rest) > 0))
+            distance = _distance(rest, rest.best)
+            left = rows_of((distance > 0) & (epsilon > CONVERGED) & (self.left(rest) > 0))
             if len(left) < len(rows):
                 batch[rows] = rest
-                rows, delta, epsilon = rows[left], delta[left], epsilon[left]
+                rows, delta, epsilon, distance = rows[left], delta[left], epsilon[left], distance[left]
                 rest = batch[rows]
             if not len(rows):
                 break
-            distance = _distance(rest, rest.best)
             points = _along_the_sphere(rest, distance, delta, smooth=query % 2 == 1)
             if query % EVERY == 0:
                 delta = xp.minimum(delta * xp.exp(0.4 * (self.ask(rest, points) - SPHERE)), 1)

@@ -9,11 +9,12 @@ from functools import partial
 
 import numpy as np
 
+from tinyadv.attacks.base.arguments import check_images
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import Ball, LinfBall, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.parameters import to_count
-from tinyadv.backend import Array, array_module, is_array, move, rows_of
+from tinyadv.backend import Array, array_module, move, rows_of
 
 BLENDS, BISECTIONS = 10, 10  # more and more noisy, until one is adversarial; and halvings of the way back from it
 SHARE = 0.1  # of the queries, until which noise alone is tried where no blend was adversarial
@@ -44,6 +45,10 @@ class DecisionAttack(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         to_count("queries", self.queries, 2)
+        if self.starts is not None:
+            check_images(self.starts, self.bounds, "starts")
+            if not len(self.starts):
+                raise ValueError("starts must be images to start from, or None for noise; got none")
 
     def perturb(self, batch: Batch) -> Array:
         self._start(batch)
@@ -147,8 +152,7 @@ def _ask(batch: Batch, points: Array) -> Array:
 def _nearest_first(starts: Array, batch: Batch) -> Array:
     """(M, n): for each example the indices of the starts (M, ...), the nearest first."""
     shape = batch.x.shape[1:]
-    if not is_array(starts) or starts.dtype.kind != "f" or starts.shape[1:] != shape or not len(starts):
-        what = f"{starts.dtype} of shape {starts.shape}" if is_array(starts) else type(starts).__name__
-        raise ValueError(f"starts must be a floating-point array of images of shape {shape}, like x; got {what}")
+    if starts.shape[1:] != shape:
+        raise ValueError(f"starts must be images of shape {shape}, like x; got {starts.shape[1:]}")
     starts = move(starts, like=batch.x)
     return array_module(starts).stack([batch.ball.distance(batch.x - start) for start in starts]).argsort(axis=0)

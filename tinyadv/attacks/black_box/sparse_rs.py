@@ -72,7 +72,8 @@ class SparseRS(Attack):
             moved = max(1, int(self._part(query) * size))
             order, corners = self._draw(rest, channels, count)
             stay = chosen & ~_largest(xp.where(chosen, order, -1), moved)
-            new = _largest(xp.where(stay, -1, 1 - order), moved)
+            # Those that were not changed before; the others only if there are too few.
+            new = _largest(xp.where(stay, -1, xp.where(chosen, -order, 1 - order)), moved)
             tried = stay | new, xp.where(new[:, None], corners, colours)
         batch[rows] = rest
         return batch.best

@@ -62,11 +62,10 @@ class AtBudget(Composite):
                 part = batch[rows]
                 within = part.within(value)
                 attack.scaled(value / attack.eps)._attack(within, quantize=False, score=True)
-                hit[rows] = won = within.succeeded
-                if len(won := rows_of(won)):
+                if len(won := rows_of(within.succeeded)):
                     found = part[won]
                     found.queries = math.inf  # to see it again does not count
-                    found.consider(within.best[won])
+                    hit[rows[won]] = found.succeeds(found.consider(within.best[won]))  # for sure, as for any distance
                     part[won] = found
                 batch[rows] = part
             failed, broken = xp.where(left & ~hit, eps, failed), xp.where(left & hit, eps, broken)

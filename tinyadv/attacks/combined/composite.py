@@ -15,7 +15,7 @@ from tinyadv.random import Streams
 
 @dataclass(frozen=True)
 class Composite(Attack):
-    """The base class of attacks that run other attacks; all have the same threat model."""
+    """The base class of attacks that run other attacks; all have the same norm, bounds and budget."""
 
     bounds: tuple[float, float] = field(init=False, repr=False, compare=False)
 

@@ -17,6 +17,7 @@ from tinyadv import driver
 from tinyadv.attacks.base.arguments import check_arguments
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.objectives import margin
+from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, made_of
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.combined.composite import Composite
 from tinyadv.attacks.combined.standing import Standing, identify
@@ -76,6 +77,7 @@ class MultiAttack(Composite):
 
         state: a file for the state of the run, written each time an attack has finished some shards. If the file of a
             killed run exists, this run goes on from it, and its result has the same bytes as that of an unbroken run.
+            Streams given as seed begin anew, and are not advanced.
             Raises StateError if the file belongs to a run with other images, labels, parameters or another model, and
             if its run is still running; ValueError within ranks.sharing.
         progress: print the attacks with all their parameters, and how many examples each has broken, to standard error.
@@ -91,6 +93,8 @@ class MultiAttack(Composite):
              options: dict[str, Any]) -> AttackResult:
         started = time.perf_counter()
         y, target, streams = check_arguments(x, y, target, seed, self.bounds)
+        if state is not None:
+            streams = Streams(streams.seed, streams.examples)  # as when the run goes on, whatever has been drawn
         options |= {"progress": progress, "_report": True}  # a call, too, has to know who is left
         logits = self._logits(model, x, y, target, streams, options)
         result = AttackResult.blank(self, x.copy(), y, target, self.norm, streams.seed)
@@ -115,9 +119,11 @@ class MultiAttack(Composite):
         attacked = ~standing.reached if self.minimum_norm else np.ones(len(x), bool)
         if skip_misclassified:
             attacked &= result.predictions_clean == result.y
+        before = 0  # attacks, with those that others are made of, so that no two share streams
         for number, (name, attack) in enumerate(zip(self.names, self.attacks, strict=True), 1):
             index = np.flatnonzero(attacked & (self.minimum_norm | standing.unbroken(number)))
-            drawn = streams if number == 1 else streams.spawn(number)
+            drawn = streams.spawn(before + 1) if before else streams
+            before += _leaves(attack)
             for some, size in self._blocks(model, x, index, standing.tried[index] < number, state is None, options):
                 began, classes, goal = time.perf_counter(), y[some], None if target is None else target[some]
                 try:
@@ -147,3 +153,8 @@ class MultiAttack(Composite):
                   options: dict[str, Any]) -> tuple[str, ...]:
         """Warnings about the model, before it is attacked. logits (N, K): those of x, with draws of the streams."""
         return ()
+
+
+def _leaves(attack: Parameters | UnknownAttack) -> int:
+    """The number of attacks that this one is made of in the end."""
+    return sum(map(_leaves, made_of(attack))) or 1

@@ -10,10 +10,10 @@ import numpy as np
 
 from tinyadv import driver
 from tinyadv.attacks.base.balls import ball_class
-from tinyadv.attacks.base.parameters import describe
+from tinyadv.attacks.base.parameters import Parameters, describe
 from tinyadv.attacks.base.result import AttackResult
-from tinyadv.backend import VERSION, Array, move, to_host
-from tinyadv.nn import archive
+from tinyadv.backend import VERSION, Array, is_array, move, to_host
+from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.random import Streams
 
@@ -47,6 +47,7 @@ class Standing:
     def take(self, number: int, some: np.ndarray, found: AttackResult, worth: np.ndarray, seconds: float) -> None:
         """Take over the results of attack `number` for some examples (n,), where they are worse for the model."""
         result, before = self.result, self.result.success[some]
+        worth = np.fmax(worth, -np.inf)  # NaN is the worst
         better = (found.success & ~before) | ((found.success == before) & (worth > self.worth[some]))
         better |= self.by[some] == 0
         changed = some[better]
@@ -140,8 +141,19 @@ def identify(attacks: tuple, x: Array, y: Array, target: Array | None, streams: 
         host = to_host(array)
         return hashlib.sha256(f"{host.dtype}{host.shape}".encode() + host.tobytes()).hexdigest()
 
+    def held(value: Any) -> list[str]:
+        """The digests of the arrays and models among the parameters, which their description only names."""
+        if isinstance(value, Parameters):
+            value = tuple(vars(value).values())
+        if isinstance(value, Module):
+            value = tuple(value.state_dict().values())
+        if isinstance(value, tuple):
+            return [each for own in value for each in held(own)]
+        return [digest(value)] if is_array(value) else []
+
     return {
-        "attacks": describe(attacks), "x": digest(x), "y": digest(y), "target": target is not None and digest(target),
+        "attacks": [describe(attacks), held(attacks)], "x": digest(x), "y": digest(y),
+        "target": target is not None and digest(target),
         "seed": [streams.seed, digest(streams.examples)], "version": VERSION,
         "options": {name: describe(options.get(name)) for name in ("skip_misclassified", "quantize", "batch_size")},
     }

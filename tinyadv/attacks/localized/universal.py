@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyadv.attacks.base.arguments import check_arguments
-from tinyadv.attacks.base.parameters import check_bounds, to_count
+from tinyadv.attacks.base.ball import Ball
+from tinyadv.attacks.base.parameters import check_bounds, check_positive, to_count
 from tinyadv.attacks.base.window import check_sides, pasted, window
-from tinyadv.backend import Array, array_module, move
-from tinyadv.driver import input_gradients
+from tinyadv.backend import Array, array_module, move, to_host
+from tinyadv.driver import input_gradients, streams_of
 from tinyadv.random import Streams
+from tinyadv.shapes import check_floating
 
 
 def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None = None, size: tuple[int, int] = (5, 5),
@@ -27,22 +29,28 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
     into other images. Raises ValueError for arguments that do not fit.
     """
     check_bounds(bounds)
+    check_positive("step_size", step_size)
+    if not len(x):
+        raise ValueError("x must have an image to learn from, got none")
     y, goal, streams = check_arguments(x, y, target, seed, bounds)
     classes, sign = (y, 1) if goal is None else (goal, -1)
     rng, xp = np.random.default_rng(streams.seed), array_module(x)
-    patch = xp.full((x.shape[1], *check_sides(size)), sum(bounds) / 2, x.dtype)
+    patch, ball = xp.full((x.shape[1], *check_sides(size)), sum(bounds) / 2, x.dtype), Ball(x, 0, bounds)
     for step in range(to_count("steps", steps)):
         chosen = rng.permutation(len(x))[:to_count("batch_size", batch_size)]
         there = _anywhere(x[chosen], patch, streams[chosen])
         images, drawn = pasted(x[chosen], patch, there), streams[chosen].spawn(step)  # for random layers
         g = input_gradients(model, images, classes[chosen], seed=drawn)[there].sum(axis=0)
-        patch = xp.clip(patch + (sign * step_size) * xp.sign(g), *bounds)
+        patch = xp.clip(patch + float(sign * step_size) * xp.sign(g), ball.low, ball.high)
     return patch
 
 
 def paste(x: Array, patch: Array, *, seed: int | Streams = 0) -> Array:
     """Copies of the images x (N, C, H, W) with the patch (C, h, w) at a random place of each, drawn from (seed, i)."""
-    streams = seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
+    check_floating(x)
+    streams = streams_of(x, seed)
+    if len(streams) != len(x) or not np.isfinite(to_host(patch)).all():
+        raise ValueError(f"patch must be finite, and seed an integer or Streams of {len(x)} examples; got {streams!r}")
     return pasted(x, move(patch, like=x), _anywhere(x, patch, streams))
 
 
