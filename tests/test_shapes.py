@@ -21,7 +21,7 @@ def test_a_pair_is_one_number_or_two_none_too_small(a, b, least):
                 pair(value, "stride", least=least)
 
 
-@pytest.mark.parametrize("value", [1.0, "12", None, (1,), (1, 2, 3), (1.0, 2), ()])
+@pytest.mark.parametrize("value", [1.0, "12", None, (1,), (1, 2, 3), (1.0, 2), (), True, (1, True)])
 def test_what_is_no_pair_is_refused(value):
     with pytest.raises(ValueError, match=r"size must be an integer >= 1, or a .* pair of them, got"):
         pair(value, "size", least=1)

@@ -65,8 +65,9 @@ def sharing(comm: Any) -> Iterator[None]:
     comm: one of mpi4py; of any other object, `Get_rank()`, `Get_size()` and `allgather(value)` are used, from one
     thread at a time. None: within the block, this process does everything by itself.
     Each process must run the same program, with the same models, data and seeds. Each ends with the same bits as a
-    single process. The parts of a batch in training are shared if their number can be divided by that of the ranks;
-    else every rank computes them all.
+    single process. But a rank advances Streams given as seed for its own examples only, and a callback sees these
+    alone: give an integer as seed, and look at the result. The parts of a batch in training are shared if their number
+    can be divided by that of the ranks; else every rank computes them all.
     """
     token = _ranks.set(Ranks(comm))
     try:

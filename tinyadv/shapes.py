@@ -12,7 +12,8 @@ Shape = tuple[int, ...]
 def pair(value: int | tuple[int, int], name: str, *, least: int) -> tuple[int, int]:
     """(height, width) from one integer or two; ValueError if either is below `least`."""
     both = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(both) != 2 or not all(isinstance(v, int | np.integer) and v >= least for v in both):
+    if len(both) != 2 or not all(
+            isinstance(v, int | np.integer) and not isinstance(v, bool) and v >= least for v in both):
         raise ValueError(f"{name} must be an integer >= {least}, or a (height, width) pair of them, got {value!r}")
     return int(both[0]), int(both[1])
 

@@ -69,6 +69,13 @@ def test_what_an_image_becomes_does_not_depend_on_its_neighbours(seed):
     assert not np.array_equal(together, x)
 
 
+def test_numbers_of_pixels_may_be_numpys():
+    x = np.ones((3, 1, 5, 5), np.float32)
+    for change in (augment.crop, augment.translate, augment.cutout):
+        one, other = (change(count)(x, Streams(0, range(3))) for count in (2, np.int64(2)))
+        assert one.tobytes() == other.tobytes()
+
+
 @pytest.mark.parametrize("value", [-1, 1.5, True])
 @pytest.mark.parametrize(("change", "name"), [(augment.crop, "padding"), (augment.translate, "pixels"),
                                               (augment.cutout, "size")])

@@ -54,6 +54,8 @@ def test_one_index_after_the_other_visits_every_example_once():
 
 
 @pytest.mark.parametrize(("images", "labels", "message"), [
+    ([[1]], np.zeros(1, int), "images must be an array, got list: convert it with np.asarray"),
+    (np.zeros((2, 1, 4, 4), np.float32), [0, 1], "labels must be an array, got list: convert it with np.asarray"),
     (np.zeros((2, 1, 4, 4)), np.zeros(2, int), "images must be float32 of shape (N, C, H, W), got float64"),
     (np.zeros((2, 4, 4), np.float32), np.zeros(2, int), "images must be float32 of shape (N, C, H, W)"),
     (np.zeros((2, 1, 4, 4), np.float32), np.eye(2, dtype=int), "one-hot labels, take labels.argmax(axis=1)"),
@@ -88,7 +90,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert len(set(orders)) == 9
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, 2.0, None, "8"])
+@pytest.mark.parametrize("batch_size", [0, -1, 2.0, None, "8", True])
 def test_a_batch_size_that_is_no_positive_integer_is_refused_at_once(batch_size):
-    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1"):
         batches(numbered(4), batch_size)

@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 
 from tinyadv.random import Streams
+from tinyadv.shapes import to_count
 
 Augmentation = Callable[[np.ndarray, Streams], np.ndarray]
 
 
 def crop(padding: int) -> Augmentation:
     """Shift each image (N, C, H, W) by up to `padding` pixels along both axes, with zeros from outside."""
-    return _shifts(_pixels("padding", padding), "constant")
+    return _shifts(to_count("padding", padding, 0), "constant")
 
 
 def translate(pixels: int) -> Augmentation:
     """Shift each image (N, C, H, W) by up to `pixels` along both axes; what comes in from outside mirrors the image."""
-    return _shifts(_pixels("pixels", pixels), "reflect")
+    return _shifts(to_count("pixels", pixels, 0), "reflect")
 
 
 def cutout(size: int) -> Augmentation:
@@ -31,7 +32,7 @@ def cutout(size: int) -> Augmentation:
 
     DeVries and Taylor 2017, arXiv:1708.04552.
     """
-    _pixels("size", size)
+    size = to_count("size", size, 0)
 
     def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
         def inside(length: int, start: np.ndarray) -> np.ndarray:  # (N, length)
@@ -57,12 +58,6 @@ def flip() -> Augmentation:
 def chain(*augmentations: Augmentation) -> Augmentation:
     """Apply the augmentations one after the other."""
     return lambda images, streams: functools.reduce(lambda x, change: change(x, streams), augmentations, images)
-
-
-def _pixels(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} must be an integer >= 0, got {value!r}")
-    return value
 
 
 def _shifts(most: int, mode: Any) -> Augmentation:

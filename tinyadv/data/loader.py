@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinyadv.backend import is_array
+from tinyadv.shapes import to_count
 from tinyadv.spellings import no_attribute, spelled
 
 
@@ -34,6 +36,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
+        for name, array in (("images", images), ("labels", labels)):
+            if not is_array(array):
+                raise ValueError(f"{name} must be an array, got {type(array).__name__}: convert it with np.asarray")
         if images.ndim != 4 or images.dtype != np.float32:
             raise ValueError("images must be float32 of shape (N, C, H, W), got "
                              f"{images.dtype} {images.shape}: convert them with astype and reshape")
@@ -79,8 +84,7 @@ def batches(dataset: Dataset, batch_size: int = 32, *, seed: int | None = None,
     if not isinstance(dataset, Dataset):
         raise TypeError(f"batches are of a data.Dataset, got {type(dataset).__name__}: make one by "
                         "data.Dataset(images, labels)")
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    batch_size = to_count("batch_size", batch_size)
     picks: Iterator[Any] = (slice(i, i + batch_size) for i in range(0, len(dataset), batch_size))
     if seed is not None:
         sequence = np.random.SeedSequence(seed, spawn_key=(epoch,))

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from tinyadv import Tensor, evaluation, ops
-from tinyadv.attacks import FAB, PGD, MultiAttack
+from tinyadv.attacks import FAB, PGD, DeepFool, MultiAttack
 from tinyadv.attacks.minimum_norm import hyperplane
 from tinyadv.data import Dataset
 
@@ -276,3 +276,28 @@ def test_where_there_is_no_slope_nothing_moves(norm):
 def test_a_wrong_hyper_parameter_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be .*got "):
         FAB(**{name: value})
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+@pytest.mark.parametrize("target_classes", [None, 2])
+def test_within_a_budget_an_image_that_is_wrong_is_left_alone(restarts, target_classes):
+    model, x, _, _ = linear(0, 3)
+    wrong = (predictions(model, x) + 1) % 3
+    result = FAB(eps=0.1, restarts=restarts, target_classes=target_classes, bounds=WIDE).run(model, x, wrong)
+    assert result.success.all()
+    assert not result.backwards.any()
+    assert result.x_adv.tobytes() == x.tobytes()
+
+
+def test_without_a_budget_there_is_none_to_scale():
+    assert FAB(eps=0.2).scaled(0.5) == FAB(eps=0.1)
+    for attack in (FAB(), DeepFool()):
+        with pytest.raises(ValueError, match="attack must have an eps to vary, got"):
+            attack.scaled(0.5)
+
+
+@pytest.mark.parametrize("count", [2, np.int64(3)])
+def test_candidates_are_any_integer(count):
+    assert DeepFool(candidates=count).candidates == count
+    with pytest.raises(ValueError, match="candidates must be an integer >= 2, got True"):
+        DeepFool(candidates=True)

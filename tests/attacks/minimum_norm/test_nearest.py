@@ -252,6 +252,22 @@ def test_brendel_and_bethge_keep_to_their_queries(queries):
     assert result.success.all()
 
 
+@pytest.mark.parametrize("queries", [30, 34, 61])
+@pytest.mark.parametrize("eot", [1, 5])
+def test_brendel_and_bethge_show_the_model_their_last_point(eot, queries):
+    model, x, y, _, _ = problem(8)
+    result = BrendelBethge(queries=queries, steps=1000, starts=FAR, eot=eot).run(model, x, y)
+    assert (result.forwards > queries - eot).all()
+    assert (result.forwards <= queries).all()
+
+
+def test_where_a_large_logit_has_no_slope_fmn_goes_as_far_as_it_may():
+    model, x, y, _, _ = problem(8)
+    flat = lambda x: model(x) * 0 + np.eye(model(x).shape[1], dtype=x.dtype)[y[0]] * 3e9  # noqa: E731
+    for norm in ("linf", "l2", "l1", "l0"):
+        assert FMN(steps=3, norm=norm)(flat, x, np.full(len(x), y[0])).tobytes() == x.tobytes()
+
+
 @pytest.mark.parametrize("steps", [5, 9, 30])
 def test_a_success_within_the_passes_counts_though_the_run_goes_on(steps):
     model, x, y, _, _ = problem(8)

@@ -47,7 +47,7 @@ class Attack(Parameters):
     bounds: tuple[float, float] = (0.0, 1.0)
 
     # Defaults for attacks without these fields: the norm of the budget (`eps` is its radius), the loss to maximise, and
-    # the number of runs; the second and later runs attack only the examples that are not broken yet.
+    # the number of runs; later runs attack only examples that are not broken yet, or, of minimum norm, all.
     norm = "linf"
     norms: ClassVar[tuple[str, ...]] = tuple(BALLS)  # those that the attack knows
     loss = "cross_entropy"
@@ -77,13 +77,13 @@ class Attack(Parameters):
 
     def with_eps(self, eps: float) -> Attack:
         """The same attack with another budget; ValueError if it has no budget."""
-        if not hasattr(self, "eps"):
+        if getattr(self, "eps", None) is None:
             raise ValueError(f"attack must have an eps to vary, got {self}")
         return replace(cast(Any, self), eps=eps)
 
     def scaled(self, factor: float) -> Attack:
         """The same attack with budget and step size times a factor; ValueError if it has no budget."""
-        scaled: Any = self.with_eps(factor * getattr(self, "eps", math.nan))
+        scaled: Any = self.with_eps(factor * (getattr(self, "eps", None) or 0.0))
         step_size = getattr(scaled, "step_size", None)
         return replace(scaled, step_size=factor * step_size or None) if step_size else scaled
 

@@ -29,9 +29,10 @@ class BrendelBethge(WhiteBox, DecisionAttack):
 
         minimise |x - (x_t + d)|   such that   <b, d> = c,   |d|_2 <= r,   x_t + d within the bounds
 
-    where c leads to a margin of a tenth of |m|, but of more than rounding could undo. If the region does not reach the
-    boundary, the step goes towards it as far as it can. r is lr times the number of values of an image, in units of the
-    range of the data, and is halved 20 times.
+    where c leads to a margin of a tenth of |m|, but of more than rounding could undo. The mean begins at 0, so the
+    first steps go up to five times as far beyond the boundary, which finds other parts of it. If the region does not
+    reach the boundary, the step goes towards it as far as it can. r is lr times the number of values of an image, in
+    units of the range of the data, and is halved after each twentieth of the steps.
 
     queries, starts: see DecisionAttack; queries limits the forward passes.
     steps: of each example, with one gradient each; norm: "l2", "linf" or "l1"; lr: the first radius, as above. The
@@ -54,8 +55,9 @@ class BrendelBethge(WhiteBox, DecisionAttack):
         low, high, scale = float(batch.ball.low.min()), float(batch.ball.high.max()), self.bounds[1] - self.bounds[0]
         points, b, rest, rows = batch.best, xp.zeros_like(x), batch, xp.arange(len(x))  # of the examples that are left
         for step in range(self.steps):
-            left = rows_of(self.left(rest) > self.eot)  # one is for the last point
+            left = rows_of(self.left(rest) > self.eot)
             if len(left) < len(rows):
+                self.ask(rest, points, self.left(rest) <= self.eot)  # the last points of those that end here
                 batch[rows] = rest
                 rows, x, points, b = (array[left] for array in (rows, x, points, b))
                 rest = batch[rows]

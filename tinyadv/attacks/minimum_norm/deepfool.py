@@ -9,7 +9,7 @@ import numpy as np
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import ball_class, column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import is_number
+from tinyadv.attacks.base.parameters import is_number, to_count
 from tinyadv.attacks.minimum_norm import hyperplane
 from tinyadv.backend import Array, array_module, rows_of
 
@@ -39,8 +39,7 @@ class DeepFool(WhiteBox):
         super().__post_init__()
         if not (is_number(self.overshoot) and 0 <= self.overshoot < np.inf):
             raise ValueError(f"overshoot must be a number >= 0, got {self.overshoot!r}")
-        if type(self.candidates) is not int or self.candidates < 2:
-            raise ValueError(f"candidates must be an integer >= 2, got {self.candidates!r}")
+        object.__setattr__(self, "candidates", to_count("candidates", self.candidates, 2))
 
     def perturb(self, batch: Batch) -> Array:
         xp, points = array_module(batch.x), batch.x

@@ -24,6 +24,7 @@ class EAD(PenaltyAttack):
         x_{k+1} = shrink(y_k - alpha * grad f(y_k)),   y_{k+1} = x_{k+1} + k / (k + 3) * (x_{k+1} - x_k)
 
     shrink moves every pixel by beta towards x, but not beyond it, and to the bounds. So most pixels stay as they are.
+    The gradients are taken at y, which may lie beyond the bounds.
     Of all points with a margin above kappa, the nearest in l1 is kept. A step has one gradient and one more forward
     pass. The search for c is that of PenaltyAttack. It takes all steps: the objective goes up and down for too long to
     see when it has converged, and stopping when it stands still for a tenth of the steps left points a fifth further.

@@ -69,16 +69,16 @@ class FAB(WhiteBox):
         order = batch.ranking()
         if not self.minimum_norm:
             batch = batch.within(math.inf)
-        runs, left = [order], array_module(order).arange(len(order))
+        runs, left = [order], rows_of(~self._done(batch))
         if self.target_classes and batch.target is None:  # y and the k-th
             runs = [order[:, : k + 1 : k] for k in range(1, min(self.target_classes + 1, order.shape[1]))]
         for classes in runs:
+            if not len(left):
+                return batch.best
             part = batch[left]
             self._run(part, self._random_start(part) if again else part.x, classes[left])
             batch[left] = part
             left = rows_of(~self._done(batch))
-            if not len(left):
-                break
         found = rows_of(batch.succeeded)
         if len(found):
             part = batch[found]

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tinyadv.attacks.base.attack import WhiteBox
+from tinyadv.attacks.base.ball import or_one
 from tinyadv.attacks.base.balls import L2Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import rounding
@@ -67,7 +68,8 @@ class FMN(WhiteBox):
             else:
                 slope = DUAL[self.norm].distance(g)
                 beyond = abs(lead) + 2 * rounding(logits)
-                near = ball.distance(points - x) + (1 + step / 10) * beyond / xp.where(slope > 0, slope, 1e-300)
+                near = ball.distance(points - x) + (1 + step / 10) * beyond / or_one(slope)
+                near = xp.where(slope > 0, near, math.inf)
             up = xp.where(batch.succeeded, up, near)
             epsilon = xp.minimum(xp.where(found, xp.minimum(down, best), up), farthest)
             delta = points - x + (alpha * L2Ball.steepest(g)).astype(x.dtype)

@@ -21,7 +21,7 @@ class PenaltyAttack(WhiteBox):
     succeeds, and then bisected.
 
     The result is the nearest point with a margin above kappa, or x if none was found. An image that is misclassified
-    from the start is returned unchanged, whatever its margin.
+    from the start is returned unchanged, whatever its margin. `quantize=True` may take a little of the margin away.
 
     kappa: the margin, in logits, >= 0; binary_search_steps: the number of values of c; steps: for each c; lr: the step
     size; initial_c: the first c.
