@@ -38,6 +38,7 @@ import numpy as np
 from tinyadv import attacks, backend, certify, data, evaluation, nn, training
 from tinyadv.models import zoo
 from tinyadv.random import Streams
+from tinyadv.shapes import to_count
 
 STEPS = {"mnist": 0.01, "cifar10": 2 / 255}  # of PGD in linf, as in Madry et al. (2018)
 
@@ -120,6 +121,8 @@ def attacked(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: np.
 
 
 def main(options: argparse.Namespace) -> None:
+    for count in ("images", "few", "autoattack", "votes"):
+        to_count(f"--{count}", getattr(options, count))
     name, settings = options.config.stem, zoo.settings(options.config)
     measured, summary = settings.pop("evaluation"), settings.pop("summary")
     source, votes = settings.get("data", "mnist"), "certificate" in settings
@@ -168,4 +171,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0, help="of the attacks and votes")
     parser.add_argument("--machine", default="", help="on which it was trained, for the card")
     parser.add_argument("--folder", type=Path, default=zoo.FOLDER, help="of the zoo")
-    main(parser.parse_args())
+    try:
+        main(parser.parse_args())
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))

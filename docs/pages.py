@@ -35,12 +35,12 @@ have another reason: some sections attack fewer images or take other steps, and 
 This project started from five documents. They name the experiments, networks and attacks that the library repeats:
 
 - Fabrizio Vasquez Auqui, Luis Chahua Salguera, Anthony Guimarey Saavedra: "Adversarial Machine Learning", undated.
-  Its tables I and II stand beside our numbers below, as do its sizes of steps and its remark on losses.
+  Its tables I to III stand beside our numbers below, as do its sizes of steps and its remark on losses.
 - Aaron Kelley, Rodrigo Fritz: "Interpretabilidad de los Ataques Adversarios", Universidad Nacional Autónoma de México,
   June 2021. From it come `models.LeNet` with more dense layers, `models.MnistResNet` and `models.CifarCNN`. Several
   sections repeat its figures, and say where a conclusion does not hold.
-- Alejandro Castro Ros, Adnan Ben Mansour, Laurène Bouskila: "Adversarial Networks", December 2020. From it comes
-  `models.BaseCNN`.
+- Alejandro Castro Ros, Adnan Ben Mansour, Laurène Bouskila: "Adversarial Networks", December 2020. The
+  figure of its network is lost; `models.BaseCNN` stands for it.
 - U Kang: "Deep Learning: Adversarial Machine Learning", lecture at Seoul National University, undated. From it come
   `models.SmallCNN` and FGSM on it, the first example.
 - "Defense on Image Recognition", notes on Madry et al. (2018, arXiv:1706.06083), without author or date. The sections

@@ -15,7 +15,8 @@ from tinyadv import attacks, evaluation, models, nn, plots, training
 
 def main(options):
     train, test = mnist_or_digits(options.limit)
-    budgets = sorted({0.01, 0.05, *np.round(np.linspace(0, options.eps, 4)[1:], 3).tolist()})
+    budgets = [0.01, 0.05, *np.round(np.linspace(0, options.eps, 4)[1:], 3).tolist()]
+    budgets = sorted({budget for budget in budgets if budget <= budgets[-1]})
     ways = {"FGSM": attacks.FGSM(options.eps), "PGD": attacks.PGD(options.eps, steps=options.steps)}
     methods = {"without defence": training.Standard(),
                "trained on FGSM": training.Adversarial(attacks.FGSM(options.eps)),
@@ -51,7 +52,7 @@ def main(options):
 
 if __name__ == "__main__":
     parser = arguments(__doc__, out="base_training_mnist.png")
-    parser.add_argument("--eps", type=at_least(0, float), default=0.3, help="the budget of the training")
+    parser.add_argument("--eps", type=at_least(0.002, float), default=0.3, help="the budget of the training")
     parser.add_argument("--steps", type=at_least(1, int), default=40, help="of the PGD that attacks")
     parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")
     main(parser.parse_args())

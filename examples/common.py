@@ -1,5 +1,6 @@
 """What the examples share: the data, the trained network of fgsm_mnist.py, and saved tables."""
 
+import argparse
 import json
 import re
 import sys
@@ -40,6 +41,15 @@ def cifar10_or_digits(limit):
     train, test = (each[:limit] for each in sets)
     print(f"{train}\n{test}\n")
     return train, test
+
+
+class Ascending(argparse.Action):
+    """For an option of several numbers to compare: sorted, each once, and at least two."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if len(set(values)) < 2:
+            parser.error(f"{option_string} needs two different numbers or more, to compare")
+        setattr(namespace, self.dest, sorted(set(values)))
 
 
 def spread(dataset, count):

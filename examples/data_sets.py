@@ -15,10 +15,12 @@ from tinyadv import plots
 def draw(train, counts, options, figure):
     """Random images with their labels on the left, the share of each class on the right."""
     left, right = figure.subfigures(1, 2, width_ratios=[7, 5])
-    some = train[np.random.default_rng(options.seed).choice(len(train), (options.rows, 10), replace=False).ravel()]
+    columns = min(10, len(train))
+    shape = min(options.rows, len(train) // columns), columns
+    some = train[np.random.default_rng(options.seed).choice(len(train), shape, replace=False).ravel()]
     names = np.array(train.classes)
-    plots.grid(some.images.reshape(options.rows, 10, *some.images.shape[1:]), figure=left, title=train.name,
-               captions=names[some.labels].reshape(options.rows, 10))
+    plots.grid(some.images.reshape(*shape, *some.images.shape[1:]), figure=left, title=train.name,
+               captions=names[some.labels].reshape(shape))
     shares = {name: 100 * count / sum(count) for name, count in zip(("training", "test"), counts, strict=True)}
     staggered = [name if k % 2 == 0 or len(name) < 3 else f"\n{name}" for k, name in enumerate(names)]
     plots.bars(shares, staggered, ylabel="share of the images (%)", figure=right)

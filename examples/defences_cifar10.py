@@ -60,7 +60,7 @@ def main(options):
 if __name__ == "__main__":
     parser = arguments(__doc__, out="defences_cifar10.png", model="cifar10-base-natural")
     parser.add_argument("--eps", type=at_least(0, float), default=2, help="the budget in linf, in 255ths")
-    parser.add_argument("--side", type=at_least(1, int), default=5, help="of the patches, in pixels")
+    parser.add_argument("--side", type=int, choices=range(1, 33), metavar="PIXELS", default=5, help="of the patches")
     parser.add_argument("--steps", type=at_least(1, int), default=40, help="of PGD, and for each place of a patch")
     parser.add_argument("--eot", type=at_least(1, int), default=10, help="passes for each gradient of a random defence")
     parser.add_argument("--queries", type=at_least(1, int), default=500, help="without gradients")

@@ -8,7 +8,7 @@ so sure of them that the gradient of the cross entropy is 0 in float32. The last
 margin leaves less than two points more than the cross entropy, and there 50 points less.
 """
 
-from common import arguments, at_least, conclude, mnist_or_digits
+from common import Ascending, arguments, at_least, conclude, mnist_or_digits
 
 from tinyadv import attacks, evaluation, models, plots
 
@@ -47,6 +47,7 @@ def main(options):
 
 if __name__ == "__main__":
     parser = arguments(__doc__, out="losses_mnist.png", natural="mnist-madry-natural", robust="mnist-madry-linf")
-    parser.add_argument("--steps", type=at_least(1, int), nargs="+", default=[20, 40, 100], help="of PGD")
+    parser.add_argument("--steps", type=at_least(1, int), nargs="+", action=Ascending,
+                        default=[20, 40, 100], help="of PGD")
     parser.add_argument("--images", type=at_least(1, int), default=500, help="test images to attack, at most")
     main(parser.parse_args())

@@ -10,7 +10,7 @@ It was put into words after a run with seeds 42 to 44; the numbers in docs/resul
 """
 
 import numpy as np
-from common import arguments, at_least, conclude, mnist_or_digits
+from common import Ascending, arguments, at_least, conclude, mnist_or_digits
 
 from tinyadv import attacks, evaluation, models, nn, plots, training
 
@@ -71,8 +71,9 @@ def main(options):
 
 if __name__ == "__main__":
     parser = arguments(__doc__, out="overfitting_mnist.png")
-    parser.add_argument("--passes", type=at_least(1, int), nargs="+", default=[1, 2, 5, 10, 20], help="epochs to try")
-    parser.add_argument("--layers", type=at_least(0, int), nargs="+", default=[0, 2, 4, 6, 10, 20], help="to add")
+    several = {"nargs": "+", "action": Ascending}
+    parser.add_argument("--passes", type=at_least(1, int), default=[1, 2, 5, 10, 20], help="epochs to try", **several)
+    parser.add_argument("--layers", type=at_least(0, int), default=[0, 2, 4, 6, 10, 20], help="to add", **several)
     parser.add_argument("--steps", type=at_least(1, int), default=40, help="of PGD")
     parser.add_argument("--seeds", type=at_least(1, int), default=3, help="number of seeds, from --seed on")
     parser.add_argument("--images", type=at_least(1, int), default=500, help="test images to attack, at most")

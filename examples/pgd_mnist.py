@@ -62,7 +62,7 @@ def main(options):
 if __name__ == "__main__":
     parser = arguments(__doc__, out="pgd_mnist.png")
     parser.add_argument("--eps", type=at_least(0, float), default=0.3, help="largest change of a pixel")
-    parser.add_argument("--step-size", type=at_least(0, float), default=0.01, help="of one step, for each pixel")
+    parser.add_argument("--step-size", type=at_least(1e-9, float), default=0.01, help="of one step, for each pixel")
     parser.add_argument("--steps", type=at_least(1, int), nargs="+", default=[5, 10, 20, 40, 60, 80, 100],
                         help="an accuracy for each of these numbers of steps")
     parser.add_argument("--starts", type=at_least(1, int), default=20, help="random starts for each of 3 images")

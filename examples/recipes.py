@@ -54,7 +54,7 @@ def run(options, steps, least):
         if (name := settings.get("data", "mnist")) not in DATA:
             raise ValueError(f"data must be {' or '.join(sorted(DATA))}, got {name!r}")
     except (OSError, TypeError, ValueError) as error:
-        sys.exit(f"{options.config}: {error}")
+        sys.exit(f"{error}" if str(options.config) in str(error) else f"{options.config}: {error}")
     train, test = DATA[name](options.limit)
     train, held_out = split(train, settings)
     out, method = options.out or Path(f"{options.config.stem}.png"), how["method"]

@@ -1,14 +1,14 @@
 """On CIFAR-10, too, PGD ends at about the same loss from every start, and more steps break few more images.
 
 Table III and figure 6 of "Adversarial Machine Learning" (Vasquez Auqui, Chahua Salguera and Guimarey Saavedra,
-undated): a robust network under PGD within 8/255, by the number of steps, and the loss at each step; theirs is an
-adversarially trained ResNet. Figures 1, 2 and 6 of Madry et al. (2018, arXiv:1706.06083): the loss from many random
-starts, and the accuracy by the budget in two norms. The last line says whether the claim holds: the losses of an image
-deviate by less than a tenth of their mean on the robust network, and 100 steps break less than two points more than 20.
+undated): a robust network (here that of --robust, there an adversarially trained ResNet) under PGD within 8/255, by the
+number of steps of 2/255, and the loss at each. Figures 1, 2 and 6 of Madry et al. (2018, arXiv:1706.06083): the loss
+from many random starts, and the accuracy by the budget in two norms. The last line says whether the claim holds: the
+losses of an image deviate by less than a tenth of their mean, and 100 steps break less than two points more than 20.
 """
 
 import numpy as np
-from common import arguments, at_least, cifar10_or_digits, conclude
+from common import Ascending, arguments, at_least, cifar10_or_digits, conclude
 
 from tinyadv import attacks, evaluation, models, plots
 
@@ -58,7 +58,7 @@ def main(options):
     fall = left[options.steps[0]] - left[options.steps[-1]]
     verdict = "holds" if spread < 0.1 and fall < 0.02 else "does not hold: train longer"
     tables = {f"Within 8/255, {len(subset):,} images": [
-        ["", *(f"{steps} steps" for steps in options.steps)], ["robust network", *left.values()],
+        ["", *(f"{steps} steps" for steps in options.steps)], [options.robust, *left.values()],
         ["table III", *(PUBLISHED.get(steps, "") for steps in options.steps)]]}
     tables |= {f"PGD with {options.steps[0]} steps by the {norm} budget, {len(subset):,} images": [
         ["network", *(f"{255 * eps:g}/255" if norm == "linf" else f"{eps:g}" for eps in BUDGETS[norm])],
@@ -73,7 +73,8 @@ def main(options):
 
 if __name__ == "__main__":
     parser = arguments(__doc__, out="robust_cifar10.png", natural="cifar10-base-natural", robust="cifar10-ibp-linf")
-    parser.add_argument("--steps", type=at_least(1, int), nargs="+", default=[20, 40, 60, 80, 100], help="of PGD")
+    parser.add_argument("--steps", type=at_least(1, int), nargs="+", action=Ascending, help="of PGD",
+                        default=[20, 40, 60, 80, 100])
     parser.add_argument("--starts", type=at_least(1, int), default=20, help="random starts for each of five images")
     parser.add_argument("--images", type=at_least(1, int), default=400, help="test images to attack, at most")
     main(parser.parse_args())

@@ -74,7 +74,7 @@ def main(options):
 if __name__ == "__main__":
     parser = arguments(__doc__, out="spectra_mnist.png", lenet="mnist-lenet-natural", robust="mnist-lenet-linf",
                        cnn="mnist-slide-natural")
-    parser.add_argument("--eps", type=at_least(0, float), default=0.15, help="of FGSM; that of FGM is 20 times as much")
+    parser.add_argument("--eps", type=at_least(1e-9, float), default=0.15, help="of FGSM; of FGM 20 times as much")
     parser.add_argument("--wave", type=at_least(0, float), default=8.0, help="the l2 norm of a wave")
     parser.add_argument("--images", type=at_least(1, int), default=200, help="test images, at most")
     main(parser.parse_args())

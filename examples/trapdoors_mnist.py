@@ -33,7 +33,7 @@ def adaptive(attack, detector, x, y, seed):
 
 def main(options):
     train, test = mnist_or_digits(options.limit)
-    count, seed, eps = len(train) // 10, options.seed, options.eps
+    count, seed, eps = max(1, len(train) // 10), options.seed, options.eps
     model, trapdoors = network(seed).to(options.device), defenses.Trapdoors(seed=seed)
     for epochs, method in (options.clean, training.Standard()), (options.epochs, training.Trapped(trapdoors)):
         training.fit(model, train[count:], epochs=epochs, optimizer=nn.optim.Adam(model, lr=1e-3), batch_size=64,

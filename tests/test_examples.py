@@ -116,7 +116,7 @@ def test_without_its_data_it_says_so_and_labels_every_result_as_one_on_the_digit
     data = "CIFAR-10" if "cifar10" in script else "MNIST"
     tried, _, said = done.stdout.partition(f"\n{data} was not found: going on with the built-in digits instead.\n")
     assert "TINYADV_DATA" in tried
-    for name in (*ZOO, "CifarCNN", "MnistResNet"):  # the networks' own data, and not that of the results
+    for name in (*models.zoo.names(), "CifarCNN", "MnistResNet"):  # the networks' own data, and not that of the results
         said = said.replace(name, "")
     assert not re.search("mnist|cifar", said.lower())
     results = [line for line in said.splitlines() if re.search("%|loss|accuracy|images|figure", line)]
@@ -166,8 +166,24 @@ def test_fgsm_mnist_refuses_a_senseless_option_by_name(options, message, tmp_pat
 
 
 @pytest.mark.parametrize(("script", "options", "message"), [
-    ("madry_mnist.py", ("--config", "none.toml"), "none.toml: [Errno 2] No such file or directory"),
+    ("overfitting_mnist.py", ("--passes", "2", "2"), "--passes needs two different numbers or more, to compare"),
+    ("patches_mnist.py", ("--sides", "29"), "argument --sides: invalid choice: 29"),
+    ("defences_cifar10.py", ("--side", "33"), "argument --side: invalid choice: 33"),
+    ("pgd_mnist.py", ("--step-size", "0"), "argument --step-size: must be a number >= 1e-09, got 0"),
+    ("spectra_mnist.py", ("--eps", "0"), "argument --eps: must be a number >= 1e-09, got 0"),
+    ("base_training_mnist.py", ("--eps", "0.001"), "argument --eps: must be a number >= 0.002, got 0.001"),
+])
+def test_what_would_fail_after_the_work_is_refused_before_it(script, options, message, tmp_path):
+    done = run(script, tmp_path, *options)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert not done.stdout
+
+
+@pytest.mark.parametrize(("script", "options", "message"), [
+    ("madry_mnist.py", ("--config", "none.toml"), "[Errno 2] No such file or directory: 'none.toml'\n"),
     ("madry_mnist.py", ("--config", "bad.toml"), "bad.toml"),
+    ("madry_mnist.py", ("--config", "none_held.toml"), "none_held.toml cannot be used: held_out must be at least 1"),
     ("madry_cifar10.py", ("--config", "strange.toml"), "strange.toml: data must be cifar10 or mnist, got 'stl10'"),
     ("attacks_compared.py", ("--limit", "100", "--image", "100"), "--image must be below 100, the number of"),
 ])
@@ -175,6 +191,7 @@ def test_a_wrong_file_or_index_is_told_before_the_training(script, options, mess
     (tmp_path / "bad.toml").write_text("x = ")
     settings = (EXAMPLES / "configs" / "cifar10-base-natural.toml").read_text(encoding="utf-8")
     (tmp_path / "strange.toml").write_text(settings.replace("cifar10", "stl10"))
+    (tmp_path / "none_held.toml").write_text(settings.replace("held_out = 1000", "held_out = 0"))
     done = run(script, tmp_path, *options)
     assert done.returncode == 1
     assert message in done.stderr

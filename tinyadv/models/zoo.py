@@ -134,6 +134,8 @@ def settings(path: Path) -> dict[str, Any]:
     if unknown := (table.keys() - {*SETTINGS, "augment", "certificate", "data", "ramp"}) | (
             table["training"].keys() - {"average", "batch_size", "clip_norm", "epochs", "seed"}):
         raise StateError(f"{path} cannot be used: {', '.join(sorted(unknown))} is unknown")
+    if table["held_out"] < 1:
+        raise StateError(f"{path} cannot be used: held_out must be at least 1, got {table['held_out']}")
     return table
 
 
