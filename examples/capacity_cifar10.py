@@ -10,10 +10,12 @@ more than five points, and still on fewer than half of those that the one traine
 from capacity_mnist import compare, parsed
 from common import cifar10_or_digits, conclude
 
+from tinyadv import attacks
+
 
 def main(options):
     train, test = cifar10_or_digits(options.limit)
-    tables, scores = compare(options, train, test, eps=8 / 255, steps=5)
+    tables, scores = compare(options, train, test, attacks.PGD(8 / 255, step_size=2 / 255, steps=20), steps=5)
     small, large = min(options.widths), max(options.widths)
     robust, gain = scores["PGD", "PGD", large], scores["PGD", "PGD", large] - scores["PGD", "PGD", small]
     clean = scores["natural", "clean", large]

@@ -22,11 +22,11 @@ def network(width, seed, shape):
         nn.Linear((height // 4) ** 2 * 4 * width, 64 * width, rng=rng), nn.ReLU(), nn.Linear(64 * width, 10, rng=rng))
 
 
-def compare(options, train, test, eps, steps):
+def compare(options, train, test, pgd, steps):
     """Train every width in three ways, attack it, and draw: the table, and {(training, attack, width): accuracy}."""
-    methods = {"natural": training.Standard(), "FGSM": training.Adversarial(attacks.FGSM(eps)),
-               "PGD": training.Adversarial(attacks.PGD(eps, steps=steps))}
-    measures = {"clean": None, "FGSM": attacks.FGSM(eps), "PGD": attacks.PGD(eps, step_size=eps / 30)}
+    methods = {"natural": training.Standard(), "FGSM": training.Adversarial(attacks.FGSM(pgd.eps)),
+               "PGD": training.Adversarial(attacks.PGD(pgd.eps, steps=steps))}
+    measures = {"clean": None, "FGSM": attacks.FGSM(pgd.eps), "PGD": pgd}
     subset, scores = test[:options.images], {}
     table = [["training", "width", "parameters", *measures, "mean loss in training"]]
     for name, method in methods.items():
@@ -55,7 +55,7 @@ def compare(options, train, test, eps, steps):
 
 def main(options):
     train, test = mnist_or_digits(options.limit)
-    tables, scores = compare(options, train, test, eps=0.3, steps=10)
+    tables, scores = compare(options, train, test, attacks.PGD(0.3, step_size=0.01), steps=10)
     small, large = min(options.widths), max(options.widths)
     natural, robust = (scores[name, measure, large] - scores[name, measure, small]
                        for name, measure in (("natural", "clean"), ("PGD", "PGD")))
