@@ -121,9 +121,17 @@ def attacked(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: np.
 
 
 def main(options: argparse.Namespace) -> None:
-    for count in ("images", "few", "autoattack", "votes"):
-        to_count(f"--{count}", getattr(options, count))
-    name, settings = options.config.stem, zoo.settings(options.config)
+    name = options.config.stem
+    try:  # what can be wrong before the hours of attacks
+        for count in ("images", "few", "autoattack", "votes"):
+            to_count(f"--{count}", getattr(options, count))
+        settings, rows = zoo.settings(options.config), []
+        if options.weights is None:
+            zoo.card(name)
+        else:
+            rows = list(csv.DictReader(options.weights.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
     measured, summary = settings.pop("evaluation"), settings.pop("summary")
     source, votes = settings.get("data", "mnist"), "certificate" in settings
     train, test = getattr(data, source)()
@@ -138,8 +146,7 @@ def main(options: argparse.Namespace) -> None:
         print(card)
         return
     here = f"{platform.processor() or platform.machine()}, {backend.usable_cores()} cores"
-    with options.weights.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
-        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    seconds = sum(float(row["seconds"]) for row in rows)
     options.folder.mkdir(exist_ok=True)  # before the hours of attacks
     model = nn.load(options.weights)
     facts = {"summary": summary, "settings": settings, "seconds": round(seconds), "version": tinyadv.__version__,
@@ -171,7 +178,4 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0, help="of the attacks and votes")
     parser.add_argument("--machine", default="", help="on which it was trained, for the card")
     parser.add_argument("--folder", type=Path, default=zoo.FOLDER, help="of the zoo")
-    try:
-        main(parser.parse_args())
-    except (OSError, ValueError) as error:
-        sys.exit(str(error))
+    main(parser.parse_args())

@@ -28,7 +28,8 @@ the files in `docs/results/`.
 The [cards of the zoo](zoo.md) and the examples measure the same trained networks, with other random numbers: the cards
 attack with seed 0, the examples with seed 42. So PGD starts at other points, and breaks a few other images. PGD with
 100 steps leaves 92.75% of the 10,000 test images on the card of mnist-madry-linf, and 92.85% below. Larger differences
-have another reason: some sections attack fewer images or take other steps, and many train networks of their own.
+have another reason: some sections attack fewer images or take other steps, and many train networks of their own. The
+section on AttackBench is of earlier weights of mnist-ibp-linf.
 
 ## Where the experiments come from
 

@@ -8,7 +8,7 @@ of the widest. With training on PGD, its accuracy under PGD is more than ten poi
 """
 
 import numpy as np
-from common import arguments, at_least, conclude, mnist_or_digits
+from common import Ascending, arguments, at_least, conclude, mnist_or_digits
 
 from tinyadv import attacks, evaluation, nn, plots, training
 
@@ -68,7 +68,8 @@ def main(options):
 def parsed(description, out):
     """The options of both scripts."""
     parser = arguments(description, out=out)
-    parser.add_argument("--widths", type=at_least(1, int), nargs="+", default=[1, 2, 4, 8], help="of the networks")
+    parser.add_argument("--widths", type=at_least(1, int), nargs="+", action=Ascending, default=[1, 2, 4, 8],
+                        help="of the networks")
     parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")
     return parser
 

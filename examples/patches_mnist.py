@@ -73,7 +73,7 @@ def main(options):
 
 if __name__ == "__main__":
     parser = arguments(__doc__, out="patches_mnist.png")
-    parser.add_argument("--sides", type=int, nargs="+", choices=range(1, 29), metavar="N", default=[5, 7], help="px")
+    parser.add_argument("--sides", type=int, nargs="+", choices=range(1, 29), default=[5, 7], metavar="SIDE", help=" ")
     parser.add_argument("--steps", type=at_least(1, int), default=40, help="for each place of a patch")
     parser.add_argument("--queries", type=at_least(1, int), default=500, help="patches of random pixels")
     parser.add_argument("--images", type=at_least(1, int), default=200, help="test images, at most")

@@ -7,7 +7,7 @@ text adversarial training.) The last line says whether the claim holds: between 
 than five points, and more than half of the images stay right.
 """
 
-from common import arguments, at_least, conclude, mnist_or_digits
+from common import Ascending, arguments, at_least, conclude, mnist_or_digits
 
 from tinyadv import attacks, evaluation, models, plots
 
@@ -43,6 +43,7 @@ def main(options):
 
 if __name__ == "__main__":
     parser = arguments(__doc__, out="pgd_steps_mnist.png", first="mnist-madry-linf", second="mnist-threshold-linf")
-    parser.add_argument("--steps", type=at_least(1, int), nargs="+", default=[20, 40, 60, 80, 100], help="of PGD")
+    parser.add_argument("--steps", type=at_least(1, int), nargs="+", action=Ascending, help="of PGD",
+                        default=[20, 40, 60, 80, 100])
     parser.add_argument("--images", type=at_least(1, int), default=10_000, help="test images to attack, at most")
     main(parser.parse_args())

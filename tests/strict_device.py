@@ -147,6 +147,8 @@ def _lift(function):
     def lifted(*args, **kwargs):
         if unknown := LACKING & set(kwargs):
             raise TypeError(f"CuPy's {function.__name__} takes no {', '.join(sorted(unknown))}")
+        if function is np.where and not isinstance(args[0], ndarray):
+            raise AttributeError(f"'{type(args[0]).__name__}' object has no attribute 'astype'")  # as CuPy has it
         return _device(function(*map(_host, args), **{name: _host(value) for name, value in kwargs.items()}))
 
     return lifted

@@ -145,9 +145,9 @@ def test_streams_are_in_hand_within_a_block_alone():
     assert in_hand() is None
 
 
-@pytest.mark.parametrize("examples", [[0.5, 0.7], [-1], [[1, 2]], ["a"]])
+@pytest.mark.parametrize("examples", [[0.5, 0.7], [-1], [[1, 2]], ["a"], np.array([2**64 - 1], np.uint64)])
 def test_examples_are_numbered_from_0(examples):
-    with pytest.raises(ValueError, match="examples must be the indices of examples, integers >= 0"):
+    with pytest.raises(ValueError, match=r"examples must be the indices .*, integers in \[0, 2\*\*63\), got array"):
         Streams(0, examples)
 
 

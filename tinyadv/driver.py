@@ -24,13 +24,12 @@ from tinyadv.ops.movement import arranged
 from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.random import Streams, drawing_from
 from tinyadv.ranks import ranks
-from tinyadv.shapes import check_floating, check_not_bytes, to_count
+from tinyadv.shapes import check_equal, check_floating, check_not_bytes, to_count
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers, 100 MNIST or 25 CIFAR-10 images, and at least a few: fewer
 # are many turns of the interpreter and thin matrices, more do not fit in the caches. A GPU needs a lot at once.
 SHARD, GPU_SHARD, FEWEST = 100 * 28 * 28, 1 << 22, 4
-SUMMED = partial(cross_entropy, reduction="sum")
 
 
 def shards(count: int, batch_size: int | None, size: int = 28 * 28, on_host: bool = True) -> list[slice]:
@@ -60,9 +59,6 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     to_count("workers", 1 if workers is None else workers)
     check_executor(executor)
     x = values[0]
-    for value in values:
-        if value is not None and len(value) != len(x):
-            raise ValueError(f"x has {len(x)} images, which need as many classes or streams, got {len(value)}")
     on_host = isinstance(memory_of(model, x), np.ndarray)
     parts = shards(len(x), batch_size, math.prod(x.shape[1:]), on_host)
     threads = workers or usable_cores() if on_host else 1
@@ -123,7 +119,6 @@ def _elsewhere(errors: dict[str, Any], model: Callable, *arguments: Any) -> Any:
 def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> Any:
     """A bar over `total` images on the terminal, which stays there afterwards or does not; silent unless enabled."""
     from tqdm import tqdm
-
     return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=leave)
 
 
@@ -133,8 +128,11 @@ def sharding(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def streams_of(x: Array, seed: int | Streams) -> Streams:
-    """The random streams of the images x (N, ...): those given, or those of a seed."""
-    return seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
+    """The random streams of the images x (N, ...): those given, or those of a seed; ValueError if they are not N."""
+    streams = seed if isinstance(seed, Streams) else Streams(seed, range(len(x)))
+    if len(streams) != len(x):
+        raise ValueError(f"seed must be an integer, or Streams of {len(x)} examples as x has; got {streams!r}")
+    return streams
 
 
 @on_its_device
@@ -165,12 +163,16 @@ def own_logits(logits: Tensor, y: Array) -> Tensor:
     return logits[array_module(y).arange(len(y)), y].sum()
 
 
+SUMMED = partial(cross_entropy, reduction="sum")  # so that the gradient of an image is its own
+
+
 @on_its_device
 def input_gradients(model: Callable, x: Array, y: Array, *, seed: int | Streams = 0, batch_size: int | None = None,
                     workers: int | None = None, executor: Executor | None = None,
                     loss: Callable[[Tensor, Array], Tensor] = SUMMED) -> Array:
     """The gradients of loss(logits, y) at the images x (N, ...), as an array like x; y (N,) are classes."""
     check_floating(x)
+    check_equal(len(x), len(y), "input_gradients", "the number of images in x", "that of classes in y")
     found = array_module(x).empty_like(x)
     run(partial(_input_gradients, loss), model, (x, y, streams_of(x, seed)), found.__setitem__,
         batch_size=batch_size, workers=workers, executor=executor)
@@ -190,8 +192,7 @@ def _input_gradients(loss: Callable[[Tensor, Array], Tensor], model: Callable, x
 def call(model: Callable, x: Tensor, streams: Streams, gradient: bool = False) -> Tensor:
     """The model's logits at x (N, ...), checked: everything that attacks or evaluates a model calls it here.
 
-    streams: those of this pass, from which random layers draw. gradient: whether one is to follow. Raises Stopped if
-    the work is to end, and what check_logits raises.
+    streams: those of this pass, for random layers. gradient: whether one is to follow. Raises Stopped if told to end.
     """
     stop_if_told()
     with drawing_from(streams):

@@ -35,8 +35,9 @@ class Streams:
         """seed: an integer in [0, 2**64); examples: the index of every example, an integer >= 0."""
         self.seed = check_seed(seed)
         indices = np.asarray(examples if isinstance(examples, np.ndarray) else list(examples))
-        if indices.ndim != 1 or (indices.size and (indices.dtype.kind not in "iu" or indices.min() < 0)):
-            raise ValueError(f"examples must be the indices of examples, integers >= 0, got {examples!r}")
+        whole = indices.ndim == 1 and (indices.dtype.kind in "iu" or not indices.size)
+        if not whole or (indices.astype(np.int64, copy=False) < 0).any():
+            raise ValueError(f"examples must be the indices of examples, integers in [0, 2**63), got {indices!r}")
         self.examples = indices.astype(np.int64, copy=False)
         self._passes = np.zeros(len(self.examples), np.int64)
         self._streams: dict[tuple[int, int], np.random.Generator] = {}  # made when first drawn from

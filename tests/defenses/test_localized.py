@@ -121,9 +121,9 @@ def test_training_behind_dw_updates_running_statistics_once():
 
 @pytest.mark.parametrize(("message", "make"), [
     ("strength must be a number >= 0, got -1", lambda: defenses.LGS(-1)),
-    ("block and overlap must be integers with 0 <= overlap < block, got 5 and 5", lambda: defenses.LGS(2.3, 5, 5)),
+    ("overlap must be less than block, 5, got 5", lambda: defenses.LGS(2.3, 5, 5)),
     ("erosion must be an odd number of pixels, got 2", lambda: defenses.DW(ops.flatten, erosion=2)),
-    ("dilation must be an odd number of pixels, got 0", lambda: defenses.DW(ops.flatten, dilation=0)),
+    ("dilation must be an integer >= 1, got 0", lambda: defenses.DW(ops.flatten, dilation=0)),
     ("strength must be a number >= 0, got inf", lambda: defenses.LGS(np.inf)),
     ("threshold must be a number >= 0, got nan", lambda: defenses.LGS(threshold=np.nan)),
     ("threshold must be a number >= 0, got nan", lambda: defenses.DW(ops.flatten, np.nan)),

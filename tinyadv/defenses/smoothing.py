@@ -7,7 +7,7 @@ import numpy as np
 from tinyadv.attacks.base.parameters import check_not_negative
 from tinyadv.backend import Array, array_module
 from tinyadv.defenses.bpda import Defense
-from tinyadv.shapes import check_ndim
+from tinyadv.shapes import check_ndim, to_count
 from tinyadv.tensor import Tensor
 
 
@@ -28,9 +28,9 @@ class LGS(Defense):
         super().__init__(gradient)
         for name, value in ("strength", strength), ("threshold", threshold):
             check_not_negative(name, value)
-        if not (isinstance(block, int) and isinstance(overlap, int) and 0 <= overlap < block):
-            raise ValueError(f"block and overlap must be integers with 0 <= overlap < block, got {block!r} and "
-                             f"{overlap!r}")
+        block, overlap = to_count("block", block), to_count("overlap", overlap, 0)
+        if overlap >= block:
+            raise ValueError(f"overlap must be less than block, {block}, got {overlap}")
         self.strength, self.block, self.overlap, self.threshold = strength, block, overlap, threshold
 
     def transform(self, images: Array) -> Array:

@@ -35,7 +35,7 @@ class DW(Defense):
         if not callable(model):
             raise TypeError(f"model must be a function of images, got {type(model).__name__}")
         for name, side in ("erosion", erosion), ("dilation", dilation):
-            if not (isinstance(side, int) and side > 0 and side % 2):
+            if not to_count(name, side) % 2:
                 raise ValueError(f"{name} must be an odd number of pixels, got {side!r}")
         check_not_negative("threshold", threshold)
         self.model, self.threshold, self.erosion, self.dilation = model, threshold, erosion, dilation

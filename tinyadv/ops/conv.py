@@ -14,7 +14,7 @@ import numpy as np
 from tinyadv import columns
 from tinyadv.backend import array_module, wide
 from tinyadv.ops.normalize import channel_sums, per_channel
-from tinyadv.shapes import check_channels, check_equal, check_ndim, pair, window_counts
+from tinyadv.shapes import check_channels, check_equal, check_ndim, pair, to_count, window_counts
 from tinyadv.tensor import op
 from tinyadv.window import inside, keeps_order, outside, padded, shifted, side_by_side
 
@@ -84,7 +84,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 def _in_groups(x, weight, bias, groups, *options):
     """conv2d of each group by itself, and the results side by side."""
     xp, filters = array_module(x), len(weight)
-    if not (isinstance(groups, int) and groups > 0) or filters % groups:
+    if filters % to_count("groups", groups):
         raise ValueError(f"conv2d: groups must be a divisor of the weight's {filters} filters, got {groups!r}")
     check_channels(x.shape, weight.shape[1] * groups, "conv2d", "that of the weight times groups")
     biases = [None] * groups if bias is None else xp.split(bias, groups)

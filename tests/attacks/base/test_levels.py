@@ -144,7 +144,7 @@ def test_a_budget_of_whole_levels_needs_room_for_their_rounding(eps, moves):
 def test_pixels_that_an_attack_has_not_changed_stay_though_on_no_level(attack):
     model, x, y = stage("cnn", False)[:3]
     free, found = attack.run(model, x, y, seed=1), attack.run(model, x, y, seed=1, quantize=True)
-    assert (found.distances <= free.distances.max()).all()
+    assert (found.distances <= free.distances).all()
     changed = (found.x_adv != x).any(axis=1)
     grid = levels(attack.bounds, x.dtype)
     assert np.isin(np.moveaxis(found.x_adv, 1, -1)[changed], grid).all()

@@ -189,13 +189,19 @@ def test_starts_of_no_use_are_a_failure(attack):
 
 
 @every_attack
-@pytest.mark.parametrize("starts", [
-    images(3, (1, 5, 4)), np.zeros((2, *SHAPE), int), images(0, SHAPE), images(2, SHAPE).tolist(),
-    Tensor(images(2, SHAPE)), 255 * images(2, SHAPE), np.nan * images(2, SHAPE), "images",
-], ids=["shape", "dtype", "none", "list", "tensor", "bounds", "nan", "str"])
-def test_starts_that_are_no_images_like_x_are_refused(attack, starts):
+@pytest.mark.parametrize(("starts", "message"), [
+    (images(3, (1, 5, 4)), r"starts must be images of shape \(1, 4, 5\), like x; got \(1, 5, 4\)"),
+    (np.zeros((2, *SHAPE), int), "starts must be a floating-point array .* got int64 of shape"),
+    (images(0, SHAPE), "starts must be images to start from, or None for noise; got none"),
+    (images(2, SHAPE).tolist(), "starts must be a floating-point array .* got list"),
+    (Tensor(images(2, SHAPE)), r"starts must be a floating-point array .* got Tensor: starts.numpy\(\)"),
+    (255 * images(2, SHAPE), r"starts must lie in bounds=\(0.0, 1.0\), got .* give starts / 255"),
+    (np.nan * images(2, SHAPE), "starts must be numbers, but 2 of its 2 images contain NaN"),
+    ("images", "starts must be a floating-point array .* got str"),
+])
+def test_starts_that_are_no_images_like_x_are_refused(attack, starts, message):
     model, x, y = scene()
-    with pytest.raises(ValueError, match="starts must"):
+    with pytest.raises(ValueError, match=message):
         replace(attack, starts=starts)(model, x, y)
 
 

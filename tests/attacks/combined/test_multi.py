@@ -19,10 +19,11 @@ from attack_cases import (
     targeted_or_not,
 )
 
-from tinyadv import Tensor, ops
+from tinyadv import Tensor, nn, ops
 from tinyadv.attacks import BIM, FGSM, PGD, BoundaryAttack, DeepFool, MultiAttack, Transfer
 from tinyadv.attacks.base import objectives
 from tinyadv.backend import to_host
+from tinyadv.defenses import JPEG
 from tinyadv.nn.archive import StateError
 from tinyadv.random import Streams
 
@@ -265,7 +266,8 @@ FAR = images(40, seed=1)  # more numbers than a repr shows
 @pytest.mark.parametrize("others", [
     [BoundaryAttack(queries=60, starts=starts) for starts in (FAR, np.where(np.arange(40) == 20, 1 - FAR.T, FAR.T).T)],
     [Transfer(cnn(seed=seed), PGD(0.2, steps=2)) for seed in (1, 2)],
-], ids=["array", "model"])
+    [Transfer(nn.Sequential(JPEG(quality), cnn()), PGD(0.2, steps=2)) for quality in (75, 10)],
+], ids=["array", "weights", "setting"])
 def test_a_state_is_not_that_of_an_attack_with_another_array_or_model(others, tmp_path):
     model, x, y = cnn(), images(5), labels(5, 3)
     one, other = (MultiAttack([attack]) for attack in others)

@@ -261,10 +261,10 @@ def test_brendel_and_bethge_show_the_model_their_last_point(eot, queries):
     assert (result.forwards <= queries).all()
 
 
-def test_where_a_large_logit_has_no_slope_fmn_goes_as_far_as_it_may():
+def test_where_a_large_logit_has_no_slope_nothing_overflows_in_fmn():
     model, x, y, _, _ = problem(8)
     flat = lambda x: model(x) * 0 + np.eye(model(x).shape[1], dtype=x.dtype)[y[0]] * 3e9  # noqa: E731
-    for norm in ("linf", "l2", "l1", "l0"):
+    for norm in ("linf", "l2", "l1"):
         assert FMN(steps=3, norm=norm)(flat, x, np.full(len(x), y[0])).tobytes() == x.tobytes()
 
 

@@ -22,10 +22,7 @@ def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
     if target is not None:
         target = target if is_array(target) else np.asarray(target)
         target = check_classes(target if target.ndim else np.full(len(x), to_host(target)), "target", x)
-    streams = streams_of(x, seed)
-    if len(streams) != len(x):
-        raise ValueError(f"seed must be an integer, or Streams of {len(x)} examples as x has; got {streams!r}")
-    return y, target, streams
+    return y, target, streams_of(x, seed)
 
 
 def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:

@@ -77,15 +77,19 @@ class Attack(Parameters):
 
     def with_eps(self, eps: float) -> Attack:
         """The same attack with another budget; ValueError if it has no budget."""
-        if getattr(self, "eps", None) is None:
-            raise ValueError(f"attack must have an eps to vary, got {self}")
+        self._budget()
         return replace(cast(Any, self), eps=eps)
 
     def scaled(self, factor: float) -> Attack:
         """The same attack with budget and step size times a factor; ValueError if it has no budget."""
-        scaled: Any = self.with_eps(factor * (getattr(self, "eps", None) or 0.0))
+        scaled: Any = self.with_eps(factor * self._budget())
         step_size = getattr(scaled, "step_size", None)
         return replace(scaled, step_size=factor * step_size or None) if step_size else scaled
+
+    def _budget(self) -> float:
+        if (eps := getattr(self, "eps", None)) is None:
+            raise ValueError(f"attack must have an eps to vary, got {self}: give one that has it, as PGD(eps=0.1)")
+        return eps
 
     @spelled
     def __call__(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, **options: Any) -> Array:
@@ -114,7 +118,7 @@ class Attack(Parameters):
         skip_misclassified: return images that the model gets wrong unchanged, without attacking them.
         quantize: return images on 256 levels from low to high, within the budget, which can be saved with 8 bits.
             Levels are rounded to floats, so write a budget of 8 levels as eps=8.01/255: with 8/255 half of them would
-            be slightly too far. It takes one more forward pass.
+            be slightly too far. It takes one more forward pass. In l0, pixels that are left alone stay as they are.
         callback: called with a Step after every iteration of a shard, by one thread at a time, and not with an
             executor. progress: show a bar.
         Raises ValueError for arguments that do not fit. An example that is not broken is no error.

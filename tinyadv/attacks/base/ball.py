@@ -67,9 +67,9 @@ class Ball:
         lost = xp.isnan(points)
         return xp.where(lost, self.x, points) if lost.any() else points
 
-    def fixed(self, points: Array) -> Any:
-        """(N, ...) bool, or False for all: the elements of the points (N, ...) that are not to be rounded to levels."""
-        return False
+    def rounded(self, points: Array, levels: Array) -> Array:
+        """The points (N, ...) rounded to their levels (N, ...), where rounding may leave them in the ball."""
+        return levels
 
     def random(self, streams: Streams, radius: Array | None = None) -> Array:
         """A random point for each example, uniform in the ball or in one of radius (N,), clipped to the bounds."""

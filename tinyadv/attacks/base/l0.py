@@ -23,10 +23,10 @@ class L0Ball(Ball):
     def distance(perturbation: Array) -> Array:
         return (pixels(perturbation) != 0).any(axis=1).sum(axis=1).astype(np.float64)
 
-    def fixed(self, points: Array) -> Array:
-        """Those of unchanged pixels: the smallest change counts as much as any."""
+    def rounded(self, points: Array, levels: Array) -> Array:
+        """All but unchanged pixels: the smallest change of these counts as much as any."""
         changed = (pixels(points) != pixels(self.x)).any(axis=1, keepdims=True)
-        return array_module(points).broadcast_to(~changed, pixels(points).shape).reshape(points.shape)
+        return array_module(points).where(changed, pixels(levels), pixels(points)).reshape(points.shape)
 
     @staticmethod
     def steepest(g: Array) -> Array:

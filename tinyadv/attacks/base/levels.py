@@ -48,7 +48,7 @@ def quantize(ball: Ball, points: Array) -> Array:
     """
     xp, x, step = array_module(points), ball.x, (ball.bounds[1] - ball.bounds[0]) / STEPS
     number = to_levels(points, ball.bounds)
-    nearest = xp.where(ball.fixed(points), x, from_levels(number, ball.bounds, x.dtype))
+    nearest = ball.rounded(points, from_levels(number, ball.bounds, x.dtype))
     first, last = xp.minimum(x, points), xp.maximum(x, points)
     towards = x
     for candidate in (from_levels(number + xp.sign(x - points), ball.bounds, x.dtype), nearest):

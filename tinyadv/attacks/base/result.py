@@ -147,7 +147,8 @@ class AttackResult:
             predictions = driver.classes(driver.logits(model, read))
         elif (changed := (read != x).reshape(len(x), -1).any(axis=1)).any():
             raise ValueError(f"{changed.sum()} of {len(x)} images are not on the 256 levels of a PNG: give the model, "
-                             "to see which of them succeed when rounded, or attack with run(..., quantize=True)")
+                             "to see which of them succeed when rounded, or attack with run(..., quantize=True); in l0 "
+                             "quantize the clean images, too")
         names = [f"{i:05}-{y}-as-{found}" for i, (y, found) in enumerate(zip(self.y, predictions, strict=True))]
         levels.write_pngs(folder, names, numbers)
         return self.reached(predictions)

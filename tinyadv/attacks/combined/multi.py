@@ -17,7 +17,6 @@ from tinyadv import driver
 from tinyadv.attacks.base.arguments import check_arguments
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.objectives import margin
-from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, made_of
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.combined.composite import Composite
 from tinyadv.attacks.combined.standing import Standing, identify
@@ -40,7 +39,8 @@ class MultiAttack(Composite):
     margin. Minimum-norm attacks all run on all examples, and the nearest misclassified point is returned.
 
     The result's `broken_by` names the attack, and its `table` has a row for each. Each attack has its own random
-    streams, so two equal attacks are two different runs. The first attack runs as it would alone.
+    streams, so two equal attacks are two different runs. The first attack, if it is not made of others,
+    runs as it would alone.
 
     attacks: with the same norm and bounds, and either the same eps or all of minimum norm.
     """
@@ -119,11 +119,10 @@ class MultiAttack(Composite):
         attacked = ~standing.reached if self.minimum_norm else np.ones(len(x), bool)
         if skip_misclassified:
             attacked &= result.predictions_clean == result.y
-        before = 0  # attacks, with those that others are made of, so that no two share streams
         for number, (name, attack) in enumerate(zip(self.names, self.attacks, strict=True), 1):
             index = np.flatnonzero(attacked & (self.minimum_norm | standing.unbroken(number)))
-            drawn = streams.spawn(before + 1) if before else streams
-            before += _leaves(attack)
+            as_alone = number == 1 and not isinstance(attack, Composite)  # whose own attacks would share later streams
+            drawn = streams if as_alone else streams.spawn(number)
             for some, size in self._blocks(model, x, index, standing.tried[index] < number, state is None, options):
                 began, classes, goal = time.perf_counter(), y[some], None if target is None else target[some]
                 try:
@@ -153,8 +152,3 @@ class MultiAttack(Composite):
                   options: dict[str, Any]) -> tuple[str, ...]:
         """Warnings about the model, before it is attacked. logits (N, K): those of x, with draws of the streams."""
         return ()
-
-
-def _leaves(attack: Parameters | UnknownAttack) -> int:
-    """The number of attacks that this one is made of in the end."""
-    return sum(map(_leaves, made_of(attack))) or 1

@@ -47,7 +47,7 @@ class Standing:
     def take(self, number: int, some: np.ndarray, found: AttackResult, worth: np.ndarray, seconds: float) -> None:
         """Take over the results of attack `number` for some examples (n,), where they are worse for the model."""
         result, before = self.result, self.result.success[some]
-        worth = np.fmax(worth, -np.inf)  # NaN is the worst
+        worth = np.fmax(worth, -np.inf)  # NaN counts least
         better = (found.success & ~before) | ((found.success == before) & (worth > self.worth[some]))
         better |= self.by[some] == 0
         changed = some[better]
@@ -142,11 +142,14 @@ def identify(attacks: tuple, x: Array, y: Array, target: Array | None, streams: 
         return hashlib.sha256(f"{host.dtype}{host.shape}".encode() + host.tobytes()).hexdigest()
 
     def held(value: Any) -> list[str]:
-        """The digests of the arrays and models among the parameters, which their description only names."""
+        """The digests of the arrays, and the settings and arrays of the modules, among the parameters.
+
+        Their description has only their names; of other functions, the name is all that is known.
+        """
         if isinstance(value, Parameters):
             value = tuple(vars(value).values())
         if isinstance(value, Module):
-            value = tuple(value.state_dict().values())
+            return [repr(value), *held(tuple(value.state_dict().values()))]
         if isinstance(value, tuple):
             return [each for own in value for each in held(own)]
         return [digest(value)] if is_array(value) else []

@@ -10,7 +10,7 @@ from tinyadv.attacks.base.arguments import check_arguments
 from tinyadv.attacks.base.ball import Ball
 from tinyadv.attacks.base.parameters import check_bounds, check_positive, to_count
 from tinyadv.attacks.base.window import check_sides, pasted, window
-from tinyadv.backend import Array, array_module, move, to_host
+from tinyadv.backend import Array, array_module, is_array, move, to_host
 from tinyadv.driver import input_gradients, streams_of
 from tinyadv.random import Streams
 from tinyadv.shapes import check_floating
@@ -30,9 +30,9 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
     """
     check_bounds(bounds)
     check_positive("step_size", step_size)
-    if not len(x):
-        raise ValueError("x must have an image to learn from, got none")
     y, goal, streams = check_arguments(x, y, target, seed, bounds)
+    if not len(x):
+        raise ValueError(f"x must have images to learn from, got shape {x.shape}")
     classes, sign = (y, 1) if goal is None else (goal, -1)
     rng, xp = np.random.default_rng(streams.seed), array_module(x)
     patch, ball = xp.full((x.shape[1], *check_sides(size)), sum(bounds) / 2, x.dtype), Ball(x, 0, bounds)
@@ -48,10 +48,9 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
 def paste(x: Array, patch: Array, *, seed: int | Streams = 0) -> Array:
     """Copies of the images x (N, C, H, W) with the patch (C, h, w) at a random place of each, drawn from (seed, i)."""
     check_floating(x)
-    streams = streams_of(x, seed)
-    if len(streams) != len(x) or not np.isfinite(to_host(patch)).all():
-        raise ValueError(f"patch must be finite, and seed an integer or Streams of {len(x)} examples; got {streams!r}")
-    return pasted(x, move(patch, like=x), _anywhere(x, patch, streams))
+    if not is_array(patch) or not np.isfinite(to_host(patch)).all():
+        raise ValueError(f"patch must be an array of finite numbers, got {patch!r}")
+    return pasted(x, move(patch, like=x), _anywhere(x, patch, streams_of(x, seed)))
 
 
 def _anywhere(x: Array, patch: Array, streams: Streams) -> tuple[Array, ...]:

@@ -55,9 +55,9 @@ class BrendelBethge(WhiteBox, DecisionAttack):
         low, high, scale = float(batch.ball.low.min()), float(batch.ball.high.max()), self.bounds[1] - self.bounds[0]
         points, b, rest, rows = batch.best, xp.zeros_like(x), batch, xp.arange(len(x))  # of the examples that are left
         for step in range(self.steps):
-            left = rows_of(self.left(rest) > self.eot)
+            left = rows_of(goes_on := self.left(rest) > self.eot)
             if len(left) < len(rows):
-                self.ask(rest, points, self.left(rest) <= self.eot)  # the last points of those that end here
+                self.ask(rest, points, ~goes_on)  # the last points of those that end here
                 batch[rows] = rest
                 rows, x, points, b = (array[left] for array in (rows, x, points, b))
                 rest = batch[rows]

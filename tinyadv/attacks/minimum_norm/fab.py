@@ -29,7 +29,7 @@ class FAB(WhiteBox):
     bounds. A misclassified point is then moved back towards the image. The last search is on the line to the image.
 
     eps: None, or a budget. Without a budget this is a minimum-norm attack. With one, the search is the same, but it
-    stops for an example when a point within eps is found, and only such a point is a success.
+    stops for an example when a step has found a point within eps, and only such a point is a success.
     steps: of each run; norm: "linf", "l2" or "l1".
     restarts: the number of runs, the first from x, the others from random points, at most half as far from x as the
     nearest point found and as eps.
@@ -69,16 +69,16 @@ class FAB(WhiteBox):
         order = batch.ranking()
         if not self.minimum_norm:
             batch = batch.within(math.inf)
-        runs, left = [order], rows_of(~self._done(batch))
+        runs, left = [order], array_module(order).arange(len(order))
         if self.target_classes and batch.target is None:  # y and the k-th
             runs = [order[:, : k + 1 : k] for k in range(1, min(self.target_classes + 1, order.shape[1]))]
         for classes in runs:
-            if not len(left):
-                return batch.best
             part = batch[left]
             self._run(part, self._random_start(part) if again else part.x, classes[left])
             batch[left] = part
             left = rows_of(~self._done(batch))
+            if not len(left):
+                break
         found = rows_of(batch.succeeded)
         if len(found):
             part = batch[found]

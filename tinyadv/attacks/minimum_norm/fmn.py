@@ -68,8 +68,8 @@ class FMN(WhiteBox):
             else:
                 slope = DUAL[self.norm].distance(g)
                 beyond = abs(lead) + 2 * rounding(logits)
-                near = ball.distance(points - x) + (1 + step / 10) * beyond / or_one(slope)
-                near = xp.where(slope > 0, near, math.inf)
+                far = xp.where(slope > 0, beyond / or_one(slope), math.inf)
+                near = ball.distance(points - x) + (1 + step / 10) * far
             up = xp.where(batch.succeeded, up, near)
             epsilon = xp.minimum(xp.where(found, xp.minimum(down, best), up), farthest)
             delta = points - x + (alpha * L2Ball.steepest(g)).astype(x.dtype)
