@@ -72,9 +72,9 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="robust_cifar10.png", natural="cifar10-base-natural", robust="cifar10-resnet20-linf")
-    parser.add_argument("--steps", type=at_least(1, int), nargs="+", action=Ascending, help="of PGD",
-                        default=[20, 40, 60, 80, 100])
+    parser = arguments(__doc__, out="robust_cifar10.png", natural="cifar10-base-natural",
+                       robust="cifar10-resnet20-linf")
+    parser.add_argument("--steps", type=at_least(1, int), nargs="+", action=Ascending, default=[*PUBLISHED], help="PGD")
     parser.add_argument("--starts", type=at_least(1, int), default=20, help="random starts for each of five images")
     parser.add_argument("--images", type=at_least(1, int), default=400, help="test images to attack, at most")
     main(parser.parse_args())
