@@ -125,11 +125,11 @@ def main(options: argparse.Namespace) -> None:
     try:  # what can be wrong before the hours of attacks
         for count in ("images", "few", "autoattack", "votes"):
             to_count(f"--{count}", getattr(options, count))
-        settings, rows = zoo.settings(options.config), []
+        settings, epochs = zoo.settings(options.config), []
         if options.weights is None:
             zoo.card(name)
         else:
-            rows = list(csv.DictReader(options.weights.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
+            epochs = list(csv.DictReader(options.weights.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     measured, summary = settings.pop("evaluation"), settings.pop("summary")
@@ -146,7 +146,7 @@ def main(options: argparse.Namespace) -> None:
         print(card)
         return
     here = f"{platform.processor() or platform.machine()}, {backend.usable_cores()} cores"
-    seconds = sum(float(row["seconds"]) for row in rows)
+    seconds = sum(float(epoch["seconds"]) for epoch in epochs)
     options.folder.mkdir(exist_ok=True)  # before the hours of attacks
     model = nn.load(options.weights)
     facts = {"summary": summary, "settings": settings, "seconds": round(seconds), "version": tinyadv.__version__,

@@ -12,6 +12,17 @@ from common import arguments, at_least, conclude, mnist_or_digits
 from tinyadv import attacks, evaluation, models, plots
 
 
+def losses_by_step(attack, model, images, labels, options):
+    """(N, steps): the losses of N images along PGD. A start is an example: each draws its own random numbers."""
+    losses = np.empty((len(images), attack.steps))
+
+    def watch(step):
+        losses[step.examples, step.index] = step.losses.tolist()
+
+    attack.run(model, images, labels, seed=options.seed, callback=watch, progress=True)
+    return losses
+
+
 def main(options):
     _, test = mnist_or_digits(options.limit)
     attack, few = attacks.PGD(eps=0.3, step_size=0.01, steps=options.steps + 1), test[:5]
@@ -21,22 +32,9 @@ def main(options):
     for name, file in names.items():
         model = models.zoo.load(file).to(options.device)
         print(f"{test.name}  {name} network: accuracy {evaluation.accuracy(model, test):.2%}")
-        losses = np.empty((options.ways, attack.steps))
-
-        def watch(step, losses=losses):
-            losses[step.examples, step.index] = step.losses.tolist()
-
-        one = np.zeros(options.ways, int)  # a start is an example: each draws its own random numbers
-        attack.run(model, few.images[one], few.labels[one], seed=options.seed, callback=watch)
-        ways[name] = np.arange(attack.steps), losses
-
-        rows = np.arange(len(few)).repeat(options.starts)
-        final = np.empty(len(rows))
-
-        def watch_end(step, final=final):
-            final[step.examples] = step.losses.tolist()  # the last step overwrites the earlier ones
-
-        attack.run(model, few.images[rows], few.labels[rows], seed=options.seed, callback=watch_end, progress=True)
+        one, rows = np.zeros(options.ways, int), np.arange(len(few)).repeat(options.starts)
+        ways[name] = np.arange(attack.steps), losses_by_step(attack, model, few.images[one], few.labels[one], options)
+        final = losses_by_step(attack, model, few.images[rows], few.labels[rows], options)[:, -1]
         ends[name] = final.reshape(len(few), options.starts)
         table += [[name, f"a {label}", f"{options.starts:,}", *(f"{number:.3g}" for number in (
             each.min(), np.median(each), each.mean(), each.max(), each.std()))]

@@ -9,6 +9,7 @@ losses of an image deviate by less than a tenth of their mean, and 100 steps bre
 
 import numpy as np
 from common import Ascending, arguments, at_least, cifar10_or_digits, conclude
+from loss_starts_mnist import losses_by_step
 
 from tinyadv import attacks, evaluation, models, plots
 
@@ -17,28 +18,18 @@ PUBLISHED = {20: 0.425, 40: 0.468, 60: 0.446, 80: 0.416, 100: 0.415}
 BUDGETS = {"linf": [k / 255 for k in (0, 1, 2, 4, 8, 12, 16, 24)], "l2": [0, 0.25, 0.5, 1, 1.5, 2, 3]}
 
 
-def losses_by_step(model, images, labels, options):
-    """(N, steps + 1): the losses of N images along PGD; each draws a start of its own."""
-    losses = np.empty((len(images), options.steps[-1] + 1))
-
-    def watch(step):
-        losses[step.examples, step.index] = step.losses.tolist()
-
-    attacks.PGD(EPS, EPS / 4, options.steps[-1] + 1).run(model, images, labels, seed=options.seed, callback=watch)
-    return losses
-
-
 def main(options):
     _, test = cifar10_or_digits(options.limit)
     networks = {name: models.zoo.load(getattr(options, name)).to(options.device) for name in ("natural", "robust")}
     subset, curves, ways, ends = test[:options.images], {"linf": {}, "l2": {}}, {}, {}
+    pgd = attacks.PGD(EPS, EPS / 4, options.steps[-1] + 1)
     for name, model in networks.items():
         print(f"{test.name}  {name}: accuracy on {len(test):,} images {evaluation.accuracy(model, test):.2%}")
         rows = np.arange(min(5, len(test))).repeat(options.starts)
-        found = losses_by_step(model, test.images[rows], test.labels[rows], options)
+        found = losses_by_step(pgd, model, test.images[rows], test.labels[rows], options)
         ends[name] = found[:, -1].reshape(-1, options.starts)
         ways[f"{name}: one image, {options.starts} starts"] = np.arange(found.shape[1]), found[:options.starts]
-        mean = losses_by_step(model, subset.images, subset.labels, options).mean(axis=0)
+        mean = losses_by_step(pgd, model, subset.images, subset.labels, options).mean(axis=0)
         ways[f"{name}: mean of {len(subset):,} images"] = np.arange(len(mean)), mean
         for norm, budgets in BUDGETS.items():
             attack = attacks.PGD(budgets[-1], steps=options.steps[0], norm=norm)

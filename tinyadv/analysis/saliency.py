@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver
-from tinyadv.attacks.base.arguments import check_classes
+from tinyadv.attacks.base.arguments import check_target
 from tinyadv.backend import Array, move, to_host
 from tinyadv.nn import Module
 from tinyadv.nn.module import watching
@@ -123,4 +123,4 @@ def chosen(model: Callable, images: Array, classes: Any, **shards: Any) -> Array
     check_floating(images)
     if classes is None:
         return driver.classes(driver.logits(model, images, **shards))
-    return check_classes(np.full(len(images), classes) if np.isscalar(classes) else classes, "classes", images)
+    return check_target(classes, "classes", images)

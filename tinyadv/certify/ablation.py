@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array
 from tinyadv.certify.binomial import clopper_pearson
 from tinyadv.certify.hiding import hide
 from tinyadv.certify.sampling import Sampled
 from tinyadv.random import Streams
+from tinyadv.shapes import to_count
 from tinyadv.tensor import Tensor
 
 

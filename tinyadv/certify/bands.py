@@ -11,7 +11,6 @@ import numpy as np
 
 from tinyadv import driver
 from tinyadv.attacks.base.arguments import check_several
-from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array, move, to_host
 from tinyadv.certify.hiding import hidden
 from tinyadv.certify.report import CertifiedReport, check_dataset
@@ -19,6 +18,7 @@ from tinyadv.data.augment import Augmentation
 from tinyadv.ops.loss import check_labels
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
+from tinyadv.shapes import to_count
 
 
 @dataclass(frozen=True)

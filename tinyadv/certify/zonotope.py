@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tinyadv import ops
-from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import array_module
 from tinyadv.certify.abstract import Abstract, Origin, at
 from tinyadv.certify.interval import Interval
 from tinyadv.certify.rounding import rounding_error
 from tinyadv.ops.movement import _concatenate
+from tinyadv.shapes import to_count
 from tinyadv.tensor import Tensor
 
 BY_IMAGES = {ops.linear, ops.conv2d, ops.batch_norm, ops.avg_pool2d}  # treat each image of a batch by itself

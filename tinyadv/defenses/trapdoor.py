@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver, ops
-from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array, move, to_host
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.latent import Latent, latent, unit
 from tinyadv.ops.loss import check_labels
-from tinyadv.shapes import check_equal
+from tinyadv.shapes import check_equal, to_count
 from tinyadv.tensor import Tensor
 
 

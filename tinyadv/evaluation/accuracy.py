@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.attacks import Attack
-from tinyadv.attacks.base.arguments import check_classes
+from tinyadv.attacks.base.arguments import check_target
 from tinyadv.data import Dataset
 from tinyadv.driver import classes, logits
 from tinyadv.random import Streams
@@ -59,14 +59,14 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
     if attack.minimum_norm:
         raise ValueError(f"attack must have an eps to vary, got {attack}, a minimum-norm attack: use security_curve, "
                          "which needs only one run of it")
-    if target is not None and np.ndim(target):
-        target = check_classes(target, "target", dataset.images)
+    if target is not None:
+        target = check_target(target, "target", dataset.images)
     attacks = {float(eps): attack.with_eps(float(eps)) for eps in epsilons}  # all checked before the first runs
     robust, x_adv = np.arange(len(dataset)), dataset.images.copy()
     curve: dict[float, float] = {}
     found: dict[float, np.ndarray] = {}
     for eps in sorted(attacks):
-        left, goal = dataset[robust], target if target is None or not np.ndim(target) else target[robust]
+        left, goal = dataset[robust], None if target is None else target[robust]
         result = attacks[eps].run(model, left.images, left.labels, target=goal, seed=Streams(seed, robust),
                                   skip_misclassified=True, **options)
         x_adv[robust] = result.x_adv

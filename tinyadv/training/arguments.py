@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tinyadv.attacks import Attack
-from tinyadv.attacks.base.parameters import to_count
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
+from tinyadv.shapes import to_count
 from tinyadv.training.checkpoint import EXTENDABLE, recipe
 from tinyadv.training.consistent import Consistent
 from tinyadv.training.methods import Method

@@ -20,8 +20,7 @@ def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
     check_images(x, bounds)
     y = check_classes(y, "y", x)
     if target is not None:
-        target = target if is_array(target) else np.asarray(target)
-        target = check_classes(target if target.ndim else np.full(len(x), to_host(target)), "target", x)
+        target = check_target(target, "target", x)
     return y, target, streams_of(x, seed)
 
 
@@ -40,6 +39,12 @@ def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:
         grey = f"for grey levels of 0 to 255, give {name} / 255; otherwise, " if few >= 0 and 2 < most <= 255 else ""
         raise ValueError(f"{name} must lie in bounds={bounds}, got values from {few} to {most}: {grey}pass "
                          "the bounds of your data, and normalise inside the model (nn.Normalize)")
+
+
+def check_target(classes: Any, name: str, x: Array) -> Array:
+    """As `check_classes`, of classes (N,), or of one for all examples of x."""
+    array = classes if is_array(classes) else np.asarray(classes)
+    return check_classes(array if array.ndim else np.full(len(x), to_host(array)), name, x)
 
 
 def check_classes(labels: Any, name: str, x: Array) -> Array:

@@ -24,11 +24,12 @@ from tinyadv.attacks.base.arguments import check_arguments, doubt_eps
 from tinyadv.attacks.base.balls import BALLS, ball_class
 from tinyadv.attacks.base.batch import Batch, Step
 from tinyadv.attacks.base.objectives import objective
-from tinyadv.attacks.base.parameters import Parameters, check_bounds, is_number, to_count
+from tinyadv.attacks.base.parameters import Parameters, check_bounds, is_number
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.backend import Array, array_module, move, on_its_device, rows_of, to_host
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
+from tinyadv.shapes import to_count
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 

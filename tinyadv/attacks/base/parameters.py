@@ -12,7 +12,6 @@ import numpy as np
 from tinyadv import spellings
 from tinyadv.nn import Module
 from tinyadv.nn.state import defined_subclasses
-from tinyadv.shapes import to_count as to_count
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,6 @@ def restore(description: Any) -> Any:
         with suppress(Exception):  # another version's, with a model among them, or whatever the class makes of it
             return classes[0](**parameters)
     return UnknownAttack(name, parameters)
-
-
-def made_of(attack: Parameters | UnknownAttack) -> list[Parameters | UnknownAttack]:
-    """The attacks among the parameters of an attack."""
-    values = attack.parameters if isinstance(attack, UnknownAttack) else vars(attack)
-    return [own for value in values.values() for own in (value if isinstance(value, tuple) else (value,))
-            if isinstance(own, Parameters | UnknownAttack)]
 
 
 def is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from tinyadv import driver
 from tinyadv.attacks.base import levels
 from tinyadv.attacks.base.objectives import reached
-from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe, made_of, restore
+from tinyadv.attacks.base.parameters import Parameters, UnknownAttack, describe, restore
 from tinyadv.backend import VERSION, Array, is_array, to_host
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
@@ -202,7 +202,10 @@ class AttackResult:
 def _bounds(attack: Parameters | UnknownAttack) -> Any:
     """The bounds of the attack or of the first that it is made of; (0, 1) if neither has any."""
     own = attack.parameters if isinstance(attack, UnknownAttack) else vars(attack)
-    return own["bounds"] if "bounds" in own else next(map(_bounds, made_of(attack)), (0.0, 1.0))
+    if "bounds" in own:
+        return own["bounds"]
+    parts = (each for value in own.values() for each in (value if isinstance(value, tuple) else (value,)))
+    return next((_bounds(each) for each in parts if isinstance(each, Parameters | UnknownAttack)), (0.0, 1.0))
 
 
 def _equal(one: Any, other: Any) -> bool:

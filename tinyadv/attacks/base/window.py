@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array, array_module
 from tinyadv.ops.movement import arranged
+from tinyadv.shapes import to_count
 
 
 def check_sides(size: Any) -> tuple[int, int]:

@@ -13,8 +13,8 @@ from tinyadv.attacks.base.arguments import check_images
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import Ball, LinfBall, column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import to_count
 from tinyadv.backend import Array, array_module, move, rows_of
+from tinyadv.shapes import to_count
 
 BLENDS, BISECTIONS = 10, 10  # more and more noisy, until one is adversarial; and halvings of the way back from it
 SHARE = 0.1  # of the queries, until which noise alone is tried where no blend was adversarial

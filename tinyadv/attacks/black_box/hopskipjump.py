@@ -10,9 +10,9 @@ import numpy as np
 
 from tinyadv.attacks.base.balls import L2Ball, column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import to_count
 from tinyadv.attacks.black_box.decision import DecisionAttack
 from tinyadv.backend import Array, array_module, move, rows_of
+from tinyadv.shapes import to_count
 
 FIRST_DELTA = 0.1  # of the range of the data, as in the authors' code
 HALVINGS = 10  # of a step that is not adversarial; after that it is as short as delta, or shorter

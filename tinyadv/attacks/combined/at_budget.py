@@ -8,9 +8,9 @@ from typing import Any
 
 from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import to_count
 from tinyadv.attacks.combined.composite import Composite
 from tinyadv.backend import Array, array_module, move, rows_of, to_host
+from tinyadv.shapes import to_count
 
 
 @dataclass(frozen=True)

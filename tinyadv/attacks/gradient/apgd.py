@@ -9,8 +9,9 @@ from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import Objective, objective
-from tinyadv.attacks.base.parameters import is_number, to_count
+from tinyadv.attacks.base.parameters import is_number
 from tinyadv.backend import Array, array_module, rows_of
+from tinyadv.shapes import to_count
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import numpy as np
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import ball_class, column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import is_number, to_count
+from tinyadv.attacks.base.parameters import is_number
 from tinyadv.attacks.minimum_norm import hyperplane
 from tinyadv.backend import Array, array_module, rows_of
+from tinyadv.shapes import to_count
 
 
 @dataclass(frozen=True)

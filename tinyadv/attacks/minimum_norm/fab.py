@@ -12,9 +12,10 @@ from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin, reached, rounding
-from tinyadv.attacks.base.parameters import is_number, to_count
+from tinyadv.attacks.base.parameters import is_number
 from tinyadv.attacks.minimum_norm import hyperplane
 from tinyadv.backend import Array, array_module, rows_of
+from tinyadv.shapes import to_count
 from tinyadv.tensor import Tensor
 
 SEARCH_STEPS, BEYOND = 3, 1e-4  # of the final search: how often, and the margin it leaves, relative to that from x
