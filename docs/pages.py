@@ -58,7 +58,8 @@ weights as they are shipped, rounded to float16. Each card also says how far its
 robust accuracy, what is left just beyond the budget, and what AutoAttack itself warns of. For comparison: in linf 0.3,
 AutoAttack leaves 88.50% for the network of Madry et al. and 92.81% for that of TRADES, as AutoAttack's authors report.
 What is certified is proven ([certificates](certificates.md)); the attacks then ran on the other images. Of a network
-for votes only what is certified is known, and its clean accuracy is what is certified within 0.
+for votes only certified accuracies are measured; the clean one is that within 0. Two figures of one row may be of
+different numbers of images: then the smaller set may by chance be the easier one.
 
 `python docs/pages.py` writes this page from the cards, and `python -m benchmarks.cards` makes a card.
 """

@@ -46,7 +46,8 @@ def main(options):
         plots.lines({name: way}, xlabel="steps", ylabel="cross entropy", figure=part,
                     title=f"{test.name}, a {few.labels[0]}: {options.ways} starts, {name} network")
     plots.histograms({f"a {label}": [ends[name][k] for name in names] for k, label in enumerate(few.labels)},
-                     list(names), xlabel=f"cross entropy after {options.steps} steps", log=True, figure=bottom,
+                     list(names), xlabel=f"cross entropy after {options.steps} steps", figure=bottom,
+                     log=min(each.min() for each in ends.values()) > 0,
                      title=f"{test.name}: {options.starts:,} starts")
     figure.savefig(options.out)
 

@@ -14,13 +14,35 @@ import numpy as np
 import pytest
 
 import tinyadv
-from tinyadv import Tensor, attacks, data, evaluation, gradients, models, nn, ops, spellings, training
+from tinyadv import (
+    Tensor,
+    attacks,
+    data,
+    defenses,
+    evaluation,
+    gradients,
+    models,
+    nn,
+    ops,
+    plots,
+    spellings,
+    training,
+)
 
 _, TEST = data.digits(train=0, test=12)
 X, Y = TEST.images, TEST.labels
 RGB = np.random.default_rng(0).random((4, 8, 8, 3)).astype(np.float32)  # (N, H, W, C)
 MODEL = models.LeNet(seed=0)
 FGSM, PGD = attacks.FGSM, attacks.PGD
+
+
+class OfPyTorch:
+    """Stands for a module of PyTorch: what its classes are called is all that is asked of it."""
+
+    __module__ = "torch.nn.modules.container"
+
+    def __call__(self, x):
+        raise TypeError("not a Tensor of PyTorch")
 
 
 def conv():
@@ -71,7 +93,18 @@ MISTAKES = [
     ("MultiAttack(a)", lambda: attacks.MultiAttack(PGD(0.1)), "attacks must be a list of attacks"),
     ("MultiAttack(attacks=a)", lambda: attacks.MultiAttack(attacks=PGD(0.1)), "attacks must be a list of attacks"),
     ("attack.eps = 0.2", lambda: setattr(PGD(0.1), "eps", 0.2), r"dataclasses.replace\(attack, eps=0.2\)"),
+    ("PGD(iters=)", lambda: PGD(0.1, iters=5), "write steps="),
+    ("PGD(step_size=np.inf)", lambda: PGD(0.1, step_size=np.inf), "step_size must be a number above 0"),
+    ("MIFGSM(decay=np.inf)", lambda: attacks.MIFGSM(0.1, decay=np.inf), "decay must be a number >= 0"),
+    ("DeepFool(num_classes=)", lambda: attacks.DeepFool(num_classes=3), "DeepFool takes candidates"),
+    ("PGD(0.5, norm='l0')", lambda: PGD(0.5, norm="l0")(MODEL, X, Y), "in l0 it is a number of pixels"),
     # Calling it
+    ("attack(module of PyTorch, x, y)", lambda: FGSM(0.1)(OfPyTorch(), X, Y), "docs/foreign-models.md"),
+    ("attack(model, y, x)", lambda: FGSM(0.1)(MODEL, Y, X), r"the order is \(model, x, y\)"),
+    ("attack(model, images in a list, y)", lambda: FGSM(0.1)(MODEL, X.tolist(), Y), r"give np.array\(x, np.float32"),
+    ("attack(model, images of integers, y)", lambda: FGSM(0.1)(MODEL, X.astype(int), Y),
+     r"give x.astype\(np.float32\)$"),
+    ("labels (n, 1)", lambda: FGSM(0.1)(MODEL, X, Y[:, None]), r"take y\[:, 0\]"),
     ("attack(images, labels)", lambda: FGSM(0.1)(X, Y), r"takes \(model, x, y.*'y'"),
     ("attack(model, dataset)", lambda: FGSM(0.1)(MODEL, TEST), r"takes \(model, x, y.*'y'"),
     ("attack(images, labels, model)", lambda: FGSM(0.1)(X, X, Y), "it comes first, as in attack"),
@@ -84,6 +117,7 @@ MISTAKES = [
     ("one image and its label", lambda: FGSM(0.1)(MODEL, X[0], Y[0]), r"give x\[:1\] and y\[:1\]"),
     ("labels in a list", lambda: FGSM(0.1)(MODEL, X, Y.tolist()), None),
     # Data
+    ("a Dataset of labels (n, 1)", lambda: data.Dataset(X, Y[:, None]), r"take labels\[:, 0\]"),
     ("one-hot labels", lambda: FGSM(0.1)(MODEL, X, np.eye(10)[Y]), r"y.argmax\(axis=1\)"),
     ("a Dataset of one-hot labels", lambda: data.Dataset(X, np.eye(10, dtype=int)[Y], "mine", TEST.classes),
      r"labels.argmax\(axis=1\)"),
@@ -114,6 +148,16 @@ MISTAKES = [
     ("resnet18(num_classes=)", lambda: models.resnet18(num_classes=5), None),
     ("model(images of 0..255, as bytes)", lambda: MODEL((X * 255).astype(np.uint8)), r"x.astype\(np.float32\) / 255"),
     ("training a model that ends in softmax", lambda: fit_softmax(), "without the softmax"),
+    ("model(images in a list)", lambda: MODEL(X.tolist()), r"give np.array\(x, np.float32\)"),
+    ("model(dataset)", lambda: MODEL(TEST), "give dataset.images"),
+    ("nn.load(model, path)", lambda: nn.load(MODEL, "model.npz"), r"nn.load\(path, into=model\)"),
+    ("Free(replays=0)", lambda: training.Free(0.1, replays=0), "replays must be an integer >= 1"),
+    ("tensor + tensor of another shape", lambda: Tensor(X) + Tensor(X[:5]),
+     r"add of shape \(12, 1, 28, 28\) and \(5, 1, 28, 28\)"),
+    ("tensor.reshape(5)", lambda: Tensor(X).reshape(5), r"reshape of shape \(12, 1, 28, 28\)"),
+    ("tensor[12]", lambda: Tensor(X)[12], r"getitem of shape \(12, 1, 28, 28\)"),
+    ("ops.pad(x, -1)", lambda: ops.pad(Tensor(X), -1), r"pad of shape \(12, 1, 28, 28\)"),
+    ("tensor.relu()", lambda: Tensor(X).relu(), r"write ops.relu\(x\)"),
     ("model.train(False)", lambda: MODEL.train(False), None),
     ("model.cpu()", lambda: MODEL.cpu(), None),
     ("nn.CrossEntropyLoss()", lambda: nn.CrossEntropyLoss(), r"ops.cross_entropy\(logits, labels\)"),
@@ -156,6 +200,11 @@ MISTAKES = [
      "dataset must be a data.Dataset, got FGSM"),
     ("robust_accuracy(model, FGSM, dataset)", lambda: evaluation.robust_accuracy(MODEL, FGSM, TEST),
      r"such as attacks.FGSM\(eps=0.3\), got <class"),
+    ("sanity_checks(model, dataset)", lambda: evaluation.sanity_checks(MODEL, TEST), r"takes \(model, dataset, eps"),
+    ("optimality([result])", lambda: evaluation.optimality([FGSM(0.1).run(MODEL, X, Y)]), "results must be a dict"),
+    ("plots.epsilon_curve(curve)", lambda: plots.epsilon_curve({0.1: 0.5}), r"give \{\"FGSM\": curve\}"),
+    ("plots.show()", lambda: plots.show(), "write figure.savefig"),
+    ("plots.lines(log='z')", lambda: plots.lines({"a": ([1], [2])}, xlabel="", ylabel="", log="z"), "log must be"),
     ("epsilon_curve(..., 0.1)", lambda: evaluation.epsilon_curve(MODEL, FGSM(0.1), TEST, 0.1), "must be a list of"),
     ("result.adv", lambda: FGSM(0.1).run(MODEL, X, Y).adv, "write result.x_adv"),
 ]
@@ -168,27 +217,29 @@ def test_what_a_newcomer_writes_works_or_says_what_to_write(code, happens):
         if happens is None:
             code()
         else:
-            with pytest.raises((AttributeError, TypeError, ValueError, UserWarning), match=happens):
+            with pytest.raises((AttributeError, IndexError, TypeError, ValueError, UserWarning), match=happens):
                 code()
 
 
 def test_every_remedy_is_there():
     """What the tables say to write exists: an argument that something takes, or a name."""
-    takes = {"path", "model", "x", "y", "target", "workers", "progress", "lr"}  # of functions
+    takes = {"dataset", "path", "model", "x", "y", "target", "workers", "progress", "lr"}  # of functions
     for kind in vars(attacks).values():
         takes |= set(getattr(kind, "__dataclass_fields__", ()))
     takes |= set(inspect.signature(training.fit).parameters) | set(inspect.signature(ops.sum).parameters)
     assert {name for name in spellings.ARGUMENTS.values() if " " not in name} <= takes
+    rooms = "attacks|backend|data|evaluation|models|nn|ops|tinyadv|training"
     for remedy in spellings.ATTRIBUTES.values():
-        for name in re.findall(r"\b(?:attacks|backend|data|models|nn|ops|tinyadv)(?:\.\w+)+", remedy):
+        for name in re.findall(rf"\b(?:{rooms})(?:\.\w+)+", remedy):
             pkgutil.resolve_name(name if name.startswith("tinyadv.") else f"tinyadv.{name}")
 
 
 def test_no_word_of_the_tables_is_one_of_ours():
     """A name that came to exist would never be looked up."""
     known = {"Attack": attacks.Attack, "AttackResult": attacks.AttackResult, "Dataset": data.Dataset,
-             "Module": nn.Module, "Tensor": Tensor, "attacks": attacks, "data": data, "models": models,
-             "nn": nn, "nn.optim": nn.optim, "tinyadv": tinyadv}
+             "Module": nn.Module, "Tensor": Tensor, "attacks": attacks, "data": data, "defenses": defenses,
+             "evaluation": evaluation, "models": models, "nn": nn, "nn.optim": nn.optim, "plots": plots,
+             "tinyadv": tinyadv, "training": training}
     for key in spellings.ATTRIBUTES:
         owner, name = key.rsplit(".", 1)
         assert name not in dir(known[owner]), f"{key} has come to be: take it out of spellings.py"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyadv import attacks, models
+from tinyadv import attacks, models, nn
 from tinyadv.__main__ import made, main, parser
 from tinyadv.backend import describe
 
@@ -60,6 +60,20 @@ def test_it_runs_autoattack_on_a_model_of_ones_own_and_goes_on_from_its_state(tm
     assert without_times(again.stdout) == without_times(first.stdout)
 
 
+def test_it_attacks_a_saved_model_within_a_fraction(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nn.save(models.LeNet(seed=1), "mine.npz")
+    main(["attack", "FGSM", "--model", "mine.npz", *DIGITS, "--eps", "8/255", "--out", "fgsm.npz"])
+    assert attacks.AttackResult.load("fgsm.npz").attack == attacks.FGSM(8 / 255)
+
+
+@pytest.mark.parametrize("eps", ["8/0", "eight", "1/2/3"])
+def test_what_is_no_number_is_no_budget(eps, capsys):
+    with pytest.raises(SystemExit):
+        main(["attack", "FGSM", "--model", "mnist-lenet-linf", "--eps", eps])
+    assert f"argument --eps: invalid fraction value: '{eps}'" in capsys.readouterr().err
+
+
 def decides():
     """A model that is no Module."""
     return lambda x: x.flatten()
@@ -91,6 +105,10 @@ def without_times(text):
     (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "-1"), "eps must be"),
     (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--out", "a.txt"), "must end in .npz"),
     (("evaluate", "--model", "mnist-lenet-linf", "--data", "digits", "--images", "0"), "--images must be at least 1"),
+    (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--state", "s.npz"),
+     "--state is for AutoAttack"),
+    (("attack", "PGD", "--model", "cifar10-base-natural", *DIGITS, "--eps", "0.1"),
+     "--data must have images of shape (3, 32, 32), as the model takes, but digits has (1, 28, 28)"),
     (("attack", "FGSM", "--model", "test_main:decides", *DIGITS, "--eps", "0.1", "--device", "cuda"),
      "--device must be cpu where the model is a function and no nn.Module"),
 ])

@@ -59,20 +59,28 @@ def parser() -> argparse.ArgumentParser:
     attack.add_argument("attack", help=", ".join(ATTACKS))
     attack.add_argument("--steps", type=int, help="of the attack; its own default unless given")
     evaluate = commands.add_parser("evaluate", help="run AutoAttack on test images")
-    evaluate.add_argument("--state", type=Path, help="file from which a stopped run goes on")
     evaluate.set_defaults(attack="AutoAttack", steps=None)
     for command in (attack, evaluate):
-        command.add_argument("--model", required=True, help="a network of the zoo, or module:function, which returns "
-                             "one; the module is looked for in the working folder, too")
+        command.add_argument("--model", required=True, help="a network of the zoo, a file NAME.npz of nn.save, or "
+                             "module:function, which returns one; the module is looked for in the working folder, too")
         command.add_argument("--data", choices=DATA, help="whose test set; that of a zoo network unless given")
-        command.add_argument("--eps", type=float, help="the budget, in the units of the data")
+        command.add_argument("--eps", type=fraction, help="the budget, in the units of the data, such as 0.3 or 8/255")
         command.add_argument("--norm", help="of the budget; the attack's own default unless given")
-        command.add_argument("--images", type=int, default=1000, help="the first so many of the test set")
-        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--images", type=int, default=1000, help="the first so many of the test set (1000)")
+        command.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
         command.add_argument("--device", default="cpu", help="cpu or cuda")
+        command.add_argument("--state", type=Path, help="file from which a stopped AutoAttack goes on")
         command.add_argument("--out", type=Path, help="file NAME.npz for the result; a figure is saved as NAME.png")
         command.set_defaults(run=run)
     return made
+
+
+def fraction(text: str) -> float:
+    """The number of a text such as 0.3 or 8/255."""
+    above, _, below = text.partition("/")
+    if below and not float(below):
+        raise ValueError("division by zero")
+    return float(above) / float(below or 1)
 
 
 def show(options: argparse.Namespace) -> None:
@@ -95,22 +103,26 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--out must end in .npz, got {options.out}")
     check_seed(options.seed)
     for option in ("out", "state"):
-        if (path := getattr(options, option, None)) and not path.absolute().parent.is_dir():
+        if (path := getattr(options, option)) and not path.absolute().parent.is_dir():
             raise ValueError(f"--{option} must be in a folder that exists, got {path}")
     attack = made(options)
+    if options.state and not isinstance(attack, attacks.MultiAttack):
+        raise ValueError(f"--state is for AutoAttack: {attack} is one run, which keeps no state")
     if isinstance(model, nn.Module):
         model.to(options.device)
     elif options.device != "cpu":
         raise ValueError(f"--device must be cpu where the model is a {type(model).__name__} and no nn.Module, got "
                          f"{options.device}: let {options.model} move it there itself")
     test = DATA[name]()[1][:options.images]
+    shape = getattr(model, "input_shape", None)
+    if shape and shape != test.images.shape[1:]:
+        raise ValueError(f"--data must have images of shape {shape}, as the model takes, but {name} has "
+                         f"{test.images.shape[1:]}")
     print(f"{test}\naccuracy without an attack: {evaluation.accuracy(model, test):.2%}")
-    state = {"state": options.state} if getattr(options, "state", None) else {}
+    state = {"state": options.state} if options.state else {}
     result = attack.run(model, test.images, test.labels, seed=options.seed, skip_misclassified=True, progress=True,
                         **state)
     print(result.summary())
-    for warning in result.warnings:
-        print(f"warning: {warning}")
     if options.out:
         from tinyadv import plots  # only now: matplotlib takes longer than all of tinyadv
 
@@ -123,6 +135,8 @@ def run(options: argparse.Namespace) -> None:
 def network(name: str) -> tuple[Any, str | None]:
     """The model of that name, and the name of its data set; None if that is not known."""
     module, colon, function = name.partition(":")
+    if name.endswith(".npz"):
+        return nn.load(name), None
     if not colon:
         return models.zoo.load(name), models.zoo.card(name).settings.get("data", "mnist")
     try:

@@ -24,7 +24,8 @@ from tinyadv.ops.movement import arranged
 from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.random import Streams, drawing_from
 from tinyadv.ranks import ranks
-from tinyadv.shapes import check_equal, check_floating, check_not_bytes, to_count
+from tinyadv.shapes import check_equal, check_floating, check_input, to_count
+from tinyadv.spellings import check_model
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers, 100 MNIST or 25 CIFAR-10 images, and at least a few: fewer
@@ -51,11 +52,7 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     first exception is raised here, also that of Ctrl-C: shards that run on this machine then end before their next
     forward pass, those on other machines run on, the others never begin.
     """
-    if isinstance(model, type):
-        raise TypeError(f"the model must be built first: {model.__name__}(...), got the class")
-    if not callable(model):
-        raise TypeError(f"the model must be a function of images, got {type(model).__name__}: it comes first, as in "
-                        "attack(model, x, y)")
+    check_model(model)
     to_count("workers", 1 if workers is None else workers)
     check_executor(executor)
     x = values[0]
@@ -142,7 +139,7 @@ def logits(model: Callable, x: Array, *, seed: int | Streams = 0, batch_size: in
 
     seed: of what random layers draw, or the streams of the images.
     """
-    check_not_bytes(x)
+    check_input(x)
     streams = streams_of(x, seed)
     if not len(x):
         with evaluation_mode(model):

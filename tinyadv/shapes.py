@@ -66,6 +66,13 @@ def to_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def flat_labels(labels: Any, name: str) -> str:
+    """What to write for labels that are not of shape (N,): the end of an error."""
+    if labels.ndim != 2:
+        return ""
+    return f": take {name}[:, 0]" if labels.shape[1] == 1 else f": of one-hot labels, take {name}.argmax(axis=1)"
+
+
 def check_floating(x: Any) -> None:
     """ValueError unless the images are floating-point numbers: results of their dtype would be cut to integers."""
     if getattr(getattr(x, "dtype", None), "kind", None) != "f":
@@ -73,8 +80,12 @@ def check_floating(x: Any) -> None:
                          "8-bit images, give images.astype(np.float32) / 255")
 
 
-def check_not_bytes(x: Any) -> None:
-    """TypeError for an array of 8-bit images."""
-    if getattr(getattr(x, "dtype", None), "char", None) == "B":
+def check_input(x: Any) -> None:
+    """TypeError for what a model cannot take: what is no array or Tensor, or an array of 8-bit images."""
+    if not hasattr(getattr(x, "dtype", None), "kind"):
+        remedy = "dataset.images" if hasattr(x, "images") else "x.numpy()" if hasattr(x, "numpy") else (
+            "np.array(x, np.float32)")
+        raise TypeError(f"images must be an array or a Tensor, got {type(x).__name__}: give {remedy}")
+    if getattr(x.dtype, "char", None) == "B":
         raise TypeError("the images are uint8: give x.astype(np.float32) / 255, or without / 255 if the model is made "
                         "for 0 to 255")

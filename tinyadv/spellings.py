@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection
 from types import ModuleType
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -14,7 +14,7 @@ R = TypeVar("R")
 # Arguments of torchattacks, foolbox, ART, CleverHans and PyTorch: the name here, or a sentence that says what to do.
 ARGUMENTS = {
     **dict.fromkeys(("alpha", "eps_step", "eps_iter", "abs_stepsize", "stepsize"), "step_size"),
-    **dict.fromkeys(("max_iter", "nb_iter", "num_steps", "num_iter", "n_iter", "iterations"), "steps"),
+    **dict.fromkeys(("max_iter", "nb_iter", "num_steps", "num_iter", "n_iter", "iterations", "iters"), "steps"),
     **dict.fromkeys(("n_queries", "max_queries", "max_eval"), "queries"),
     **dict.fromkeys(("n_restarts", "num_restarts", "num_random_init"), "restarts"),
     **dict.fromkeys(("random_init", "rand_init"), "random_start"),
@@ -25,14 +25,16 @@ ARGUMENTS = {
                     "the model comes with the call, as in FGSM(eps=0.3)(model, x, y)"),
     **dict.fromkeys(("affine", "ceil_mode", "dtype", "inplace", "padding_mode", "start_dim", "track_running_stats"),
                     "leave it out: the layers here have PyTorch's default, in float32"),
-    "confidence": "kappa", "dim": "axis", "eot_iter": "eot", "epsilon": "eps", "keepdim": "keepdims", "labels": "y",
-    "learning_rate": "lr", "mu": "decay", "n_epochs": "epochs", "n_jobs": "workers", "num_epochs": "epochs",
-    "num_workers": "workers", "params": "model", "root": "path", "validation_data": "validation", "verbose": "progress",
+    "confidence": "kappa", "data": "dataset", "dim": "axis", "eot_iter": "eot", "epsilon": "eps",
+    "keepdim": "keepdims", "labels": "y", "learning_rate": "lr", "mu": "decay", "n_epochs": "epochs",
+    "n_jobs": "workers", "num_epochs": "epochs", "num_workers": "workers", "params": "model", "root": "path",
+    "validation_data": "validation", "verbose": "progress",
     "device": 'the model says where: model.to("cuda")',
     "epsilons": "an attack has one eps; evaluation.epsilon_curve(model, attack, dataset, epsilons) takes several",
     "rel_stepsize": "write step_size, in the units of the data: rel_stepsize * eps",
-    "num_classes": "it has a fixed number of classes: models.resnet18(num_classes) and its like take one",
-    "pretrained": 'write weights="IMAGENET1K_V1"',
+    "num_classes": "it has a fixed number of classes; models.resnet18(num_classes) and its like take one. DeepFool "
+                   "takes candidates",
+    "pretrained": 'write weights="IMAGENET1K_V1" for resnet18 and its like, models.zoo.load(name) for ours',
     "shuffle": "seed=0 shuffles; training does so in every epoch",
     "targeted": "give the classes to reach as target=, next to the true classes y, as in attack(model, x, y, target=3)",
 }
@@ -52,22 +54,33 @@ ATTRIBUTES = {
        for name in ("ResNet18", "ResNet50", "VGG16", "DenseNet121")},
     "data.DataLoader": "data.batches(dataset, 32, seed=0)", "data.MNIST": "data.mnist()",
     "data.load_mnist": "data.mnist()", "data.CIFAR10": "data.cifar10()",
+    "defenses.GaussianNoise": "nn.GaussianNoise", "nn.BCELoss": "ops.cross_entropy of two logits",
+    "training.train": "training.fit", "evaluation.evaluate": "evaluation.accuracy or evaluation.robust_accuracy",
+    "plots.show": 'figure.savefig("name.png"), for a figure that a function of plots returns',
     "attacks.CW": "attacks.CarliniWagner", "attacks.APGDT": "APGD(eps=0.3, loss=\"dlr\", target_classes=9)",
     "attacks.LinfPGD": 'PGD(eps=0.3, norm="linf")', "attacks.L2PGD": 'PGD(eps=0.3, norm="l2")',
     "attacks.ProjectedGradientDescent": "attacks.PGD", "attacks.FastGradientMethod": "attacks.FGSM",
     "attacks.BasicIterativeMethod": "attacks.BIM", "attacks.CarliniL2Method": "attacks.CarliniWagner",
-    "attacks.SquareAttack": "attacks.Square",
+    "attacks.SquareAttack": "attacks.Square", "attacks.AutoPGD": "attacks.APGD",
+    "attacks.Boundary": "attacks.BoundaryAttack",
     "Attack.generate": "attack(model, x, y)", "Attack.run_standard_evaluation": "attack.run(model, x, y)",
+    **{f"Attack.{name}": "attack(model, x, y)" for name in ("attack", "forward")},
     **{f"Attack.set_mode_targeted_{how}": "attack(model, x, y, target=...)"
        for how in ("by_function", "by_label", "least_likely", "random")},
     "AttackResult.adv": "result.x_adv", "AttackResult.adversarial": "result.x_adv",
     "Dataset.data": "dataset.images", "Dataset.targets": "dataset.labels",
     "Module.zero_grad": "optimizer.zero_grad()", "Module.modules": "model.named_modules()",
-    "Module.children": "model.named_modules()",
+    "Module.save": "nn.save(model, path)", "Module.predict": "evaluation.predict(model, images)",
+    "AttackResult.accuracy": 'result.to_json()["accuracy"]',
+    "AttackResult.robust_accuracy": "result.robust.mean()", "AttackResult.success_rate": "result.success.mean()",
+    "Module.append": "nn.Sequential(*model.layers, layer)", "Module.children": "model.named_modules()",
     **{f"Module.{dtype}": "nothing: models and images are in float32" for dtype in ("bfloat16", "float", "half")},
     "Module.requires_grad_": "nothing: an attack asks for no weight's gradient",
     "Tensor.view": "x.reshape(N, -1)", "Tensor.permute": "x.transpose(0, 2, 3, 1)", "Tensor.numel": "x.size",
     "Tensor.clamp": "ops.clip(x, low, high)", "Tensor.cpu": "x.numpy()", "Tensor.unsqueeze": "x[None]",
+    "Tensor.clip": "ops.clip(x, low, high)",
+    **{f"Tensor.{name}": f"ops.{name}(x)" for name in ("abs", "exp", "log", "relu", "sigmoid", "softmax", "sqrt",
+                                                       "tanh")},
     "Tensor.requires_grad_": "nothing: gradients(loss, [x]) takes any Tensor",
 }
 
@@ -80,6 +93,33 @@ def check_keywords(name: str, given: Collection[str], known: Collection[str]) ->
             names = ", ".join(each for each in known if each != "self" and not each.startswith("_")) or "nothing"
             remedy = meant if " " in meant else f"write {meant}=" if meant in known else f"it takes {names}"
             raise TypeError(f"{name} takes no {other}: {remedy}")
+
+
+def explain(error: Exception, name: str, args: Collection[Any], kwargs: Collection[str],
+            known: Collection[str]) -> None:
+    """Raise the error of an operation once more, with what to write instead, or with its name and shapes.
+
+    The errors of NumPy name neither. One that begins with the name of the operation is left as it is.
+    """
+    check_keywords(name, kwargs if isinstance(error, TypeError) else (), known)
+    name = name.lstrip("_")
+    if not str(error).startswith(name):
+        shapes = " and ".join(str(x.shape) for x in args if hasattr(x, "shape"))
+        kind = next(each for each in (ValueError, IndexError, TypeError) if isinstance(error, each))
+        raise kind(f"{name} of shape {shapes}: {error}") from error
+
+
+def check_model(model: object) -> None:
+    """TypeError unless the model is a function that may take a Tensor: no class, no module of another framework."""
+    if isinstance(model, type):
+        raise TypeError(f"the model must be built first: {model.__name__}(...), got the class")
+    for framework in ("torch", "keras", "tensorflow", "flax", "sklearn"):
+        if any(each.__module__.partition(".")[0] == framework for each in type(model).__mro__):
+            raise TypeError(f"the model is one of {framework}, which computes on arrays of its own: wrap it in an "
+                            "adapter, as docs/foreign-models.md shows")
+    if not callable(model):
+        raise TypeError(f"the model must be a function of images, got {type(model).__name__}: it comes first, as in "
+                        "attack(model, x, y)")
 
 
 def spelled(function: Callable[P, R]) -> Callable[P, R]:

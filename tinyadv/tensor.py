@@ -25,7 +25,7 @@ from tinyadv.backend import Array, array_module, device_of, to_host
 from tinyadv.graph import Node, Vertex, topological_order, walk_back
 from tinyadv.parallel import Setting
 from tinyadv.shapes import Shape
-from tinyadv.spellings import check_keywords
+from tinyadv.spellings import explain
 
 
 class Tensor:
@@ -165,8 +165,8 @@ def op(function: Callable) -> Callable[..., Tensor]:
                 arrays[0] = arrays[0].astype(np.float32)  # as a Tensor of them; a result would be cut to integers
             with device_of(*arrays):
                 value, *vjps = function(*arrays, **options)
-        except TypeError:
-            check_keywords(function.__name__, kwargs, signature.parameters)  # tells of `axis` where there was `dim`
+        except (IndexError, TypeError, ValueError) as error:
+            explain(error, function.__name__, args, kwargs, signature.parameters)
             raise
         if any(isinstance(x, Tensor) for x in args[len(vjps):]):
             raise TypeError(f"{function.__name__} is differentiated in its first {len(vjps)} arguments only: use .data")

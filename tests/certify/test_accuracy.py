@@ -29,6 +29,20 @@ def trained():
 
 
 @every_method
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+def test_what_overflows_in_the_network_is_not_certified(method):
+    """Its bounds are in float64, where it does not: there class 0 wins."""
+    first, last = nn.Linear(4, 2), nn.Linear(2, 2)
+    first.weight.data = np.float32([[2e30] * 4, [1e30] * 4])
+    last.weight.data = np.float32([[1e30, -1e30], [0, 0]])
+    for layer in first, last:
+        layer.bias.data = np.zeros(2, np.float32)
+    data = Dataset(np.full((1, 1, 2, 2), 0.9, np.float32), np.zeros(1, np.int64), classes=("0", "1"))
+    report = certify.certified_accuracy(nn.Sequential(nn.Flatten(), first, last), data, 0.0, method=method)
+    assert (report.certified.sum(), report.clean.sum()) == (0, 0)
+
+
+@every_method
 @pytest.mark.parametrize("attack", [
     attacks.PGD(EPS, steps=20), attacks.FGSM(EPS), attacks.APGD(EPS, steps=20, loss="dlr"),
     attacks.MIFGSM(EPS, steps=5), attacks.Square(EPS, queries=100), attacks.FAB(norm="linf", steps=10, eps=EPS),

@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -28,6 +29,18 @@ def test_the_incomplete_beta_function_is_the_tail_of_the_binomial(n, data, p):
     k = data.draw(st.integers(1, n))
     tail = math.fsum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
     assert incomplete_beta(p, k, n - k + 1) == pytest.approx(tail, rel=1e-9, abs=1e-13)
+
+
+@given(n=st.integers(1, 400), data=st.data(), alpha=st.sampled_from([1e-6, 0.001, 0.05, 0.5]))
+def test_the_bound_and_the_test_are_on_the_safe_side_exactly(n, data, alpha):
+    def tail(k, p):
+        """P(X >= k) for X ~ Bin(n, p), as a fraction."""
+        hit, all = Fraction(p).as_integer_ratio()
+        return Fraction(sum(math.comb(n, i) * hit**i * (all - hit)**(n - i) for i in range(k, n + 1)), all**n)
+
+    k = data.draw(st.integers(1, n))
+    assert tail(k, clopper_pearson(k, n, alpha)) <= Fraction(alpha)
+    assert Fraction(sign_test(k, n - k)) >= min(1, 2 * tail(max(k, n - k), 0.5))
 
 
 @given(n=st.integers(1, 5000), data=st.data(), alpha=st.sampled_from([0.001, 0.05, 0.5]))

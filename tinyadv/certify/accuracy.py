@@ -129,7 +129,8 @@ def _certify(eps: float, bounds: tuple[float, float], worst: Callable, model: Ca
     with no_grad(), drawing_from(Undrawn()):
         z = worst(model, sound_box(x, eps, bounds), labels)
     z = xp.where(labels[:, None] == xp.arange(z.shape[1]), -1, z)
-    return (z < 0).all(axis=1), driver.predict(model, arranged(x)) == labels
+    right = driver.predict(model, arranged(x)) == labels
+    return right & (z < 0).all(axis=1), right  # what overflows to NaN is not right
 
 
 class Undrawn(Streams):

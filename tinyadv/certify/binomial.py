@@ -1,4 +1,4 @@
-"""Exact bounds and tests of a binomial proportion, in plain Python.
+"""Bounds and tests of a binomial proportion, in plain Python, that are on the safe side of every rounding error.
 
 P(X >= k) for X ~ Bin(n, p) is the regularised incomplete beta function I_p(k, n - k + 1): Abramowitz and Stegun 1964,
 eq. 26.5.24; here by the continued fraction of their eq. 26.5.8.
@@ -28,7 +28,7 @@ def clopper_pearson(k: int, n: int, alpha: float) -> float:
         return 0.0
     low, high = 0.0, k / n
     while low < (middle := (low + high) / 2) < high:  # until they are neighbours
-        if incomplete_beta(middle, k, n - k + 1) <= alpha:
+        if incomplete_beta(middle, k, n - k + 1) * _reserve(n) <= alpha:
             low = middle
         else:
             high = middle
@@ -36,12 +36,12 @@ def clopper_pearson(k: int, n: int, alpha: float) -> float:
 
 
 def sign_test(a: int, b: int) -> float:
-    """The p-value of the two-sided test that two outcomes, seen a and b times, are equally likely."""
+    """The p-value of the two-sided test that two outcomes, seen a and b times, are equally likely, or a bit more."""
     a, b = to_count("a", a, least=0), to_count("b", b, least=0)
     if a + b < 1:
         raise ValueError("a and b must not both be 0")
     high, low = max(a, b), min(a, b)
-    return 1.0 if high == low else min(1.0, 2 * incomplete_beta(0.5, high, low + 1))
+    return 1.0 if high == low else min(1.0, 2 * incomplete_beta(0.5, high, low + 1) * _reserve(a + b))
 
 
 def incomplete_beta(x: float, a: float, b: float) -> float:
@@ -52,6 +52,14 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
         return 1 - incomplete_beta(1 - x, b, a)
     front = a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     return math.exp(front) / a * _fraction(x, a, b)
+
+
+def _reserve(n: int) -> float:
+    """More than the relative error of `incomplete_beta` for n trials, which is at most 4e-15 n where it was measured.
+
+    Most of it is lost where terms of the size n log n cancel.
+    """
+    return 1 + 1e-14 * (n + 10)
 
 
 def _fraction(x: float, a: float, b: float) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyadv.backend import is_array
-from tinyadv.shapes import to_count
+from tinyadv.shapes import flat_labels, to_count
 from tinyadv.spellings import no_attribute, spelled
 
 
@@ -44,9 +44,8 @@ class Dataset:
                              f"{images.dtype} {images.shape}: convert them with astype and reshape")
         if labels.ndim != 1 or labels.dtype != np.int64:
             raise ValueError("labels must be int64 of shape (N,), got "
-                             f"{labels.dtype} {labels.shape}: "
-                             + ("of one-hot labels, take labels.argmax(axis=1)" if labels.ndim == 2 else
-                                "convert them with astype and reshape"))
+                             f"{labels.dtype} {labels.shape}"
+                             f"{flat_labels(labels, 'labels') or ': convert them with astype'}")
         if not self.classes:
             object.__setattr__(self, "classes", tuple(map(str, range(labels.max(initial=-1) + 1))))
         if len(images) != len(labels):

@@ -18,11 +18,13 @@ from tinyadv.backend import Array, to_host
 from tinyadv.data import Dataset
 from tinyadv.evaluation.accuracy import predict
 from tinyadv.evaluation.report import Check, Report
+from tinyadv.spellings import spelled
 
 SLACK = 0.05  # a comparison may fail by this fraction of the images, because attacks are random searches
 DISAGREEMENT = 0.1  # at most this fraction of images may be broken from some random starts and not from others
 
 
+@spelled
 def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = "linf",
                   bounds: tuple[float, float] = (0.0, 1.0), steps: int = 20, seed: int = 0, **options: Any) -> Report:
     """Attack the images that the model gets right with several attacks, of which some must be stronger than others.

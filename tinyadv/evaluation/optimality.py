@@ -29,10 +29,13 @@ def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, A
 
         1 - (A - A*) / (clean accuracy * eps - A*)
 
-    so 1 is an attack that is nowhere beaten, and 0 one that breaks nothing within eps. Of several models, the global
-    optimality: the mean of the local ones. Raises ValueError for results of other labels, clean
-    predictions or norms.
+    where the robust accuracy is a step function and A its exact area. (AttackBench joins the steps by trapezoids, which
+    for many images is the same.) So 1 is an attack that is nowhere beaten, and 0 one that breaks nothing within eps. Of
+    several models, the global optimality: the mean of the local ones. Raises ValueError for results of other labels,
+    clean predictions or norms, TypeError unless the results have names.
     """
+    if not isinstance(results, Mapping):
+        raise TypeError(f'results must be a dict, such as {{"FGSM": result}}, got {type(results).__name__}')
     if not results:
         raise ValueError("results must hold at least one result, got none")
     if all(isinstance(each, Mapping) for each in results.values()):

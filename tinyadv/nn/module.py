@@ -17,7 +17,7 @@ from tinyadv.backend import Array, device_of, is_array, move, to_device, to_host
 from tinyadv.nn.table import table
 from tinyadv.parallel import Setting
 from tinyadv.random import Streams, drawing_from
-from tinyadv.shapes import Shape, check_not_bytes
+from tinyadv.shapes import Shape, check_input
 from tinyadv.spellings import check_keywords, no_attribute
 from tinyadv.tensor import Tensor, no_grad
 
@@ -52,7 +52,7 @@ class Module:
         return self
 
     def __call__(self, x: Any) -> Tensor:
-        check_not_bytes(x)
+        check_input(x)
         with device_of(array_of(x)):  # for what a layer computes on arrays
             y = self.forward(x)
         if watcher := _watcher.get():

@@ -34,6 +34,8 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     A class is looked for among the defined subclasses of Module, so loading a file imports and runs nothing.
     Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
     """
+    if isinstance(path, Module):
+        raise TypeError("load takes the path first: nn.load(path, into=model)")
     try:
         header, arrays = read(path, "a model file", "class", oldest=1)
     except StateError as error:

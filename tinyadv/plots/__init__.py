@@ -13,8 +13,13 @@ from tinyadv.plots.curves import bars, epsilon_curve, histograms, history, lines
 from tinyadv.plots.fields import heatmaps, surfaces
 from tinyadv.plots.images import adversarial_triples, grid
 from tinyadv.plots.style import blank
+from tinyadv.spellings import missing
 
 __all__ = [
     "adversarial_triples", "animate", "bars", "blank", "epsilon_curve", "grid", "heatmaps", "histograms", "history",
     "lines", "surfaces",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise missing(__name__, name)

@@ -23,6 +23,8 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
     """
     if not curves:
         raise ValueError(f"curves must hold at least one name with its x and y, got {curves!r}")
+    if log not in ("", "x", "y", "xy"):
+        raise ValueError(f'log must be "x", "y" or "xy", got {log!r}')
     figure = figure or blank(5, 3.5)
     axes = figure.subplots()
     for i, (name, (x, y)) in enumerate(curves.items()):
@@ -54,6 +56,8 @@ def epsilon_curve(curves: Mapping[str, Mapping[float, float]], *, title: str | N
     Certified accuracies (`CertifiedRadii.curve`) look the same; the curve of an attack is above them. Raises ValueError
     if there is nothing to draw or an accuracy is not in [0, 1].
     """
+    if not all(isinstance(curve, Mapping) for curve in curves.values()):
+        raise TypeError(f'a curve needs a name: give {{"FGSM": curve}} instead of {curves!r}')
     if not curves or not all(curves.values()):
         raise ValueError(f"curves must hold at least one name, and an accuracy for each, got {curves!r}")
     percents = {}

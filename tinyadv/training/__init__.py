@@ -1,5 +1,6 @@
 """Training: one loop over seeded batches, and the standard and adversarial methods that it can use."""
 
+from tinyadv.spellings import missing
 from tinyadv.training.certified import CCIBP, CROWNIBP, MTLIBP, SABR, Certified
 from tinyadv.training.checkpoint import Interrupted
 from tinyadv.training.consistent import Consistent
@@ -15,3 +16,7 @@ __all__ = [
     "Consistent", "Contrastive", "Epoch", "Fast", "Free", "History", "Interrupted", "Method", "Mixed", "Scene",
     "Standard", "Trapped", "Update", "attacked", "fit", "ramp", "updates",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise missing(__name__, name)

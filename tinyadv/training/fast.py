@@ -9,6 +9,7 @@ import numpy as np
 from tinyadv.attacks import PGD, Attack, Batch
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.backend import Array, array_module
+from tinyadv.shapes import to_count
 from tinyadv.training.methods import Adversarial, Method, Scene, attacked
 from tinyadv.training.update import Update
 
@@ -85,7 +86,8 @@ class Free(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._attack()  # checks them
+        to_count("replays", self.replays)
+        self._attack()  # checks the others
         if self.norm == "l0":
             raise ValueError("norm must not be l0, for perturbations that have no bounds: take Fast or Adversarial")
 

@@ -83,6 +83,27 @@ def test_the_budget_is_exact(attack, data):
     check_budget(attack, x, attack(dense((1, 3, 4), 3, scale=1 / high), x, labels(5, 3), seed=3))
 
 
+@dataclass(frozen=True)
+class Careless(WhiteBox):
+    """An attack that does what its author must not do."""
+
+    mistake: str = "writes"
+
+    def perturb(self, batch):
+        if self.mistake == "writes":
+            batch.x[:] = 1
+        return {"writes": batch.x, "shape": batch.x[:1], "nothing": None}[self.mistake]
+
+
+@pytest.mark.parametrize(("mistake", "message"), [
+    ("writes", "must not write into batch.x"), ("shape", r"must return points of shape \(7, .*got \(1, "),
+    ("nothing", r"must return points of shape \(7, .*got NoneType")])
+def test_an_attack_that_breaks_its_contract_is_refused(mistake, message):
+    model, x, y, _ = stage("cnn", False)
+    with pytest.raises(ValueError, match=f"Careless.perturb {message}"):
+        Careless(mistake=mistake).run(model, x, y, batch_size=7)
+
+
 @every_attack_with_eps
 def test_a_budget_of_nothing_changes_nothing(attack):
     model, x, y, _ = stage("cnn", False)
@@ -94,12 +115,16 @@ def test_a_budget_of_nothing_changes_nothing(attack):
 @targeted_or_not
 @every_attack
 def test_images_with_strides_of_their_own_are_attacked_alike(attack, targeted):
-    """Read-only ones, too."""
+    """Read-only ones, too, and those of a subclass of arrays, such as memmap."""
     model, x, y, target = stage("cnn", targeted)
     expected = attack(model, x, y, target=target, seed=4)
     strange = np.asfortranarray(np.flip(x, axis=3))[:, :, :, ::-1]
     strange.flags.writeable = False
     assert attack(model, strange, y, target=target, seed=4).tobytes() == expected.tobytes()
+    for skip in (False, True):
+        found = attack.run(model, x.view(np.memmap), y, target=target, seed=4, skip_misclassified=skip).x_adv
+        assert type(found) is np.ndarray
+        assert skip or found.tobytes() == expected.tobytes()
 
 
 # 2 one stream per example

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -94,6 +95,18 @@ def test_a_projected_point_is_inside(xp, norm, problem):
         assert length(norm, row - original) <= eps
         assert row.min() >= bounds[0]
         assert row.max() <= bounds[1]
+
+
+@given(seed=seeds, dtype=st.sampled_from([np.float32, np.float64]), place=st.sampled_from([-60, -54, -30]),
+       eps=st.sampled_from([0.25, 0.3, np.nextafter(0.5, 0), 0.5]))
+def test_the_corners_of_the_linf_ball_are_inside_in_any_precision(xp, seed, dtype, place, eps):
+    """Where x is tiny beside eps, a difference in float64 is eps though the exact one is larger."""
+    rng = np.random.default_rng(seed)
+    x = (rng.uniform(-1, 1, (1, 20)) * 2.0 ** (place + rng.integers(-3, 4, (1, 20)))).astype(dtype)
+    ball = ball_class("linf")(xp.asarray(x), eps, (-1.0, 1.0))
+    for corner in ball.low, ball.high:
+        for a, b in zip(to_host(corner).ravel().tolist(), x.ravel().tolist(), strict=True):
+            assert abs(Fraction(a) - Fraction(b)) <= Fraction(eps)
 
 
 @every_norm

@@ -12,23 +12,31 @@ from tinyadv.backend import Array, is_array, move, to_host
 from tinyadv.driver import streams_of
 from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
+from tinyadv.shapes import flat_labels
 
 
 def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
-                    bounds: tuple[float, float]) -> tuple[Array, Array | None, Streams]:
-    """y and target as arrays on the device of x, and the random streams; ValueError for a wrong argument."""
+                    bounds: tuple[float, float]) -> tuple[Array, Array, Array | None, Streams]:
+    """x, y and target as arrays on the device of x, and the random streams; ValueError for a wrong argument."""
     check_images(x, bounds)
+    x = x.view(np.ndarray) if isinstance(x, np.ndarray) else x  # a memmap is read all the same, as it is needed
     y = check_classes(y, "y", x)
     if target is not None:
         target = check_target(target, "target", x)
-    return y, target, streams_of(x, seed)
+    return x, y, target, streams_of(x, seed)
 
 
 def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:
     """Raise ValueError unless x is a floating-point array (N, ...) with all values within the bounds."""
     if not is_array(x) or x.dtype.kind != "f" or x.ndim < 2:
         what = f"{x.dtype} of shape {x.shape}" if is_array(x) else type(x).__name__
-        remedy = f"{name}.numpy()" if what == "Tensor" else f"for 8-bit images, {name}.astype(np.float32) / 255"
+        remedy = "the order is (model, x, y)"
+        if is_array(x) and x.ndim > 1:
+            remedy = f"give {name}.astype(np.float32){' / 255, for 8-bit images' * (x.dtype == np.uint8)}"
+        elif hasattr(x, "numpy"):  # a Tensor, or one of PyTorch or TensorFlow
+            remedy = f"give {name}.numpy()"
+        elif isinstance(x, list | tuple):
+            remedy = f"give np.array({name}, np.float32)"
         raise ValueError(f"{name} must be a floating-point array (N, C, H, W) in {bounds}, got {what}: {remedy}")
     low, high = bounds
     if x.size and not (float(x.min()) >= low and float(x.max()) <= high):  # also False for NaN
@@ -51,10 +59,9 @@ def check_classes(labels: Any, name: str, x: Array) -> Array:
     """The labels as an integer array (N,) on the device of x; ValueError otherwise. See `check_range`, too."""
     array = labels if is_array(labels) else np.asarray(labels)
     if array.dtype.kind not in "iu" or array.shape != (len(x),):
-        remedies = {0: f": for one image, give x[:1] and {name}[:1]",
-                    2: f": of one-hot labels, take {name}.argmax(axis=1)"}
+        remedy = f": for one image, give x[:1] and {name}[:1]" if array.ndim == 0 else flat_labels(array, name)
         raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "
-                         f"got {array.dtype} of shape {array.shape}{remedies.get(array.ndim, '')}")
+                         f"got {array.dtype} of shape {array.shape}{remedy}")
     return move(array, like=x)
 
 
@@ -80,8 +87,10 @@ def are_probabilities(logits: Array) -> bool:
 
 
 def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
-    """Warn if a linf budget seems to be in other units than the bounds, such as 8 instead of 8/255."""
+    """Warn if the budget seems to be in other units than the norm or the bounds, such as 8 instead of 8/255."""
     span, levels = bounds[1] - bounds[0], eps * 255
+    if norm == "l0" and 0 < eps < 1:
+        warn(f"eps={eps:g} allows no change, since in l0 it is a number of pixels: give eps=1 or more")
     if norm == "linf" and eps >= 2 * span:
         warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 grey "
              f"levels, give eps={eps:g}/255")

@@ -26,7 +26,7 @@ from tinyadv.attacks.base.batch import Batch, Step
 from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import Parameters, check_bounds, is_number
 from tinyadv.attacks.base.result import AttackResult
-from tinyadv.backend import Array, array_module, move, on_its_device, rows_of, to_host
+from tinyadv.backend import Array, array_module, is_array, move, on_its_device, rows_of, to_host
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 from tinyadv.shapes import to_count
@@ -128,7 +128,7 @@ class Attack(Parameters):
         if callback is not None and executor is not None:
             raise ValueError("callback must be None with an executor, whose steps are taken in other processes: leave "
                              "out the executor, or ask for progress=True")
-        y, target, streams = check_arguments(x, y, target, seed, self.bounds)
+        x, y, target, streams = check_arguments(x, y, target, seed, self.bounds)
         if not self.minimum_norm:
             doubt_eps(getattr(self, "eps", 0), self.norm, self.bounds)
         result = AttackResult.blank(self, array_module(x).empty_like(x), y, target, self.norm, streams.seed)
@@ -186,9 +186,19 @@ class Attack(Parameters):
             self._attack(rest, quantize, score=True)
             batch[left] = rest
 
+    def _perturbed(self, batch: Batch) -> Array:
+        """What `perturb` returns: points like batch.x, which it must not change, since distances are taken from it."""
+        before, last = batch.x.copy(), self.perturb(batch)
+        if not is_array(last) or last.shape != before.shape:
+            raise ValueError(f"{type(self).__name__}.perturb must return points of shape {before.shape}, got "
+                             f"{getattr(last, 'shape', type(last).__name__)}")
+        if (batch.x != before).any():
+            raise ValueError(f"{type(self).__name__}.perturb must not write into batch.x: begin with batch.x.copy()")
+        return last
+
     def _attack(self, batch: Batch, quantize: bool, score: bool) -> None:
         """All runs on a batch, the later ones on the examples that are not broken yet; then round the best points."""
-        last = self.perturb(batch)
+        last = self._perturbed(batch)
         if batch.best is None and self.restarts == 1 and not score:
             batch.best = batch.ball.project(last)  # the only candidate
         else:
@@ -198,7 +208,7 @@ class Attack(Parameters):
             if not len(left):
                 break
             rest = batch[left]
-            rest.consider(self.perturb(rest))
+            rest.consider(self._perturbed(rest))
             batch[left] = rest
         if quantize:
             points, batch.queries = levels.quantize(batch.ball, batch.best), math.inf  # they have been found in time

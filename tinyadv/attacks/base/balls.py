@@ -29,8 +29,8 @@ class LinfBall(Ball):
         xp, wide = array_module(x), x.astype(np.float64)
         low = xp.maximum(wide - eps, self.low).astype(x.dtype)
         high = xp.minimum(wide + eps, self.high).astype(x.dtype)
-        self.low = xp.where(wide - low > eps, xp.nextafter(low, x), low)
-        self.high = xp.where(high - wide > eps, xp.nextafter(high, x), high)
+        self.low = xp.where(_farther(wide, low, eps), xp.nextafter(low, x), low)
+        self.high = xp.where(_farther(high, wide, eps), xp.nextafter(high, x), high)
 
     @staticmethod
     def distance(perturbation: Array) -> Array:
@@ -48,6 +48,16 @@ class LinfBall(Ball):
     @staticmethod
     def _sample(streams: Streams, shape: tuple[int, ...]) -> np.ndarray:
         return streams.uniform(shape, -1, 1)
+
+
+def _farther(a: Array, b: Array, eps: float) -> Array:
+    """Whether a - b is more than eps, exactly. If the rounded difference is eps, what it has lost decides.
+
+    The loss is that of Knuth's sum of two numbers (The Art of Computer Programming, volume 2, section 4.2.2).
+    """
+    d = a - b
+    t = a - d
+    return (d > eps) | ((d == eps) & ((a - (d + t)) + (t - b) > 0))
 
 
 class RoundBall(Ball):

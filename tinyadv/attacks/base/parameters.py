@@ -104,6 +104,12 @@ def check_not_negative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number >= 0, got {value!r}")
 
 
+def check_step_size(step_size: Any, otherwise: str) -> None:
+    """Raise ValueError unless the step size is a finite number above 0, or None, which stands for `otherwise`."""
+    if step_size is not None and not (is_number(step_size) and 0 < step_size < math.inf):
+        raise ValueError(f"step_size must be a number above 0, or None ({otherwise}); got {step_size!r}")
+
+
 def check_fraction(name: str, value: Any) -> None:
     """Raise ValueError unless the parameter of that name is a number in (0, 1)."""
     if not (is_number(value) and 0 < value < 1):

@@ -118,7 +118,7 @@ def _two_squares(batch: Batch, best: Array, numbers: Array, sides: tuple[int, in
     xp, x = array_module(best), batch.x.reshape(best.shape)
     nu = best.astype(np.float64) - x  # line 1
     first, second = (window(numbers[:, k:k + 2], sides, best.shape) for k in (0, 2))  # lines 2 and 3
-    unused = xp.maximum(batch.ball.eps**2 - (nu * nu).sum(axis=(1, 2, 3), keepdims=True), 0)  # line 4
+    unused = xp.maximum(batch.ball.eps * batch.ball.eps - (nu * nu).sum(axis=(1, 2, 3), keepdims=True), 0)  # line 4
     there, nu[first] = nu[first], 0  # so that what the squares share counts once
     available = norm(there) ** 2 + norm(nu[second]) ** 2 + unused / best.shape[1]  # line 8
     nu[second] = 0

@@ -92,7 +92,7 @@ class MultiAttack(Composite):
              skip_misclassified: bool, state: str | Path | None, progress: bool,
              options: dict[str, Any]) -> AttackResult:
         started = time.perf_counter()
-        y, target, streams = check_arguments(x, y, target, seed, self.bounds)
+        x, y, target, streams = check_arguments(x, y, target, seed, self.bounds)
         if state is not None:
             streams = Streams(streams.seed, streams.examples)  # as when the run goes on, whatever has been drawn
         options |= {"progress": progress, "_report": True}  # a call, too, has to know who is left

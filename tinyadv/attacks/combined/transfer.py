@@ -52,7 +52,7 @@ class Transfer(Composite):
             seed: int | Streams = 0, skip_misclassified: bool = False, **options: Any) -> AttackResult:
         """As `run` of any attack; skip_misclassified skips the images that the model, not the surrogate, gets wrong."""
         started = time.perf_counter()
-        y, target, streams = check_arguments(x, y, target, seed, self.bounds)
+        x, y, target, streams = check_arguments(x, y, target, seed, self.bounds)
 
         def predict(images: Array) -> np.ndarray:
             return to_host(driver.classes(self._logits(model, images, y, target, streams, options)))

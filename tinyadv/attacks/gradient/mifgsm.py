@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import L1Ball, column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import is_number
+from tinyadv.attacks.base.parameters import check_not_negative, check_step_size
 from tinyadv.backend import Array
 
 
@@ -33,10 +33,8 @@ class MIFGSM(WhiteBox):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.step_size is not None and not (is_number(self.step_size) and self.step_size > 0):
-            raise ValueError(f"step_size must be a number above 0, or None (eps / steps); got {self.step_size!r}")
-        if not (is_number(self.decay) and self.decay >= 0):
-            raise ValueError(f"decay must be a number >= 0, got {self.decay!r}: the paper's is 1.0")
+        check_step_size(self.step_size, "eps / steps")
+        check_not_negative("decay", self.decay)
 
     def perturb(self, batch: Batch) -> Array:
         ball, step_size = batch.ball, self.step_size or self.eps / self.steps

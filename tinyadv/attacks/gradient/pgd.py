@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import is_number
+from tinyadv.attacks.base.parameters import check_step_size
 from tinyadv.backend import Array
 
 
@@ -35,9 +35,7 @@ class PGD(WhiteBox):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.step_size is not None and not (is_number(self.step_size) and self.step_size > 0):
-            raise ValueError(f"step_size must be a number above 0, or None ({self._reach} * eps / steps); "
-                             f"got {self.step_size!r}")
+        check_step_size(self.step_size, f"{self._reach} * eps / steps")
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts need random_start=True: from the same point every run is the same")
 

@@ -10,7 +10,7 @@ import numpy as np
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import objective
-from tinyadv.attacks.base.parameters import is_number
+from tinyadv.attacks.base.parameters import check_step_size
 from tinyadv.attacks.base.window import check_sides, image_shape, pasted, window
 from tinyadv.backend import Array, array_module, move, rows_of
 from tinyadv.tensor import Tensor
@@ -47,9 +47,7 @@ class Patch(WhiteBox):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "size", check_sides(self.size))
-        if self.step_size is not None and not (is_number(self.step_size) and 0 < self.step_size < math.inf):
-            raise ValueError(f"step_size must be a number above 0, or None (1.25 * (high - low) / steps); "
-                             f"got {self.step_size!r}")
+        check_step_size(self.step_size, "1.25 * (high - low) / steps")
         if self.places not in ("random", "all"):
             raise ValueError(f'places must be "random" or "all", got {self.places!r}')
 

@@ -30,7 +30,7 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
     """
     check_bounds(bounds)
     check_positive("step_size", step_size)
-    y, goal, streams = check_arguments(x, y, target, seed, bounds)
+    x, y, goal, streams = check_arguments(x, y, target, seed, bounds)
     if not len(x):
         raise ValueError(f"x must have images to learn from, got shape {x.shape}")
     classes, sign = (y, 1) if goal is None else (goal, -1)
