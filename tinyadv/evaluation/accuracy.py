@@ -105,11 +105,12 @@ def _listed(epsilons: Any) -> list[float]:
     return list(epsilons)
 
 
-def check(dataset: Dataset, *attacks: Attack) -> None:
+def check(dataset: Any, *attacks: Attack) -> None:
     """Raise TypeError or ValueError unless the arguments are what they should be, and there are images."""
     if not isinstance(dataset, Dataset):
-        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: make one by "
-                        "data.Dataset(images, labels)")
+        remedy = "the attack comes before it" if isinstance(dataset, Attack) else (
+            "make one by data.Dataset(images, labels)")
+        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: {remedy}")
     if not all(isinstance(attack, Attack) for attack in attacks):
         raise TypeError(f"attack must be an attack, such as attacks.FGSM(eps=0.3), got {attacks[0]!r}")
     if not len(dataset):

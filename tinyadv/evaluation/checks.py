@@ -34,6 +34,8 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     gradients an image. If any logits are NaN, there is one more check, which fails. Raises ValueError if the model gets
     no image right.
     """
+    if eps == 0:
+        raise ValueError("eps must be above 0: without a budget there is nothing to check")
     shards = driver.sharding(options)
     predicted = predict(model, dataset.images, **shards)
     right = dataset[predicted == dataset.labels]

@@ -25,6 +25,8 @@ class Sequential(Module):
     def __init__(self, *layers: Callable[[Tensor], Tensor], **named: Callable[[Tensor], Tensor]):
         if not all(map(callable, (*layers, *named.values()))):
             raise TypeError("Sequential takes layers one by one, as in Sequential(*layers)")
+        if classes := [layer.__name__ for layer in (*layers, *named.values()) if isinstance(layer, type)]:
+            raise TypeError(f"Sequential takes layers, got the class {classes[0]}: write {classes[0]}()")
         if taken := [name for name in named if hasattr(Sequential, name)]:
             raise ValueError(f"Sequential: {', '.join(taken)} names one of its methods: give the layer another name")
         vars(self).update({str(i): layer for i, layer in enumerate(layers)}, **named)
