@@ -1,4 +1,4 @@
-"""On CIFAR-10, too, a larger network withstands more, but all that it does falls far short of its natural accuracy.
+"""On CIFAR-10, too, a larger network withstands more, but its robust accuracy stays far below the natural accuracy.
 
 The second half of figure 4 of Madry et al. (2018, arXiv:1706.06083), where they compare their ResNet with one ten times
 as wide. Here it is the network of capacity_mnist.py, a small one, at four widths: each is trained on clean images, on

@@ -1,4 +1,4 @@
-"""On CIFAR-10, too, what a defence in front of a network gives back is lost to who attacks through it.
+"""On CIFAR-10, too, the accuracy that a defence in front of a network gives back is lost to attacks through it.
 
 Kelley and Fritz (2021) put JPEG in front of their CIFAR-10 network, and Castro Ros et al. (2020) noise. Against patches
 there are local gradients smoothing (Naseer et al. 2019, arXiv:1807.01216) and digital watermarking (Hayes 2018). Each

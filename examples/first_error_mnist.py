@@ -1,4 +1,4 @@
-"""The first error along one gradient is no distance: images seem to have none, where a search finds one nearby.
+"""The first error along one gradient is no distance: where images seem to have none, a search finds one nearby.
 
 Figures 13 and 14 of Kelley and Fritz (2021), on MNIST: the first eps at which an image is misclassified on its way
 along the sign of its gradient (FGSM) and along the gradient over its norm (FGM). They remark that FGM needs the larger

@@ -1,4 +1,4 @@
-"""Two defences against patches give images back to who ignores them, and few to who goes through them.
+"""Two defences against patches restore images under attacks that ignore them, but few under attacks through them.
 
 Local gradients smoothing (LGS; Naseer et al. 2019, arXiv:1807.01216) darkens what changes quickly; digital watermarking
 (DW; Hayes 2018) fills in what the network looks at too closely. Table 1 of Chiang et al. 2020, arXiv:2003.06693, in

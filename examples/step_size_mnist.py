@@ -2,7 +2,7 @@
 
 Vasquez Auqui, Chahua Salguera and Guimarey Saavedra ("Adversarial Machine Learning", undated, section V.A) tried steps
 of 0.001 to 0.01, and found 0.01 to be best within 0.3. Here all these steps are taken within 0.1, 0.2 and 0.3. Each
-figure is what PGD leaves of an adversarially trained network's accuracy. The last line says whether the claim holds:
+number is the accuracy that PGD leaves to an adversarially trained network. The last line says whether the claim holds:
 within the largest budget the largest step leaves least, and a step that cannot reach its edge leaves more than the
 step that just can.
 """

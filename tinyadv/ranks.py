@@ -62,8 +62,8 @@ def ranks() -> Ranks:
 def sharing(comm: Any) -> Iterator[None]:
     """Within the block, training, attacks and evaluations are shared with the other processes of the communicator.
 
-    comm: one of mpi4py; of any other object, `Get_rank()`, `Get_size()` and `allgather(value)` are used, from one
-    thread at a time. None: within the block, this process does everything by itself.
+    comm: a communicator of mpi4py, or any object with `Get_rank()`, `Get_size()` and `allgather(value)`, which one
+    thread at a time calls. None: within the block, this process does everything by itself.
     Each process must run the same program, with the same models, data and seeds. Each ends with the same bits as a
     single process. But a rank advances Streams given as seed for its own examples only, and a callback sees these
     alone: give an integer as seed, and look at the result. The parts of a batch in training are shared if their number

@@ -124,6 +124,7 @@ def test_the_regularisers_push_radii_and_units_towards_balance():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"eps": -1}, "eps must be a number >= 0, got -1"),
+    ({"eps": 0.1, "label_smoothing": 0.1}, "label_smoothing must be 0 for a certificate, got 0.1"),
     *(({"eps": 0.1, "clean_weight": weight}, rf"clean_weight must be a number in \[0, 1\], got {weight!r}")
       for weight in (2, -0.1, True, "0.5", None, np.nan)),
     ({"eps": np.inf}, "eps must be a number >= 0, got inf"),

@@ -22,10 +22,10 @@ def first_error(model: Callable, images: Array, direction: Any, labels: Any = No
     direction: an array like the images (N, C, H, W), or the norm of a step of FGSM: "linf" for the sign of the gradient
     of the cross entropy (FGSM), "l2" for the gradient over its norm (FGM). It stays the same for all eps.
     Farther out the prediction may be right again. So `cells` equal steps are tried, up to a root mean square change of
-    the whole range of the bounds: eps 1 for FGSM, and the root of the number of pixels for FGM. The first step that
-    errs is then halved until it is known up to `tolerance`, or to the last bit. At the returned eps the prediction is
-    wrong; it is 0 where it is so from the beginning. Logits that are NaN are no error. An error that begins and ends
-    within one step is not seen.
+    the whole range of the bounds: in [0, 1], eps 1 for FGSM, and the root of the number of values C H W for FGM. The
+    first step that errs is then halved until it is known up to `tolerance`, or to the last bit. At the returned eps the
+    prediction is wrong; eps is 0 if the clean image is misclassified. Logits that are NaN are no error. An error that
+    begins and ends within one step is not seen.
     labels: (N,), the predicted classes by default. Raises ValueError for arguments that do not fit.
     """
     if cells < 1 or not tolerance > 0:

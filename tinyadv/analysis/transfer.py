@@ -29,7 +29,7 @@ def transfer_function(layer: Callable, frequencies: Sequence[float], amplitude: 
     frequencies: cycles per image, from left to right; the stripes are the same in all rows and channels. amplitude: of
     the stripes, in the units of the data. through: a layer that the images pass first, such as defenses.JPEG(10).
     base: images (N, C, H, W) to put the stripes on; by default one of 1/2 everywhere, of the layer's `input_shape` or
-    28 x 28. ValueError if the amplitude is not above 0, or without a base above 1/2.
+    28 x 28. ValueError if the amplitude is not above 0 or, without a base, is above 1/2.
     """
     if not 0 < amplitude <= (0.5 if base is None else math.inf):
         raise ValueError(f"amplitude must be above 0 and, on a grey image, at most 0.5; got {amplitude!r}")

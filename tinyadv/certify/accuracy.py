@@ -1,4 +1,4 @@
-"""Certified accuracy: the fraction of images that no point within the budget can change, rounding included."""
+"""Certified accuracy: the fraction of images whose true class no point within the budget changes, rounding included."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
     method: "ibp", or one of two that are never worse, and slower for each image that intervals leave open: "crown-ibp",
     which takes up to 2 K times as long for K classes, and "zonotope", a thousand times or more.
     attack: one that is run on the same images, to stand beside the certificate, with the same norm, eps and bounds; or
-    a minimum-norm attack, of which counts what it finds within eps. seed: its seed.
+    a minimum-norm attack, whose successes count if they are within eps. seed: that of the attack.
     bounds: those of the data, which cut the budget; batch_size, workers: as in `evaluation.accuracy`.
 
     The bounds are computed in float64, and hold for the float32 network, rounding errors included: no float32 image

@@ -15,7 +15,7 @@ TINY = 1e-300  # stands for 0 in a denominator
 
 
 def clopper_pearson(k: int, n: int, alpha: float) -> float:
-    """The lower end of the one-sided interval of Clopper and Pearson 1934, for k hits of n: at most p in all but alpha.
+    """The lower end of the one-sided interval of Clopper and Pearson 1934, for k hits in n trials.
 
     The true proportion is at least this with probability 1 - alpha or more. ValueError unless k and n are integers,
     0 <= k <= n, n >= 1 and 0 < alpha < 1.

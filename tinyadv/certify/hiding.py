@@ -12,7 +12,7 @@ from tinyadv.tensor import Tensor, no_grad
 def hidden(images: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Images (N, C, H, W) in [0, 1] as (N, 2 C, H, W): a kept pixel p is the pair (p, 1 - p), a hidden one is (0, 0).
 
-    kept: bool (N or 1, 1, H, W). The encoding of Levine and Feizi 2020, arXiv:1911.09272.
+    kept: bool, broadcast against (N, 1, H, W). The encoding of Levine and Feizi 2020, arXiv:1911.09272.
     """
     with no_grad():
         return hide(Tensor(images), kept.astype(images.dtype)).data

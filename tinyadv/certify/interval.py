@@ -39,8 +39,8 @@ class Interval(Abstract):
 
     low, high: Tensors or arrays of one shape, low <= high. value: an array between them that is computed along with
     the bounds, which layers in training mode need: the clean images. roundoff: the unit roundoff of the network whose
-    rounding errors the bounds are to include, 2**-24 for float32; give low and high in float64 then (rounding.py). Of
-    several Intervals in an operation the largest one counts. The bounds are Tensors, so a loss of them can be
+    rounding errors the bounds are to include, 2**-24 for float32; give low and high in float64 then (rounding.py). An
+    operation on several Intervals uses the largest roundoff. The bounds are Tensors, so a loss of them can be
     differentiated. ValueError if low is above high anywhere, or the value is not between them, up to rounding.
     """
 

@@ -47,8 +47,8 @@ class Vote(Module):
 class Sampled:
     """The base class. choose: the number of samples that choose the class; samples: of those that bound its share.
 
-    alpha: the probability, for each image, that the certificate is wrong. The true shares of the classes are within
-    their bounds (Clopper and Pearson) in all but that many cases, whatever the model is.
+    alpha: the largest probability, for each image, that the certificate is wrong. With probability 1 - alpha or more,
+    the true shares of the classes are within their bounds (Clopper and Pearson), whatever the model is.
     """
 
     choose: int = field(default=100, kw_only=True)
@@ -78,7 +78,7 @@ class Sampled:
     def radius(self, share: float, shape: tuple[int, ...], other: float | None = None) -> float:
         """The certified radius of an image (C, H, W) one of whose classes has at least this share.
 
-        other: what no other class has more of; 1 - share unless given. Without a lead the radius is 0.
+        other: an upper bound of the share of every other class; 1 - share unless given. Without a lead the radius is 0.
         """
         raise TypeError(f"{type(self).__name__} defines no radius(share, shape, other)")
 
@@ -93,8 +93,8 @@ class Sampled:
     def smoothed(self, model: Callable, *, samples: int = 100, seed: int = 0) -> Vote:
         """The vote as a model for attacks: from images (N, C, H, W) to the logs (N, K) of mean probabilities.
 
-        All images are shown in the same `samples` ways, in one forward pass: a batch takes so many times the memory.
-        What an attack finds is an error of the vote if `predict` says so.
+        All images get the same `samples` random changes, in one forward pass: a batch takes `samples` times the memory.
+        An attack on this model breaks the vote only if `predict` confirms it.
         """
         return Vote(self, model, to_count("samples", samples), check_seed(seed))
 
@@ -114,7 +114,7 @@ class Sampled:
 
     def certify(self, model: Callable, dataset: Any, *, seed: int = 0, workers: int | None = None,
                 progress: bool = False) -> CertifiedRadii:
-        """CERTIFY of Cohen et al. for each image: the class, and within which radius no image has another one.
+        """CERTIFY of Cohen et al. for each image: the class, and the radius within which no image has another class.
 
         Image i draws from (seed, i) alone, and every forward pass has CHUNK versions of one image. So the result does
         not depend on the number of workers or on the other images, nor, up to the rounding of float32 products, on the
@@ -209,7 +209,7 @@ class CertifiedRadii(Saved):
 
     @property
     def median_radius(self) -> float:
-        """The median radius, where a wrong class counts as none: -1."""
+        """The median radius; an image of a wrong class, or without a class, counts as -1."""
         return float(np.median(np.where(self.correct, self.radii, -1)))
 
     def certified_accuracy(self, radius: float) -> float:

@@ -21,7 +21,7 @@ class Smoothing(Sampled):
     """The class that the base model gives most often to x + N(0, sigma² I), certified in l2.
 
     Cohen et al. 2019, arXiv:1902.02918, theorem 1: if the class has a share of at least p > 1/2, no image within
-    sigma Φ^-1(p) has another one. sigma is in the units of the data; the noisy images are not cut to their bounds.
+    the l2 distance sigma Φ^-1(p) has another class. sigma is in the units of the data; noisy images are not clipped.
     Train the base model with `augment`.
     """
 

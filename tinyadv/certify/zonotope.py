@@ -1,4 +1,4 @@
-"""Hybrid zonotopes: intervals that remember, for the part that comes from the input, what they have in common.
+"""Hybrid zonotopes: bounds that also track how the numbers of a network depend on the same pixels of the input.
 
 Mirman et al. 2018 (DiffAI, ICML): a centre, a box of independent errors, and error terms whose symbols are shared by
 all numbers of the network. The ReLU is that of Singh et al. 2018 (DeepZ, NeurIPS), the line of least area.

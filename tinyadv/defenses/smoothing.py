@@ -16,7 +16,7 @@ class LGS(Defense):
 
     arXiv:1807.01216, section 3: g is the length of the first differences of the mean channel, scaled to [0, 1] for each
     image, and 0 outside of the blocks whose mean of g is above `threshold`. The image becomes x (1 - clip(strength * g,
-    0, 1)). A flat image has g = 0. Blocks at the last rows and columns may be cut; of overlapping ones one is enough.
+    0, 1)). A flat image has g = 0. Blocks at the last rows and columns may be cut; one block above keeps a pixel's g.
 
     strength: their lambda, 0 for no change. block, overlap: the side of the square blocks, and how much of it they
     share, in pixels. The paper has 2.3, 15, 5 and 0.1 for images of 299 pixels; for 28 or 32, take block=5, overlap=2.

@@ -52,7 +52,7 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
     up, each only on the images that are still classified correctly, and the curve never rises.
     attack: one that has an eps, or is made of such attacks. Raises ValueError for others, before anything runs.
     return_images: return a pair: this dict, and {eps: images like dataset.images}. An image that the model gets wrong
-        as it is stays so; one that a smaller eps has broken is the one from there.
+        without an attack stays unchanged; for one that a smaller eps has broken, the image of that eps is returned.
     """
     check(dataset, attack)
     epsilons = _listed(epsilons)

@@ -30,9 +30,9 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     """Attack the images that the model gets right with several attacks, of which some must be stronger than others.
 
     All figures are fractions of these images, or differences of such fractions. eps, norm, bounds: those of the
-    evaluation to check. steps: the number of PGD steps. options: those of `Attack.run`. It costs about 13 * steps
-    gradients an image. If any logits are NaN, there is one more check, which fails. Raises ValueError if the model gets
-    no image right.
+    evaluation to check. steps: the number of PGD steps. options: those of `Attack.run`. It costs about 12 * steps
+    gradients an image, and up to 10 * steps queries by Square. If any logits are NaN, there is one more check, which
+    fails. Raises ValueError if eps is 0 or the model gets no image right.
     """
     if eps == 0:
         raise ValueError("eps must be above 0: without a budget there is nothing to check")

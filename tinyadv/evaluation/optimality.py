@@ -30,9 +30,9 @@ def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, A
         1 - (A - A*) / (clean accuracy * eps - A*)
 
     where the robust accuracy is a step function and A its exact area. (AttackBench joins the steps by trapezoids, which
-    for many images is the same.) So 1 is an attack that is nowhere beaten, and 0 one that breaks nothing within eps. Of
-    several models, the global optimality: the mean of the local ones. Raises ValueError for results of other labels,
-    clean predictions or norms, TypeError unless the results have names.
+    for many images is the same.) An attack that is nowhere beaten has 1, one that breaks nothing within eps has 0. For
+    several models the result is the global optimality, the mean of the local ones. Raises ValueError for results of
+    other labels, clean predictions or norms, TypeError unless the results have names.
     """
     if not isinstance(results, Mapping):
         raise TypeError(f'results must be a dict, such as {{"FGSM": result}}, got {type(results).__name__}')

@@ -1,4 +1,4 @@
-"""A defence attacked three ways: by who ignores it, through it, and without gradients. Only the minimum counts."""
+"""A defence under three attacks: one ignores it, one goes through it, one has no gradients. Only the minimum counts."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class BaseCNN(Sequential):
 class Shift(BatchNorm2d):
     """Batch normalisation without a scale, and with a shift of eight times the bias: Jordan (2024, arXiv:2404.00498).
 
-    A step of SGD so moves the shift by 64 times the rate. A scale would shrink under a strong weight decay, until the
+    So a step of SGD moves the shift 64 times as far. A scale would shrink under a strong weight decay, until the
     GELU behind it is next to linear.
     """
 

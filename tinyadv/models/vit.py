@@ -24,7 +24,7 @@ class PatchEmbedding(Module):
 
 
 class Block(Module):
-    """x + attention(x), and to that a network of two dense layers, each on normalised tokens: "pre-norm"."""
+    """y + mlp(norm(y)), where y = x + attention(norm(x)), and mlp has two dense layers: "pre-norm"."""
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, rng: np.random.Generator):
         options: Any = {"init": "glorot_uniform", "rng": rng}

@@ -35,7 +35,7 @@ class Module:
 
     _training = True  # the module's own flag, see `training`
     _frozen = False  # see `freeze`
-    needs_whole_batch = False  # True if it draws random numbers, counts calls or mixes examples in training
+    needs_whole_batch = False  # True if it draws random numbers, counts calls or mixes examples without all_reduce
     input_shape: Shape | None = None  # of one example, for `summary()`
     forward: Callable[..., Tensor]
     _arguments: tuple[tuple, dict]
@@ -128,7 +128,7 @@ class Module:
 
     @property
     def training(self) -> bool:
-        """Whether dropout drops and batch normalisation uses the batch; set within a block of `mode`, it ends there."""
+        """Whether dropout drops and batch normalisation uses the batch; a value set within `mode` holds only there."""
         return not self._frozen and _modes.get().get(self, self._training)
 
     @training.setter
@@ -159,7 +159,7 @@ class Module:
     def freeze(self) -> Module:
         """Keep this module and all below it as they are while `training.fit` trains the rest; returns self.
 
-        A frozen module stays in evaluation mode, with its batch statistics, and its parameters take no part in the
+        A frozen module stays in evaluation mode, with its running statistics, and its parameters take no part in the
         updates: no gradient, no momentum, no weight decay. Attacks go through it as before.
         """
         return self._set("_frozen", True)
@@ -235,7 +235,7 @@ def _leaves(owner: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]
 
 
 def array_of(leaf: Any) -> Array:
-    """The array of a Tensor; an array itself. Of an abstract value it is that of one point (certify/abstract.py)."""
+    """The array of a Tensor, or the array itself; for an abstract value, that of one point (certify/abstract.py)."""
     return leaf.data if isinstance(leaf := leaf.one if hasattr(type(leaf), "one") else leaf, Tensor) else leaf
 
 

@@ -57,8 +57,8 @@ class Random(Module):
 class Dropout(Random):
     """In training mode zeroes each element with probability p and scales the others by 1 / (1 - p).
 
-    Srivastava et al. 2014. The mask of the n-th call depends on (seed, n) and, where a batch is computed in parts, on
-    the part alone; without a seed a fresh one is drawn.
+    Srivastava et al. 2014. The mask of the n-th call depends only on (seed, n) and, where a batch is computed in
+    parts, on the part. Without a seed, a random seed is drawn.
     """
 
     def __init__(self, p: float = 0.5, seed: int | None = None):

@@ -20,9 +20,9 @@ from tinyadv.tensor import Tensor
 class BatchNorm2d(Module):
     """Each channel normalised, then scaled and shifted by learned weight and bias (Ioffe and Szegedy 2015).
 
-    In training mode by the mean and biased variance of the batch, which also move the running statistics:
-    running = (1 - momentum) * running + momentum * batch, with the unbiased variance, as PyTorch does.
-    In evaluation mode by the running statistics.
+    In training mode, the mean and biased variance of the batch normalise, and the running statistics are updated:
+    running = (1 - momentum) * running + momentum * batch, with the unbiased variance, as in PyTorch.
+    In evaluation mode, the running statistics normalise.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):

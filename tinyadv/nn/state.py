@@ -31,7 +31,7 @@ def built_from(model: Module) -> dict[str, Any]:
 def load(path: str | Path, into: Module | None = None) -> Module:
     """The model saved at `path`: built anew from the file's header, or loaded into the given model.
 
-    A class is looked for among the defined subclasses of Module, so loading a file imports and runs nothing.
+    A class is looked for among the defined subclasses of Module, so a file can run no code but their constructors.
     Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
     """
     if isinstance(path, Module):

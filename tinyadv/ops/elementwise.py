@@ -106,9 +106,9 @@ def clip(x, low, high):
 
 @op
 def relu(x):
-    """max(x, 0). Where `guided` is set, a gradient that is no true one: that of guided back-propagation.
+    """max(x, 0). Where `guided` is set, its vjp is not the gradient, but that of guided back-propagation.
 
-    Springenberg et al. 2015, arXiv:1412.6806, section 3.4: what passes back is positive on both ways.
+    Springenberg et al. 2015, arXiv:1412.6806, section 3.4: g passes back only where both x and g are positive.
     """
     y, positive = rectified(x)  # clipped: three times as fast as maximum(x, 0) in NumPy
     both = guided.get()  # positive has one byte each, so that y can go where nothing else keeps it

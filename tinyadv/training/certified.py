@@ -56,6 +56,8 @@ class Certified(Method):
         if not (is_number(self.clean_weight) and 0 <= self.clean_weight <= 1):
             raise ValueError(f"clean_weight must be a number in [0, 1], got {self.clean_weight!r}")
         check_bounds(self.bounds)
+        if self.label_smoothing:
+            raise ValueError(f"label_smoothing must be 0 for a certificate, got {self.label_smoothing!r}")
 
     def certified(self, model: Module, validation: Dataset) -> float | None:
         eps = self.eps if self.certify_at is None else self.certify_at
@@ -102,10 +104,10 @@ class Certified(Method):
 
 @dataclass(frozen=True)
 class CROWNIBP(Certified):
-    """While eps grows, linear bounds in place of those of interval arithmetic, which are looser: fewer and fewer.
+    """While eps grows, mix linear bounds with the looser ones of interval arithmetic, whose weight rises to 1.
 
     Zhang et al. 2020, arXiv:1906.06316, eq. 8: beta * CROWN + (1 - beta) * IBP, where beta falls from 1 to 0 as eps
-    rises to its final value. Until then a step costs several times one of IBP, the more the more classes there are.
+    rises to its final value. Until then a step costs several times a step of IBP, and more with more classes.
     """
 
     def worst(self, strength: float, z: Interval, labels: Array) -> Tensor:
@@ -115,7 +117,7 @@ class CROWNIBP(Certified):
 
 @dataclass(frozen=True)
 class MTLIBP(Certified):
-    """The cross entropy of the worst logits, and that of attacked images in place of the clean ones, weighted.
+    """A weighted mean of two cross entropies: of the worst logits, and of attacked images instead of clean ones.
 
     De Palma et al. 2024, arXiv:2305.13991, eq. 7: their alpha is 1 - clean_weight. With few percent of the bound, it
     trades little clean accuracy for the certificate. The attack is theirs: one step of 10 eps from a random point.

@@ -20,8 +20,8 @@ class Consistent(Method):
     """The cross entropy of two random versions of each image, and what keeps their predictions together.
 
     weight * (KL(m || p) + KL(m || q)) / 2 + entropy * H(m), where p and q are the predicted distributions at the two
-    versions, m = (p + q) / 2 and H is the entropy: Jeong and Shin 2020, arXiv:2006.04062. A vote is certified as far as
-    its lead reaches, so that images on which the versions disagree cost more than others gain. In the authors'
+    versions, m = (p + q) / 2 and H is the entropy: Jeong and Shin 2020, arXiv:2006.04062. The radius of a vote
+    grows with its lead, so images on which the versions disagree cost more than others gain. In the authors'
     results for smoothing on MNIST, weight is 10 for sigma 0.25, and 5 for 0.5. A step costs twice one of standard
     training.
 

@@ -72,7 +72,7 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         must be the same. extend: those that may differ, "epochs" or "lr"; ("epochs",) trains a finished run further.
     progress: show a progress bar for each epoch.
     The model is in training mode during the run, and then again in the mode it had before.
-    Raises ValueError for arguments that do not fit, FloatingPointError as soon as the loss is NaN or infinite.
+    Raises TypeError or ValueError for arguments that do not fit, FloatingPointError if the loss is NaN or infinite.
     """
     if attack is not None and method is not None:
         raise ValueError("attack is short for method=Adversarial(attack): give only one of the two, got "

@@ -41,7 +41,7 @@ class Method:
     """The base class of all methods. A subclass defines the `inputs` of an update, and the `losses` on them.
 
     label_smoothing: the share of the probability that is spread evenly over all classes (Szegedy et al. 2016,
-    arXiv:1512.00567).
+    arXiv:1512.00567). `Certified` and its subclasses refuse it.
     """
 
     label_smoothing: float = field(default=0.0, kw_only=True)
@@ -145,9 +145,9 @@ class Mixed(Adversarial):
 class TRADES(Method):
     """The cross entropy of the clean images, plus beta times KL(f(x) || f(x')).
 
-    KL is the Kullback-Leibler divergence of the predicted distribution at the adversarial image x' from that at the
-    clean image x. The attack maximises it too; it needs no labels. Zhang et al. 2019, arXiv:1901.08573, eq. 5 and
-    algorithm 1. In the authors' code beta is 1 for MNIST and 6 for CIFAR-10.
+    KL is the Kullback-Leibler divergence sum p log(p / p'), where p and p' are the predicted distributions at the clean
+    image x and the adversarial image x'. The attack maximises KL, too, and needs no labels. Zhang et al. 2019,
+    arXiv:1901.08573, eq. 5 and algorithm 1. In the authors' code beta is 1 for MNIST and 6 for CIFAR-10.
 
     step_size: 2.5 * eps / steps unless given. The authors take 40 steps of 0.01 for MNIST.
     """

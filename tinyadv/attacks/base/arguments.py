@@ -50,7 +50,7 @@ def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:
 
 
 def check_target(classes: Any, name: str, x: Array) -> Array:
-    """As `check_classes`, of classes (N,), or of one for all examples of x."""
+    """As `check_classes`; `classes` is an array (N,), or one class for all examples of x."""
     array = classes if is_array(classes) else np.asarray(classes)
     return check_classes(array if array.ndim else np.full(len(x), to_host(array)), name, x)
 

@@ -112,9 +112,9 @@ class Attack(Parameters):
             all images. The model, x, y and target are not changed.
         seed: of the random streams, one for each example; or a Streams object.
         workers: the number of threads (default: all usable cores); it changes no bit of the result.
-        executor: any concurrent.futures.Executor, such as one of processes, of Dask or of MPI, which takes the place
-            of the threads; it changes no bit either. `workers` is then the number of its workers, if it does not say
-            so itself. Other processes do not advance Streams given as seed. See docs/scale.md.
+        executor: any concurrent.futures.Executor, such as one of processes, of Dask or of MPI. It replaces the threads
+            and changes no bit of the result. If it does not know its number of workers, pass that as `workers`. Other
+            processes do not advance Streams given as seed. See docs/scale.md.
         batch_size: the number of examples in a shard; it changes only the rounding of matrix products.
         skip_misclassified: return images that the model gets wrong unchanged, without attacking them.
         quantize: return images on 256 levels from low to high, within the budget, which can be saved with 8 bits.
@@ -122,7 +122,7 @@ class Attack(Parameters):
             be slightly too far. It takes one more forward pass. In l0, pixels that are left alone stay as they are.
         callback: called with a Step after every iteration of a shard, by one thread at a time, and not with an
             executor. progress: show a bar.
-        Raises ValueError for arguments that do not fit. An example that is not broken is no error.
+        Raises TypeError or ValueError for arguments that do not fit. An example that is not broken is no error.
         """
         started = time.perf_counter()
         if callback is not None and executor is not None:

@@ -66,8 +66,8 @@ class RoundBall(Ball):
     def project(self, points: Array) -> Array:
         clipped = self.project_to_bounds(points)  # towards x, which is inside the bounds: no distance grows
         xp, x = array_module(points), self.x
-        # Whoever sums up the squares in another order may get another last bit: that much room is left.
-        # A budget so small that a distance loses digits is none.
+        # A sum of the squares in another order may differ in the last bits, so leave that much room.
+        # A budget so small that distances lose digits counts as 0.
         limit = self.eps * (1 - math.prod(x.shape[1:]) * 2.0**-52) if self.eps > 2.0**-1000 else 0.0
         perturbation = clipped.astype(np.float64) - x
         distance = self.distance(perturbation)

@@ -88,9 +88,9 @@ class Batch:
         self.forwards[index], self.backwards[index] = part.forwards, part.backwards
 
     def within(self, eps: float) -> Batch:
-        """The same examples with another budget. Without one, the best is the nearest success, if `clean` is known.
+        """The same examples with another budget; with eps = inf, which needs `clean`, the best is the nearest success.
 
-        Its costs and iterations count for this batch, too.
+        Passes and iterations of the new batch count for this one, too.
         """
         ball = type(self.ball)(self.x, eps, self.ball.bounds)
         other = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report,
@@ -129,7 +129,7 @@ class Batch:
                  candidate: bool = True) -> tuple[Array, Array, Array]:
         """The logits (n, K) at the points, an objective of them (n,), and its gradient (n, ...); see `gradient`.
 
-        The objective is the attack's own unless given. Each is a mean over `eot` passes; the last decides on success.
+        By default it is the attack's objective. All three are means over `eot` passes; the last decides on success.
         """
         if candidate:
             points = self.ball.project(points)

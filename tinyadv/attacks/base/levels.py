@@ -42,9 +42,9 @@ def quantize(ball: Ball, points: Array) -> Array:
 
     A pixel goes to its nearest level. If that is outside the ball, it goes to the nearest level between it and x, which
     is always inside, because no pixel moves away from x. In "l2" and "l1", all nearest levels together may be outside.
-    Then this is done for the pixels that rounding moves most: first a few and then more, by sixteenths of a level,
-    until the image is inside. A pixel of x that is on no level stays unchanged if no level is within the budget;
-    in "l0", always, unless the attack has changed it.
+    Then the pixels that rounding moves most go to the level towards x instead: first a few and then more, by sixteenths
+    of a level, until the image is inside. A pixel of x that is on no level stays unchanged if no level is within the
+    budget. In "l0", every pixel that the attack has not changed stays unchanged.
     """
     xp, x, step = array_module(points), ball.x, (ball.bounds[1] - ball.bounds[0]) / STEPS
     number = to_levels(points, ball.bounds)

@@ -16,8 +16,8 @@ from tinyadv.attacks.base.batch import Batch
 from tinyadv.backend import Array, array_module, move, rows_of
 from tinyadv.shapes import to_count
 
-BLENDS, BISECTIONS = 10, 10  # more and more noisy, until one is adversarial; and halvings of the way back from it
-SHARE = 0.1  # of the queries, until which noise alone is tried where no blend was adversarial
+BLENDS, BISECTIONS = 10, 10  # the blends tried, each with more noise; and the halvings of the way back to the image
+SHARE = 0.1  # if no blend is adversarial, pure noise is tried until this share of the queries is spent
 
 
 @dataclass(frozen=True)

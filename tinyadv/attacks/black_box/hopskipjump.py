@@ -23,7 +23,7 @@ class HopSkipJump(DecisionAttack):
     """Steps along an estimated gradient at the boundary, each followed by a bisection back to the boundary.
 
     Chen, Jordan and Wainwright 2020, arXiv:1904.02144. A round starts at a point x_t on the boundary, at a distance r
-    from x. d is the number of pixels.
+    from x. d is the number of values of an image.
 
     1. The model classifies B_t = B_0 sqrt(t) points at a distance delta_t = r / d from x_t, in random directions u_b:
        phi_b is 1 if the point is adversarial, else -1. The estimate of the gradient is the mean of
@@ -31,9 +31,9 @@ class HopSkipJump(DecisionAttack):
     2. The step along it has the length xi = r / sqrt(t), which is halved until its end is adversarial.
     3. From there a bisection towards x, up to a fraction theta, finds x_(t+1).
 
-    For "l2" the bisection is on the line to x, with theta = d**-1.5; for "linf" it is on the largest change allowed,
-    with theta = d**-2. The first delta is a tenth of the range of the data. The last round has fewer directions, so
-    that queries are left for its step. The result is the nearest adversarial point of all that were tested.
+    For "l2" the bisection is on the line to x, with theta = d**-1.5; for "linf" it bisects the limit to which all
+    changes are clipped, with theta = d**-2. The first delta is a tenth of the range of the data. The last round has
+    fewer directions, so that queries are left for its step. The result is the nearest adversarial point tested.
 
     norm: "l2" or "linf"; initial_directions: B_0; queries, starts: see DecisionAttack.
     """

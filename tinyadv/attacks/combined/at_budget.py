@@ -15,15 +15,15 @@ from tinyadv.shapes import to_count
 
 @dataclass(frozen=True)
 class AtBudget(Composite):
-    """Run an attack until each example has had so many forward and backward passes, and keep the nearest success.
+    """Run an attack until each example has had `queries` forward and backward passes, and keep the nearest success.
 
     The protocol of AttackBench (Cina et al. 2024, arXiv:2404.19460): attacks of all kinds are compared at equal cost,
     by the nearest point that they have found. A minimum-norm attack runs as it is, and what it finds after the last
     pass does not count: choose its steps to fit. An attack with a budget begins with its own eps, which is doubled
     until it succeeds and then bisected, for each example by itself; its step size goes with eps.
 
-    attack: any attack that is not made of others; queries: the number of passes of each example whose findings count,
-    that of the clean image included. A run that has begun by then is finished, for nothing.
+    attack: any attack that is not made of others; queries: the number of passes of each example, that of the clean
+    image included. A run that has begun is finished, but what it finds after the last of these passes does not count.
     """
 
     attack: Attack

@@ -25,8 +25,8 @@ from tinyadv.tensor import Tensor
 class Transfer(Composite):
     """Make adversarial images for a surrogate, and test them on the model: a black-box attack without queries.
 
-    Papernot et al. 2016, arXiv:1605.07277. The model sees each example once, to evaluate it, and `forwards` counts only
-    this pass. The file of a result has only the name of the surrogate's class. So a loaded result describes the attack,
+    Papernot et al. 2016, arXiv:1605.07277. The model sees each adversarial image once, and `forwards` counts only this
+    pass. The file of a result has only the name of the surrogate's class. So a loaded result describes the attack,
     but cannot run it.
 
     surrogate: a model for the same images and classes; attack: any attack.

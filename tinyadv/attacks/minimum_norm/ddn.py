@@ -20,12 +20,12 @@ class DDN(WhiteBox):
 
     Rony et al. 2019, arXiv:1811.09600, algorithm 1. With g the gradient of the loss at x + delta, of l2 norm 1:
 
-        delta <- delta + alpha * g,   epsilon <- (1 - gamma) * epsilon  if x + delta is adversarial, else (1 + gamma) *
-        delta <- epsilon * delta / |delta|,   clipped to the bounds
+        epsilon <- (1 - gamma) * epsilon  if x + delta is adversarial, else (1 + gamma) * epsilon
+        delta <- delta + alpha * g,   delta <- epsilon * delta / |delta|,   clipped to the bounds
 
     alpha falls from 1 to 0.01 along half a cosine, and epsilon begins at 1, both in units of the range of the data.
-    Where the gradient is 0, g is a random direction. A norm that no image within the bounds can have is no use: epsilon
-    stays below it.
+    Where the gradient is 0, g is a random direction. epsilon is at most the largest distance from x that a point within
+    the bounds has.
 
     steps: of each example, with one gradient each; gamma: the relative change of the norm, in (0, 1).
     """

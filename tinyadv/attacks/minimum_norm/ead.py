@@ -26,8 +26,8 @@ class EAD(PenaltyAttack):
     shrink moves every pixel by beta towards x, but not beyond it, and to the bounds. So most pixels stay as they are.
     The gradients are taken at y, which may lie beyond the bounds.
     Of all points with a margin above kappa, the nearest in l1 is kept. A step has one gradient and one more forward
-    pass. The search for c is that of PenaltyAttack. It takes all steps: the objective goes up and down for too long to
-    see when it has converged, and stopping when it stands still for a tenth of the steps left points a fifth further.
+    pass. The search for c is that of PenaltyAttack. EAD always takes all steps, because the objective goes up and down:
+    to stop when it did not fall for a tenth of the steps gave points that were a fifth further away.
 
     kappa: the margin, in logits, >= 0; binary_search_steps: the number of values of c; steps: for each c; lr: the first
     alpha, which falls to 0 with the square root of the steps that are left; initial_c: the first c, which is multiplied

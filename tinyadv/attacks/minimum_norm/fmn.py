@@ -29,8 +29,8 @@ class FMN(WhiteBox):
                                                               then onto the bounds
 
     |m| / |g|* is the distance to the boundary of the linear model. In the paper s is 1, and many examples never get
-    beyond the boundary; here it grows from 1 by a tenth with each step. In l0 epsilon is a number of pixels, at first
-    1, which changes by at least one, and until a point was adversarial by one more after every ten steps.
+    beyond the boundary; here it grows from 1 by a tenth with each step. In l0 epsilon is a number of pixels. It
+    begins at 1 and changes by at least one. Until a point was adversarial, step k = 0, 1, ... adds 1 + floor(k / 10).
 
     steps: of each example, with one gradient each; norm: "l2", "linf", "l1" or "l0".
     lr: the first alpha, in units of the range of the data: 1 unless given, and 10 in linf, as in AttackBench (Cina et

@@ -33,7 +33,7 @@ class SigmaZero(WhiteBox):
     steps: of each example, with one gradient each. lr: the first step size, in units of the range of the data; it falls
     to a tenth along half a cosine. sigma: how exact the count is, in squared units of the range.
     restarts: the number of runs. The first begins at x; the others, which are not in the paper, at x plus uniform noise
-    of up to half the range. On a robust network they find fewer pixels.
+    of up to half the range. On a robust network, restarts find perturbations of fewer pixels.
     """
 
     steps: int = 1000
