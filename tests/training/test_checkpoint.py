@@ -389,7 +389,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path):
 
 def test_a_path_that_cannot_be_written_is_reported_before_the_first_step(tmp_path, monkeypatch):
     calls = []
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="checkpoint must be in a folder that exists"):
         trained(METHODS[0], tmp_path / "nowhere" / "run.npz", hook=lambda: calls.append(1))
 
     def full(path, header, arrays):

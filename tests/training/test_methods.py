@@ -262,7 +262,7 @@ def test_the_model_ends_as_it_was_in_the_epoch_of_the_highest_robust_accuracy(mo
     (lambda: Standard(label_smoothing=1.0), "label_smoothing must be in [0, 1), got 1.0"),
     (lambda: TRADES(0.3, beta=-1), "beta must be a number >= 0, got -1"),
     (lambda: TRADES(-0.3), "eps must be a number >= 0"),
-    (lambda: Free(0.3, replays=0), "steps must be an integer >= 1, got 0"),
+    (lambda: Free(0.3, replays=0), "replays must be an integer >= 1, got 0"),
     (lambda: Free(3, norm="l0"), "norm must not be l0"),
     (lambda: training.NFGSM(-0.1), "eps must be a number >= 0, in the units of the data, got -0.1"),
     (lambda: training.Fast("a"), "eps must be a number >= 0, in the units of the data, got 'a'"),

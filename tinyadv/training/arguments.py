@@ -53,7 +53,7 @@ def check_fit(*, model: Any, train: Any, epochs: Any, batch_size: Any, optimizer
     if path and path.exists() and not resume:
         raise ValueError(f"checkpoint {path} exists already: go on with resume=True, or remove it")
     if path and not path.absolute().parent.is_dir():
-        raise ValueError(f"checkpoint must be in a folder that exists, got {path}")
+        raise FileNotFoundError(f"checkpoint must be in a folder that exists, got {path}")
     if isinstance(extend, str):
         raise TypeError(f"extend must be a tuple of names, such as ({extend!r},), got {extend!r}")
     if unknown := set(extend) - set(EXTENDABLE):

@@ -32,11 +32,11 @@ def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:
         what = f"{x.dtype} of shape {x.shape}" if is_array(x) else type(x).__name__
         remedy = "the order is (model, x, y)"
         if is_array(x) and x.ndim > 1:
-            remedy = f"give {name}.astype(np.float32){' / 255, for 8-bit images' * (x.dtype == np.uint8)}"
+            remedy = f"{name}.astype(np.float32){' / 255, for 8-bit images' * (x.dtype == np.uint8)}"
         elif hasattr(x, "numpy"):  # a Tensor, or one of PyTorch or TensorFlow
-            remedy = f"give {name}.numpy()"
+            remedy = f"{name}.numpy()"
         elif isinstance(x, list | tuple):
-            remedy = f"give np.array({name}, np.float32)"
+            remedy = f"np.array({name}, np.float32)"
         raise ValueError(f"{name} must be a floating-point array (N, C, H, W) in {bounds}, got {what}: {remedy}")
     low, high = bounds
     if x.size and not (float(x.min()) >= low and float(x.max()) <= high):  # also False for NaN
@@ -87,10 +87,8 @@ def are_probabilities(logits: Array) -> bool:
 
 
 def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
-    """Warn if the budget seems to be in other units than the norm or the bounds, such as 8 instead of 8/255."""
+    """Warn if a linf budget seems to be in other units than the bounds, such as 8 instead of 8/255."""
     span, levels = bounds[1] - bounds[0], eps * 255
-    if norm == "l0" and 0 < eps < 1:
-        warn(f"eps={eps:g} allows no change, since in l0 it is a number of pixels: give eps=1 or more")
     if norm == "linf" and eps >= 2 * span:
         warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 grey "
              f"levels, give eps={eps:g}/255")
