@@ -3,7 +3,7 @@
     python -m tinyadv
     python -m tinyadv zoo mnist-madry-linf
     python -m tinyadv attack PGD --model mnist-slide-natural --eps 0.3 --images 100 --out pgd.npz
-    python -m tinyadv evaluate --model mypackage.networks:robust --data cifar10 --eps 0.03 --state run.npz
+    python -m tinyadv evaluate --model mypackage.networks:robust --data cifar10 --eps 8/255 --state run.npz
 
 It only calls the library.
 """
