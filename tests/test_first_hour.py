@@ -148,6 +148,7 @@ MISTAKES = [
     ("model(images of 0..255, as bytes)", lambda: MODEL((X * 255).astype(np.uint8)), r"x.astype\(np.float32\) / 255"),
     ("training a model that ends in softmax", lambda: fit_softmax(), "without the softmax"),
     ("model(images in a list)", lambda: MODEL(X.tolist()), r"give np.array\(x, np.float32\)"),
+    ("a flat image", lambda: FGSM(0.1)(MODEL, X[0].ravel(), Y[:1]), r"for one image, give x\[None\]"),
     ("model(dataset)", lambda: MODEL(TEST), "give dataset.images"),
     ("nn.load(model, path)", lambda: nn.load(MODEL, "model.npz"), r"nn.load\(path, into=model\)"),
     ("Free(replays=0)", lambda: training.Free(0.1, replays=0), "replays must be an integer >= 1"),

@@ -67,7 +67,7 @@ def test_it_attacks_a_saved_model_within_a_fraction(tmp_path, monkeypatch):
     assert attacks.AttackResult.load("fgsm.npz").attack == attacks.FGSM(8 / 255)
 
 
-@pytest.mark.parametrize("eps", ["8/0", "eight", "1/2/3"])
+@pytest.mark.parametrize("eps", ["8/0", "8/", "/8", "eight", "1/2/3"])
 def test_what_is_no_number_is_no_budget(eps, capsys):
     with pytest.raises(SystemExit):
         main(["attack", "FGSM", "--model", "mnist-lenet-linf", "--eps", eps])

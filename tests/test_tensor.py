@@ -10,7 +10,7 @@ from hypothesis import given
 from strategies import broadcastable, positive, reals
 
 from tinyadv import ops
-from tinyadv.tensor import Tensor, gradients, no_grad
+from tinyadv.tensor import Tensor, gradients, no_grad, op
 
 
 @pytest.mark.parametrize("data", [3, 2.5, True, [1.0, 2.0], [[1], [2]], np.arange(3), np.array([True]), np.array(7)])
@@ -190,3 +190,25 @@ def test_a_tensor_of_one_element_is_a_number(value):
         np.testing.assert_equal(float(x), value)
     with pytest.raises(ValueError, match="more than one element is ambiguous"):
         bool(Tensor([0.0, 1.0]))
+
+
+def test_the_error_of_an_operation_names_it_and_keeps_its_class():
+    class Mine(ValueError):
+        pass
+
+    @op
+    def failing(x):
+        raise Mine("not fitted", 3)
+
+    x = Tensor(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"^add of shape \(2, 3\) and \(4,\): operands"):
+        x + Tensor(np.ones(4))
+    with pytest.raises(IndexError, match=r"^getitem of shape \(2, 3\): index 2"):
+        x[2]
+    with pytest.raises(np.exceptions.AxisError, match=r"in sum of shape \(2, 3\)"):
+        x.sum(axis=5)
+    with pytest.raises(TypeError, match=r"^add: unsupported operand"):
+        ops.add(1, "a")
+    with pytest.raises(Mine, match=r"in failing of shape \(2, 3\)") as caught:
+        failing(x)
+    assert caught.value.args == ("not fitted", 3)

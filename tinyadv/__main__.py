@@ -77,10 +77,11 @@ def parser() -> argparse.ArgumentParser:
 
 def fraction(text: str) -> float:
     """The number of a text such as 0.3 or 8/255."""
-    above, _, below = text.partition("/")
-    if below and not float(below):
+    above, slash, below = text.partition("/")
+    divisor = float(below) if slash else 1.0
+    if not divisor:
         raise ValueError("division by zero")
-    return float(above) / float(below or 1)
+    return float(above) / divisor
 
 
 def show(options: argparse.Namespace) -> None:
@@ -114,8 +115,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--device must be cpu where the model is a {type(model).__name__} and no nn.Module, got "
                          f"{options.device}: let {options.model} move it there itself")
     test = DATA[name]()[1][:options.images]
-    shape = getattr(model, "input_shape", None)
-    if shape and shape != test.images.shape[1:]:
+    shape = model.input_shape if isinstance(model, nn.Module) else None
+    if shape and shape[0] != test.images.shape[1]:
         raise ValueError(f"--data must have images of shape {shape}, as the model takes, but {name} has "
                          f"{test.images.shape[1:]}")
     print(f"{test}\naccuracy without an attack: {evaluation.accuracy(model, test):.2%}")

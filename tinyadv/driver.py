@@ -25,7 +25,7 @@ from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.random import Streams, drawing_from
 from tinyadv.ranks import ranks
 from tinyadv.shapes import check_equal, check_floating, check_input, to_count
-from tinyadv.spellings import check_model
+from tinyadv.spellings import check_model, foreign
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
 # A shard has as many examples as make up this many numbers, 100 MNIST or 25 CIFAR-10 images, and at least a few: fewer
@@ -103,7 +103,7 @@ def _work(model: Callable, work: Callable, rows: list, part: slice, shape: tuple
         with np.errstate(under="ignore"), device_of(memory_of(model, rows[0])):  # what is too small becomes 0
             return work(model, *rows)
     except Exception as error:
-        error.add_note(f"x has shape {shape}; the model was given x[{part.start}:{part.stop}]")
+        error.add_note(f"x has shape {shape}; the model was given x[{part.start}:{part.stop}]{foreign(model)}")
         raise
 
 

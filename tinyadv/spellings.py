@@ -99,27 +99,35 @@ def explain(error: Exception, name: str, args: Collection[Any], kwargs: Collecti
             known: Collection[str]) -> None:
     """Raise the error of an operation once more, with what to write instead, or with its name and shapes.
 
-    The errors of NumPy name neither. One that begins with the name of the operation is left as it is.
+    The errors of NumPy name neither. One that begins with the name of the operation is left as it is; one of a class of
+    its own gets a note.
     """
     check_keywords(name, kwargs if isinstance(error, TypeError) else (), known)
     name = name.lstrip("_")
-    if not str(error).startswith(name):
-        shapes = " and ".join(str(x.shape) for x in args if hasattr(x, "shape"))
-        kind = next(each for each in (ValueError, IndexError, TypeError) if isinstance(error, each))
-        raise kind(f"{name} of shape {shapes}: {error}") from error
+    where = " and ".join(str(x.shape) for x in args if hasattr(x, "shape"))
+    where = f"{name} of shape {where}" if where else name
+    if type(error) not in (IndexError, TypeError, ValueError):
+        error.add_note(f"in {where}")
+    elif not str(error).startswith(name):
+        raise type(error)(f"{where}: {error}") from error
 
 
 def check_model(model: object) -> None:
-    """TypeError unless the model is a function that may take a Tensor: no class, no module of another framework."""
+    """TypeError unless the model is a function, and no class."""
     if isinstance(model, type):
         raise TypeError(f"the model must be built first: {model.__name__}(...), got the class")
-    for framework in ("torch", "keras", "tensorflow", "flax", "sklearn"):
-        if any(each.__module__.partition(".")[0] == framework for each in type(model).__mro__):
-            raise TypeError(f"the model is one of {framework}, which computes on arrays of its own: wrap it in an "
-                            "adapter, as docs/foreign-models.md shows")
     if not callable(model):
         raise TypeError(f"the model must be a function of images, got {type(model).__name__}: it comes first, as in "
                         "attack(model, x, y)")
+
+
+def foreign(model: object) -> str:
+    """What to do if this model of another framework has failed: the end of a note, empty for other models."""
+    frameworks = {each.__module__.partition(".")[0] for each in type(model).__mro__ if isinstance(each.__module__, str)}
+    if not (known := frameworks & {"torch", "keras", "tensorflow", "flax", "sklearn"}):
+        return ""
+    return (f"; the model is one of {min(known)}, which computes on arrays of its own: wrap it in an adapter, as "
+            "docs/foreign-models.md shows")
 
 
 def spelled(function: Callable[P, R]) -> Callable[P, R]:

@@ -287,3 +287,12 @@ def test_a_watcher_sees_every_output_within_its_block_in_its_thread():
     assert [part for part, _ in seen] == [model.stem, *first.layers, first, second, model.pair[0], model.heads["left"],
                                           model.heads["right"][0], model]
     assert seen[-1][1] is y
+
+
+def test_a_layer_may_take_several_tensors():
+    class Sum(Module):
+        def forward(self, several):
+            return several[0] + several[1]
+
+    for several in ((Tensor([1.0]), Tensor([2.0])), [Tensor([1.0]), Tensor([2.0])]):
+        assert Sum()(several).item() == 3

@@ -30,13 +30,16 @@ def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:
     """Raise ValueError unless x is a floating-point array (N, ...) with all values within the bounds."""
     if not is_array(x) or x.dtype.kind != "f" or x.ndim < 2:
         what = f"{x.dtype} of shape {x.shape}" if is_array(x) else type(x).__name__
-        remedy = "the order is (model, x, y)"
-        if is_array(x) and x.ndim > 1:
-            remedy = f"{name}.astype(np.float32){' / 255, for 8-bit images' * (x.dtype == np.uint8)}"
-        elif hasattr(x, "numpy"):  # a Tensor, or one of PyTorch or TensorFlow
+        if hasattr(x, "numpy"):  # a Tensor, or one of PyTorch or TensorFlow
             remedy = f"{name}.numpy()"
         elif isinstance(x, list | tuple):
             remedy = f"np.array({name}, np.float32)"
+        elif not is_array(x) or (x.ndim < 2 and x.dtype.kind != "f"):
+            remedy = "the order is (model, x, y)"
+        elif x.dtype.kind != "f":
+            remedy = f"{name}.astype(np.float32){' / 255, for 8-bit images' * (x.dtype == np.uint8)}"
+        else:
+            remedy = f"for one image, give {name}[None]"
         raise ValueError(f"{name} must be a floating-point array (N, C, H, W) in {bounds}, got {what}: {remedy}")
     low, high = bounds
     if x.size and not (float(x.min()) >= low and float(x.max()) <= high):  # also False for NaN
