@@ -77,6 +77,11 @@ def autoattack(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: n
             "warnings": list(result.warnings)}
 
 
+def row(attack: attacks.AutoAttack, found: dict[str, Any]) -> dict[str, Any]:
+    """AutoAttack's row among the results of a card."""
+    return {"attack": str(attack), **{key: found[key] for key in ("images", "accuracy", "seed")}}
+
+
 def with_intervals(settings: dict[str, Any]) -> bool:
     """Whether the network was trained with interval bounds."""
     return issubclass(getattr(training, settings["method"]["class"]), training.Certified)
@@ -113,9 +118,8 @@ def attacked(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: np.
                      "accuracy": left(model, attack, subset, proven, options.seed)[0]})
         print(rows[-1], flush=True)
     budget: dict[str, Any] = {"eps": pgd.eps, "norm": pgd.norm}
-    found = autoattack(model, few := test[:options.autoattack], pgd, proven, options.seed)
-    rows.append({"attack": str(attacks.AutoAttack(**budget)), "images": len(few), "accuracy": found["accuracy"],
-                 "seed": options.seed})
+    found = autoattack(model, test[:options.autoattack], pgd, proven, options.seed)
+    rows.append(row(attacks.AutoAttack(**budget), found))
     checks = evaluation.sanity_checks(model, test[:200], seed=options.seed, **budget).checks
     return {"results": rows, "autoattack": found, "checks": [asdict(check) for check in checks]}
 
@@ -142,7 +146,10 @@ def main(options: argparse.Namespace) -> None:
     if options.weights is None:
         model, subset = zoo.load(name), test[:options.autoattack]
         found = autoattack(model, subset, pgd, intervals(model, subset, settings, pgd.eps), options.seed)
-        zoo.write(card := replace(zoo.card(name), autoattack=found), options.folder)
+        card, anew = zoo.card(name), row(attacks.AutoAttack(eps=pgd.eps, norm=pgd.norm), found)
+        rows = [max(anew, each, key=lambda row: row["images"]) if each["attack"] == anew["attack"] else each
+                for each in card.results]  # of AutoAttack that of more images
+        zoo.write(card := replace(card, autoattack=found, results=rows), options.folder)
         print(card)
         return
     here = f"{platform.processor() or platform.machine()}, {backend.usable_cores()} cores"
