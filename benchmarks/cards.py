@@ -77,9 +77,10 @@ def autoattack(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: n
             "warnings": list(result.warnings)}
 
 
-def row(attack: attacks.AutoAttack, found: dict[str, Any]) -> dict[str, Any]:
+def row(pgd: attacks.PGD, found: dict[str, Any]) -> dict[str, Any]:
     """AutoAttack's row among the results of a card."""
-    return {"attack": str(attack), **{key: found[key] for key in ("images", "accuracy", "seed")}}
+    return {"attack": str(attacks.AutoAttack(eps=pgd.eps, norm=pgd.norm)),
+            **{key: found[key] for key in ("images", "accuracy", "seed")}}
 
 
 def with_intervals(settings: dict[str, Any]) -> bool:
@@ -117,10 +118,9 @@ def attacked(model: nn.Module, test: data.Dataset, pgd: attacks.PGD, proven: np.
         rows.append({"attack": str(attack), "images": len(subset), "seed": options.seed,
                      "accuracy": left(model, attack, subset, proven, options.seed)[0]})
         print(rows[-1], flush=True)
-    budget: dict[str, Any] = {"eps": pgd.eps, "norm": pgd.norm}
     found = autoattack(model, test[:options.autoattack], pgd, proven, options.seed)
-    rows.append(row(attacks.AutoAttack(**budget), found))
-    checks = evaluation.sanity_checks(model, test[:200], seed=options.seed, **budget).checks
+    rows.append(row(pgd, found))
+    checks = evaluation.sanity_checks(model, test[:200], seed=options.seed, eps=pgd.eps, norm=pgd.norm).checks
     return {"results": rows, "autoattack": found, "checks": [asdict(check) for check in checks]}
 
 
@@ -146,8 +146,8 @@ def main(options: argparse.Namespace) -> None:
     if options.weights is None:
         model, subset = zoo.load(name), test[:options.autoattack]
         found = autoattack(model, subset, pgd, intervals(model, subset, settings, pgd.eps), options.seed)
-        card, anew = zoo.card(name), row(attacks.AutoAttack(eps=pgd.eps, norm=pgd.norm), found)
-        rows = [max(anew, each, key=lambda row: row["images"]) if each["attack"] == anew["attack"] else each
+        card, anew = zoo.card(name), row(pgd, found)
+        rows = [max(anew, each, key=lambda one: one["images"]) if each["attack"] == anew["attack"] else each
                 for each in card.results]  # of AutoAttack that of more images
         zoo.write(card := replace(card, autoattack=found, results=rows), options.folder)
         print(card)

@@ -82,15 +82,17 @@ def check_floating(x: Any) -> None:
 
 def check_input(x: Any) -> None:
     """TypeError for what is meant as images and is no array of floats: bytes, lists, a data set, foreign tensors."""
-    if getattr(getattr(x, "dtype", None), "char", None) == "B":
-        raise TypeError("the images are uint8: give x.astype(np.float32) / 255, or without / 255 if the model is made "
-                        "for 0 to 255")
+    if hasattr(getattr(x, "dtype", None), "kind"):  # each layer comes here
+        if x.dtype.char == "B":
+            raise TypeError("the images are uint8: give x.astype(np.float32) / 255, or without / 255 if the model is "
+                            "made for 0 to 255")
+        return
     remedy = ""
     if isinstance(x, list) and x and isinstance(x[0], list):
         remedy = "np.array(x, np.float32)"
     elif hasattr(x, "images"):
         remedy = "dataset.images"
-    elif hasattr(x, "numpy") and not hasattr(getattr(x, "dtype", None), "kind"):
+    elif hasattr(x, "numpy"):
         remedy = "x.numpy()"
     if remedy:
         raise TypeError(f"images must be an array or a Tensor, got {type(x).__name__}: give {remedy}")

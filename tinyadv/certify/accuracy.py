@@ -18,9 +18,10 @@ from tinyadv.attacks.base.parameters import check_bounds, is_number
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.certify.crown import crown_worst
 from tinyadv.certify.interval import Interval
-from tinyadv.certify.report import CertifiedReport, check_dataset
+from tinyadv.certify.report import CertifiedReport
 from tinyadv.certify.rounding import FLOAT32
 from tinyadv.certify.zonotope import Zonotope
+from tinyadv.data.loader import check_dataset
 from tinyadv.nn import Module
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams, drawing_from

@@ -13,8 +13,9 @@ from tinyadv import driver
 from tinyadv.attacks.base.arguments import check_several
 from tinyadv.backend import Array, move, to_host
 from tinyadv.certify.hiding import hidden
-from tinyadv.certify.report import CertifiedReport, check_dataset
+from tinyadv.certify.report import CertifiedReport
 from tinyadv.data.augment import Augmentation
+from tinyadv.data.loader import check_dataset
 from tinyadv.ops.loss import check_labels
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams

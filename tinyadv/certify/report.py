@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from tinyadv.backend import VERSION
-from tinyadv.data import Dataset
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.table import percent, table
@@ -96,12 +95,3 @@ class CertifiedReport(Saved):
         lines = table([(name, percent(float(hits.mean())), f"{hits.sum():,} of {len(hits):,}") for name, hits in rows
                        if hits is not None], "<>>")
         return "\n  ".join([f"{self.data}, {self.norm} eps={self.eps:g}, {self.seconds:.1f} s", *lines])
-
-
-def check_dataset(dataset: Any) -> None:
-    """TypeError for what is no data set, ValueError for one without images, of which no fraction is certified."""
-    if not isinstance(dataset, Dataset):
-        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: make one by "
-                        "data.Dataset(images, labels)")
-    if not len(dataset):
-        raise ValueError(f"dataset must hold at least one image, but {dataset.name} is empty")

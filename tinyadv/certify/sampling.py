@@ -18,8 +18,9 @@ from tinyadv.attacks.base.arguments import check_several
 from tinyadv.attacks.base.parameters import check_fraction
 from tinyadv.backend import VERSION, Array, move, to_host
 from tinyadv.certify.binomial import clopper_pearson, sign_test
-from tinyadv.certify.report import Saved, check_dataset
+from tinyadv.certify.report import Saved
 from tinyadv.data.augment import Augmentation
+from tinyadv.data.loader import check_dataset
 from tinyadv.nn import Module
 from tinyadv.nn.table import table
 from tinyadv.ops.movement import arranged

@@ -71,6 +71,15 @@ class Dataset:
                 f"{len(self.classes)} classes")
 
 
+def check_dataset(dataset: Any) -> None:
+    """TypeError for what is no data set, ValueError for one without images, of which no fraction can be right."""
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: make one by "
+                        "data.Dataset(images, labels)")
+    if not len(dataset):
+        raise ValueError(f"dataset must hold at least one image, but {dataset.name} is empty")
+
+
 @spelled
 def batches(dataset: Dataset, batch_size: int = 32, *, seed: int | None = None,
             epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -11,6 +11,7 @@ import numpy as np
 from tinyadv.attacks import Attack
 from tinyadv.attacks.base.arguments import check_target
 from tinyadv.data import Dataset
+from tinyadv.data.loader import check_dataset
 from tinyadv.driver import classes, logits
 from tinyadv.random import Streams
 from tinyadv.spellings import spelled
@@ -107,11 +108,8 @@ def _listed(epsilons: Any) -> list[float]:
 
 def check(dataset: Any, *attacks: Attack) -> None:
     """Raise TypeError or ValueError unless the arguments are what they should be, and there are images."""
-    if not isinstance(dataset, Dataset):
-        remedy = "the attack comes before it" if isinstance(dataset, Attack) else (
-            "make one by data.Dataset(images, labels)")
-        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: {remedy}")
+    if isinstance(dataset, Attack):
+        raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: the attack comes before it")
+    check_dataset(dataset)
     if not all(isinstance(attack, Attack) for attack in attacks):
         raise TypeError(f"attack must be an attack, such as attacks.FGSM(eps=0.3), got {attacks[0]!r}")
-    if not len(dataset):
-        raise ValueError(f"dataset must hold at least one image, but {dataset.name} is empty")
