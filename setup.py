@@ -10,9 +10,9 @@ HERE = Path(__file__).parent
 README = (HERE / "README.md").read_text(encoding="utf-8")
 
 # The address under which the files of this release can be read, given when it is built. On the page of a package index
-# the README's links lead there; without an address they become plain text.
+# the README's links and figures become links there; without an address they become plain text.
 FILES = os.environ.get("TINYADV_FILES", "").rstrip("/")
-LINK = re.compile(r"\[([^]]+)\]\((?!https?:)([^)]+)\)")
+LINK = re.compile(r"!?\[([^]]+)\]\((?!https?:)([^)]+)\)")
 PAGES = {"Documentation": "docs/index.md", "Changelog": "CHANGELOG.md", "Source": "README.md"}
 
 TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "setuptools>=77"]
