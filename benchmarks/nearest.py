@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.networks import torch_twin
 from tinyadv import attacks, backend, data, driver, models
 
 NORMS = {"l0": 0, "l1": 1, "l2": 2, "linf": np.inf}
@@ -39,22 +40,6 @@ def library() -> Any:
     return adv_lib.attacks
 
 
-def twin(model: Any) -> torch.nn.Module:
-    """The SmallCNN or MadryCNN in PyTorch."""
-    convolution, pool, relu, flatten, linear = (getattr(torch.nn, name) for name in (
-        "Conv2d", "MaxPool2d", "ReLU", "Flatten", "Linear"))
-    if type(model) is models.SmallCNN:
-        size, bias, hidden = 3, False, 256
-    else:
-        size, bias, hidden = 5, True, 1024
-    same = {"padding": size // 2, "bias": bias}
-    network = torch.nn.Sequential(convolution(1, 32, size, **same), relu(), pool(2), convolution(32, 64, size, **same),
-                                  relu(), pool(2), flatten(), linear(3136, hidden), relu(), linear(hidden, 10)).eval()
-    network.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(array))
-                             for name, array in model.state_dict().items()})
-    return network.requires_grad_(False)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["mnist-slide-natural", "mnist-madry-linf"])
@@ -68,7 +53,7 @@ def main() -> None:
     for name in options.networks:
         ours, test = models.zoo.load(name), data.mnist()[1][:2 * options.images]
         right = np.flatnonzero(driver.logits(ours, test.images).argmax(axis=1) == test.labels)[:options.images]
-        x, y, theirs = test.images[right], test.labels[right], twin(ours)
+        x, y, theirs = test.images[right], test.labels[right], torch_twin(ours).requires_grad_(False)
         given = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y)
         for kind, norm, function, arguments in DUELS:
             if options.attacks and kind not in options.attacks:

@@ -6,8 +6,6 @@ PGD takes for an image by its steps: one image alone, and one of many, of this l
 ResNet-20. Each figure is the median of several rounds that time both in turn. The labels are the network's own
 predictions and the budget is tiny, so that every step is taken. The verdict says whether the claim holds: with the most
 steps, an image alone takes less than ten seconds, and one of many less than half as much; and ART takes longer.
-
-    python -m benchmarks.seconds
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def mifgsm():
         return np.arange(2, attack.steps), (directions[:-1] * directions[1:]).sum(axis=2).mean(axis=1)
 
     curves = {"BIM": cosines(attacks.BIM(0.2, 0.05, 20)), "MIFGSM": cosines(attacks.MIFGSM(0.2, 0.05, 20))}
-    drawn = plots.lines(curves, xlabel="step", ylabel="mean cosine", title="A step's angle to the one before")
+    drawn = plots.lines(curves, xlabel="step", ylabel="mean cosine", title="Cosine of a step and the one before")
     drawn.axes[0].set(xticks=range(2, 20, 2), ylim=(-1, 1))
     return drawn
 
@@ -111,7 +111,7 @@ def deepfool():
         budgets = np.linspace(0, most, 401)
         least = next(eps for eps in budgets if attacks.FGSM(eps, norm).run(model, *one).success[0])
         several = {"DeepFool": attacks.DeepFool(norm=norm), "FGSM": attacks.FGSM(least, norm)}
-        headings += several
+        headings += [f"{name}\n{norm}" for name in several]
         results += [attack.run(model, *one) for attack in several.values()]
     return changes(results, headings)
 
@@ -149,7 +149,7 @@ def square():
         best = [margins[:n].argmax() for n in queries]
         rows.append([x[ONE], *(points[best, 0] - x[ONE])])
     return plots.grid(np.array(rows), rows=("linf", "l2"), columns=["image", *map("{:,}".format, queries)],
-                      noise=[False] + [True] * len(queries))
+                      noise=[False] + [True] * len(queries), title="Changes by queries")
 
 
 @figure
@@ -159,7 +159,8 @@ def boundary():
     images = np.stack([*(result.x_adv for result in walk), x[few]], axis=1)
     captions = [[*(f"“{result.predictions[i]}”, l2 {result.distances[i]:.2f}" for result in walk), f"“{y[few[i]]}”"]
                 for i in range(len(few))]
-    return plots.grid(images, columns=[*map("{:,}".format, queries), "image"], captions=captions)
+    return plots.grid(images, columns=[*map("{:,}".format, queries), "image"], captions=captions,
+                      title="Points by queries")
 
 
 @figure

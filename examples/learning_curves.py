@@ -34,7 +34,7 @@ def main(options):
                                checkpoint=options.out.with_suffix(f".{name}.npz"))
         histories[name], ends[name], tests[name] = history, evaluation.accuracy(model, test), test.name
         print(f"{test.name}  {type(model).__name__}: accuracy on {len(test):,} images {ends[name]:.2%}")
-        table += [[type(model).__name__, test.name, str(epoch.epoch), f"{epoch.loss:.4f}", epoch.accuracy,
+        table += [[type(model).__name__, train.name, str(epoch.epoch), f"{epoch.loss:.4f}", epoch.accuracy,
                    epoch.validation] for epoch in history]
 
     figure = plots.blank(11, 6)

@@ -51,7 +51,7 @@ def main(options):
     tables = {f"Within 8/255, {len(subset):,} images": [
         ["", *(f"{steps} steps" for steps in options.steps)], [options.robust, *left.values()],
         ["table III", *(PUBLISHED.get(steps, "") for steps in options.steps)]]}
-    tables |= {f"PGD with {options.steps[0]} steps by the {norm} budget, {len(subset):,} images": [
+    tables |= {f"PGD with {options.steps[0]} steps of 2.5 eps / {options.steps[0]}, {norm}, {len(subset):,} images": [
         ["network", *(f"{255 * eps:g}/255" if norm == "linf" else f"{eps:g}" for eps in BUDGETS[norm])],
         *([name, *curve.values()] for name, curve in several.items())] for norm, several in curves.items()}
     tables[f"Loss after {options.steps[-1]} steps from {options.starts} starts"] = [

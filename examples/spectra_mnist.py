@@ -43,8 +43,8 @@ def main(options):
     few, networks = test[:options.images], {"LeNet": options.lenet, "robust LeNet": options.robust, "CNN": options.cnn}
     ways = {"FGSM": attacks.FGSM(options.eps), "FGM": attacks.FGSM(20 * options.eps, norm="l2"),
             "CW": attacks.CarliniWagner(binary_search_steps=5, steps=100, lr=0.05, initial_c=1.0)}
-    rows, errors, figure = [["(digits)", *[high(evenly(few.images))] * 3, "", ""]], {}, plots.blank(12, 12)
-    first, second, third, last = figure.subfigures(4, 1, height_ratios=[2, 3, 3, 3])
+    rows, errors, figure = [["(digits)", *[high(evenly(few.images))] * 3, "", ""]], {}, plots.blank(12, 12.5)
+    first, second, third, last = figure.subfigures(4, 1, height_ratios=[2.5, 3, 3, 3])
     for name, file in networks.items():
         model = models.zoo.load(file).to(options.device)
         made = {way: attack(model, few.images, few.labels, progress=True) for way, attack in ways.items()}

@@ -1,7 +1,8 @@
-"""Arithmetic of shapes: window counts, broadcasting, and checks with messages that say what to do."""
+"""Arithmetic of shapes, and checks of shapes and numbers with messages that say what to do."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,29 @@ def to_count(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
     return int(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a real number, and not a bool."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise ValueError unless the parameter of that name is a finite number above 0."""
+    if not (is_number(value) and 0 < value < math.inf):
+        raise ValueError(f"{name} must be a number above 0, got {value!r}")
+
+
+def check_not_negative(name: str, value: Any) -> None:
+    """Raise ValueError unless the parameter of that name is a finite number >= 0."""
+    if not (is_number(value) and 0 <= value < math.inf):
+        raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raise ValueError unless the parameter of that name is a number in (0, 1)."""
+    if not (is_number(value) and 0 < value < 1):
+        raise ValueError(f"{name} must be a number in (0, 1), got {value!r}")
 
 
 def flat_labels(labels: Any, name: str) -> str:

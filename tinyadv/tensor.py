@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, device_of, to_host
+from tinyadv.backend import Array, array_module, device_of, is_array, to_host
 from tinyadv.graph import Node, Vertex, topological_order, walk_back
 from tinyadv.parallel import Setting
 from tinyadv.shapes import Shape
@@ -171,6 +171,9 @@ def op(function: Callable) -> Callable[..., Tensor]:
         if any(isinstance(x, Tensor) for x in args[len(vjps):]):
             raise TypeError(f"{function.__name__} is differentiated in its first {len(vjps)} arguments only: use .data")
         result = Tensor(value)
+        if result.dtype == np.float64:  # so NumPy makes it of float32 and integers
+            floats = [x.dtype for x in arrays[:len(vjps)] if is_array(x) and x.dtype.kind == "f"]
+            result.data = result.data.astype(np.result_type(*floats), copy=False) if floats else result.data
         inputs = [(x, vjp) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
         edges = [(_vertex(x), vjp, x.shape, x.dtype) for x, vjp in inputs]
         if edges:

@@ -1,5 +1,5 @@
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -40,6 +40,28 @@ def test_what_overflows_in_the_network_is_not_certified(method):
     data = Dataset(np.full((1, 1, 2, 2), 0.9, np.float32), np.zeros(1, np.int64), classes=("0", "1"))
     report = certify.certified_accuracy(nn.Sequential(nn.Flatten(), first, last), data, 0.0, method=method)
     assert (report.certified.sum(), report.clean.sum()) == (0, 0)
+
+
+@dataclass(frozen=True)
+class Brighter(attacks.Attack):
+    """A quarter brighter, exactly, whatever the model."""
+
+    norm = "linf"
+    minimum_norm = True
+
+    def perturb(self, batch):
+        return batch.x + np.float32(0.25)
+
+
+def test_a_success_at_a_distance_of_exactly_eps_counts():
+    def brightness(x):  # two classes, on both sides of 5/8
+        mean = ops.mean(ops.flatten(x), axis=1, keepdims=True) - 0.625
+        return ops.concatenate([-mean, mean], axis=1)
+
+    data = Dataset(np.full((1, 1, 2, 2), 0.5, np.float32), np.zeros(1, np.int64), classes=("dark", "bright"))
+    for eps, attacked in (0.25, False), (0.125, True):
+        report = certify.certified_accuracy(brightness, data, eps, attack=Brighter())
+        assert (report.attacked.tolist(), report.clean.tolist()) == ([attacked], [True])
 
 
 @every_method

@@ -267,6 +267,43 @@ def test_float32_rounding_does_not_leave_the_bounds_that_include_it(name, eps, s
         assert_inside(z, slack=0)
 
 
+SUMS = {  # an operation of absolute values, their shapes, and the number of terms of its sums
+    "linear": (lambda x, w, b: ops.linear(x, w, b), [(2, 50), (3, 50), (3,)], 51),
+    "conv2d": (lambda x, w, b: ops.conv2d(x, w, b, 1, 1), [(2, 4, 5, 5), (3, 4, 3, 3), (3,)], 37),
+    "matmul": (lambda x, w: ops.matmul(x, w), [(2, 50), (50, 3)], 50),
+    "avg_pool2d": (lambda x: ops.avg_pool2d(x, 4), [(2, 3, 8, 8)], 16),
+    "sum": (lambda x: ops.sum(x, axis=1), [(2, 50)], 50),
+    "mean": (lambda x: ops.mean(x, axis=(2, 3)), [(2, 3, 5, 5)], 25),
+    "batch_norm": (lambda x, w, b, mean: ops.batch_norm(x, w, b, mean, np.ones(3)), [(2, 3, 4, 4), *[(3,)] * 3], 3),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+@given(seed=seeds)
+def test_sums_of_n_products_are_rounded_by_gamma_n_times_the_sum_of_absolute_values(name, seed):
+    """Higham, section 3.1. It holds for every order of the sum: what one order makes of it may be far less."""
+    operation, shapes, n = SUMS[name]
+    rng = np.random.default_rng(seed)
+    x, *others = (rng.normal(size=shape) for shape in shapes)
+    z = operation(Interval(x, x, roundoff=FLOAT32), *others)
+    sizes = [abs(x), *map(abs, others)]
+    if name == "batch_norm":
+        sizes[3] = -sizes[3]  # which is subtracted
+    least = n * FLOAT32 / (1 - n * FLOAT32) * operation(Tensor(sizes[0]), *sizes[1:]).data
+    assert (z.high.data - z.centre.data >= least * (1 - 1e-6)).all()
+    assert (z.centre.data - z.low.data >= least * (1 - 1e-6)).all()
+
+
+@pytest.mark.parametrize("kind", [Interval, Zonotope])
+@given(seed=seeds)
+def test_at_a_point_the_worst_logits_have_room_for_the_rounding_of_both(kind, seed):
+    rng, labels = np.random.default_rng(seed), np.array([1, 3])
+    x, others = rng.normal(size=(2, 50)), labels[:, None] != np.arange(4)
+    z = ops.linear(kind(x, x, roundoff=FLOAT32), rng.normal(size=(4, 50)))
+    both = z.high.data - z.low.data[range(2), labels][:, None]
+    np.testing.assert_allclose(z.worst(labels).data[others], both[others], rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("kind", [Interval, Zonotope])
 @pytest.mark.parametrize("name", sorted(WITH_CONSTANTS))
 @given(number=st.sampled_from(CONSTANTS), whole=st.booleans(), first=st.booleans(), seed=seeds)

@@ -77,6 +77,22 @@ def test_a_model_of_no_opinion_abstains():
         assert (report.abstained == (report.predictions == -1)).all()
 
 
+def test_every_version_is_drawn_anew_for_the_choice_the_bound_and_the_prediction_of_each_image():
+    """Bounds from versions that have chosen the class, or that come twice, would not hold with probability 1 - alpha.
+    """
+    seen, flat = [], Dataset(np.full((3, 1, 4, 3), 0.5, np.float32), np.zeros(3, np.int64), classes=("a", "b", "c"))
+
+    def watched(x):
+        seen.append(x.data.reshape(len(x), -1))
+        return ops.flatten(x)[:, :3]
+
+    certificate = Smoothing(0.5, choose=200, samples=300)
+    certificate.certify(watched, flat, workers=1)
+    certificate.predict(watched, flat, workers=1)
+    assert len(np.concatenate(seen)) == 3 * (200 + 300 + 300)
+    assert len(np.unique(np.concatenate(seen), axis=0)) == 3 * (200 + 300 + 300)
+
+
 def test_the_radius_of_a_linear_model_is_at_most_the_distance_to_its_boundary_and_comes_near_it():
     rng = np.random.default_rng(0)
     w, sigma = rng.normal(size=12).astype(np.float32), 0.5
@@ -342,6 +358,23 @@ def test_a_report_prints_draws_a_curve_and_survives_a_file(tmp_path):
         replace(report, **changes).save(tmp_path / "bad.npz")
         with pytest.raises(StateError, match="not certified radii"):
             certify.CertifiedRadii.load(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize(("votes", "alpha", "confirmed"), [
+    ((9, 1, 0), 0.022, True), ((9, 1, 0), 0.021, False), ((0, 1, 9), 0.022, True), ((5, 5, 0), 0.9, False)])
+def test_a_prediction_is_confirmed_by_the_two_sided_test_at_alpha(votes, alpha, confirmed, monkeypatch):
+    """Of 10 votes for two classes, 9 or more for one of them have a probability of 2 * 11 / 2**10 = 0.0215."""
+    monkeypatch.setattr(Smoothing, "_votes", lambda *_: np.array(votes))
+    report = Smoothing(0.5, alpha=alpha).predict(lambda x: ops.flatten(x)[:, :3], stripes(1))
+    assert report.predictions.tolist() == [int(np.argmax(votes)) if confirmed else -1]
+
+
+def test_a_radius_counts_where_it_is_reached_and_that_of_a_wrong_class_is_none():
+    report = certify.CertifiedRadii("by hand", "l2", 0, "three", np.array([0, 0, 0, 0]), np.array([0, 1, -1, 0]),
+                                    np.array([3.0, 9.0, 0.0, 1.0]))
+    assert report.curve([0, 1, 2, 3, 4]) == {0: 0.5, 1: 0.5, 2: 0.25, 3: 0.25, 4: 0}
+    assert report.median_radius == 0  # of -1, -1, 1 and 3
+    assert report.accuracy == 0.5
 
 
 def test_a_prediction_certifies_nothing():

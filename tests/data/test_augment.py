@@ -27,6 +27,14 @@ def test_a_shift_is_by_at_most_so_many_pixels_with_zeros_or_the_mirrored_image_a
         assert any(np.array_equal(image, whole[:, down:down + 5, right:right + 7]) for down, right in shifts)
 
 
+@pytest.mark.parametrize("change", [augment.crop, augment.translate])
+def test_every_shift_is_as_likely(change):
+    x = np.broadcast_to(images(1), (2500, 2, 5, 7))
+    found, counts = np.unique(change(2)(x, Streams(0, range(2500))).reshape(2500, -1), axis=0, return_counts=True)
+    assert len(found) == 25
+    assert 60 < counts.min() <= counts.max() < 150
+
+
 @given(count=st.integers(0, 9), size=st.integers(0, 9), seed=st.integers(0, 99))
 def test_cutout_clears_one_square_and_no_other_pixel(count, size, seed):
     x = images(count, seed) + 1  # no zeros of its own

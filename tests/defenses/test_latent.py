@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 from training_cases import stripes
 
-from tinyadv import Tensor, data, defenses, driver, evaluation, nn, training
+from tinyadv import Tensor, analysis, data, defenses, driver, evaluation, nn, training
 from tinyadv.attacks import FGSM, PGD
 from tinyadv.backend import to_host
 from tinyadv.nn.latent import unit
@@ -34,6 +34,16 @@ def test_the_logits_are_minus_the_smallest_squared_distances(seed, normalize):
     for row, own in zip(z, found, strict=True):
         squares = ((row - references) ** 2).sum(axis=1)
         np.testing.assert_allclose(own, [-squares[train.labels == k].min() for k in range(3)], rtol=1e-4, atol=1e-5)
+
+
+def test_the_layers_inside_are_seen_from_outside(capsys):
+    """By `summary`, and by Grad-CAM."""
+    maps = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1, rng=0), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Linear(3, 3, rng=1))
+    train = stripes(30)
+    defended = defenses.NearestLatent(maps, train.images, train.labels)
+    defended.summary(train.images.shape[1:])
+    assert "Conv2d" in capsys.readouterr().out
+    assert analysis.grad_cam(defended, train.images[:2]).shape == (2, *train.images.shape[2:])
 
 
 def test_a_reference_is_its_own_nearest_and_attacks_run_through_the_distances():

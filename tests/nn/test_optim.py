@@ -150,6 +150,9 @@ def test_repr_says_what_is_trained_and_how():
 @pytest.mark.parametrize(("make", "message"), [
     (lambda m: optim.SGD(m, lr=-0.1), "lr must be a number >= 0, got -0.1"),
     (lambda m: optim.Adam(m, lr=math.nan), "lr must be a number >= 0, got nan"),
+    (lambda m: optim.SGD(m, lr=math.inf), "lr must be a number >= 0, got inf"),
+    (lambda m: optim.SGD(m, lr="a"), "lr must be a number >= 0, got 'a'"),
+    (lambda m: optim.SGD(m, momentum="a"), r"momentum must be in \[0, 1\), got 'a'"),
     (lambda m: optim.SGD(m, weight_decay=-1), "weight_decay must be a number >= 0, got -1"),
     (lambda m: optim.SGD(m, momentum=1.0), r"momentum must be in \[0, 1\), got 1.0"),
     (lambda m: optim.SGD(m, momentum=-0.1), r"momentum must be in \[0, 1\), got -0.1"),

@@ -231,6 +231,17 @@ def test_an_integer_array_is_as_a_tensor_of_it(run):
     np.testing.assert_array_equal(run(x).data, run(x.astype(np.float32)).data)
 
 
+@pytest.mark.parametrize("integers", [np.int64, np.int32, np.uint8, bool])
+@pytest.mark.parametrize("floats", [np.float32, np.float64])
+@pytest.mark.parametrize("run", [ops.add, ops.multiply, ops.divide, ops.maximum, ops.matmul, ops.linear,
+                                 lambda x, y: ops.mse_loss(x, y), lambda x, y: ops.concatenate([x, y], axis=0)])
+def test_an_integer_array_beside_a_tensor_does_not_change_its_dtype(run, floats, integers):
+    x, y = Tensor(np.full((2, 2), 3, floats)), np.ones((2, 2), integers)
+    for value in run(x, y), run(y, x):
+        assert value.dtype == floats
+        assert gradients(ops.sum(value), [x])[0].dtype == floats
+
+
 def test_the_slopes_of_logsumexp_beside_an_infinite_element_are_zero():
     x = Tensor(np.array([np.inf, 0.0, 5.0]))
     with np.errstate(invalid="ignore"):

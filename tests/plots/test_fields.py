@@ -56,6 +56,12 @@ def test_heatmaps_have_one_scale_and_zero_in_the_middle(shape, count, signed, se
     assert bar.get_ylabel() == "log"
 
 
+@pytest.mark.parametrize(("signed", "scale"), [(False, (-1, 0)), (True, (-1, 1))])
+def test_heatmaps_of_which_the_largest_value_is_zero(signed, scale):
+    first, *_ = plots.heatmaps({"a": [[-1, 0], [-0.5, -0.2]]}, xlabel="", ylabel="", label="", signed=signed).axes
+    assert first.images[0].get_clim() == scale
+
+
 def test_heatmaps_of_nothing_are_refused():
     with pytest.raises(ValueError, match=re.escape("arrays (H, W), at least one, got {'a': (3,)}")):
         plots.heatmaps({"a": np.ones(3)}, xlabel="", ylabel="", label="")

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from certify_cases import all_kinds, images
 from gradcheck import check_vjp
+from hypothesis import given
+from hypothesis import strategies as st
 from training_cases import fit, linear, stripes, weights
 
 from tinyadv import Tensor, attacks, certify, nn, ops, training
@@ -200,6 +202,29 @@ def test_sabr_bounds_a_small_box_around_an_adversarial_image():
     assert np.abs(x[0].data - train.images).max() == pytest.approx(0.15, abs=1e-6)
     whole = SABR(0.2, part=1.0)
     assert (inputs_of(whole, model, train)[0].data == train.images).all()
+
+
+def test_the_step_of_mtl_ibp_and_cc_ibp_is_so_long_that_it_ends_at_a_corner_of_the_box():
+    model, train = network().eval(), stripes(12)
+    for method in MTLIBP(0.05), CCIBP(0.05):
+        x_adv = inputs_of(method, model, train)[1].data
+        corners = np.stack([(train.images + side).clip(0, 1) for side in (-0.05, 0.05)])
+        assert (abs(x_adv - corners).min(axis=0) < 1e-6).all()
+
+
+@given(seed=st.integers(0, 100))
+def test_the_regularisers_are_the_formulas_of_the_paper(seed):
+    rng = np.random.default_rng(seed)
+    low, weight, bias = rng.random((5, 4)), rng.normal(size=(8, 4)), rng.normal(size=8)
+    box = Interval(low, low + 0.3)
+    before = ops.linear(box, weight, bias)
+    low, high, mean, radius = (getattr(before, key).data for key in ("low", "high", "centre", "radius"))
+    on, off, around = low > 0, high < 0, (mean - mean.mean()) ** 2
+    ratios = [box.radius.data.mean() / radius.mean()]
+    for active, inactive in ((mean * on).mean(), -(mean * off).mean()), ((around * on).mean(), (around * off).mean()):
+        ratios.append(min((active + 1e-12) / (inactive + 1e-12), (inactive + 1e-12) / (active + 1e-12)))
+    expected = sum(max(0, 0.5 - ratio) / 0.5 for ratio in ratios)
+    assert balance(ops.relu(before), box).item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 def test_the_mixed_losses_are_between_those_of_the_bound_and_of_the_attack():

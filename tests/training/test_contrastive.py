@@ -98,8 +98,20 @@ def test_a_share_of_the_images_is_trapped():
     assert np.bincount(labels[changed]).min() > 200
 
 
+def test_a_trapped_image_gets_each_class_as_often():
+    train, given_to = stripes(3000), []
+    scene = training.Scene(linear(), lambda *arguments: given_to.append(arguments), Streams(5, range(3000)), 1.0, {})
+    for share in 0.2, 1.0:
+        training.Trapped(defenses.Trapdoors(3, (1, 4, 3), side=2, strength=0.5, seed=1), share).step(
+            scene, train.images, train.labels)
+        images, labels, _ = given_to.pop()
+        counts = np.bincount(labels[(images != train.images).any(axis=(1, 2, 3))], minlength=3)
+        np.testing.assert_allclose(counts, counts.mean(), rtol=0.2)
+
+
 @pytest.mark.parametrize(("message", "make"), [
     ("weight must be a number >= 0, got -1", lambda: training.Contrastive(weight=-1)),
+    ("weight must be a number >= 0, got 'a'", lambda: training.Contrastive(weight="a")),
     ("margin must be a number >= 0, got -2", lambda: training.Contrastive(margin=-2)),
     (r"share must be in \[0, 1\], got 1.5", lambda: training.Trapped(defenses.Trapdoors(), share=1.5)),
 ])

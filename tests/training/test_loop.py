@@ -251,3 +251,22 @@ def test_the_statistics_after_free_training_are_of_attacked_images():
 
     clean = estimated(training.Standard())
     assert abs(estimated(training.Free(0.2, replays=2)) - clean).max() > 0.01
+
+
+def test_every_step_of_every_epoch_draws_anew_and_what_augments_apart_from_the_method():
+    """And so do the statistics of averaged weights, in the end."""
+    drawn = []
+
+    def augment(images, streams):
+        drawn.append(streams.uniform(()).tobytes())
+        return images
+
+    class Watched(training.Standard):
+        def inputs(self, scene, images, labels):
+            drawn.append(scene.streams.uniform(()).tobytes())
+            return (images,)
+
+    for average, batches in (None, 9), (0.9, 12):
+        drawn.clear()
+        fit(with_modes(), stripes(12), epochs=3, batch_size=4, method=Watched(), augment=augment, average=average)
+        assert len(drawn) == len(set(drawn)) == 2 * batches

@@ -125,6 +125,16 @@ def test_crafting_in_evaluation_mode_leaves_the_running_statistics_alone_and_in_
         assert all(module.training for _, module in model.named_modules())
 
 
+def test_crafting_in_training_mode_takes_the_batch_as_a_whole():
+    """One step of FGSM is one batch of statistics, and not one for each shard."""
+    train, model = stripes(60), with_modes().train()
+    conv, norm = model.layers[:2]
+    expected = 0.1 * conv(Tensor(train.images)).data.mean(axis=(0, 2, 3))
+    Adversarial(FGSM(0.1), crafting="train").step(scene(model, Recorder(), count=60), train.images, train.labels)
+    assert norm.num_batches_tracked == 1
+    np.testing.assert_allclose(norm.running_mean, expected, rtol=1e-4)
+
+
 @given(share=st.floats(0, 0.99), seed=st.integers(0, 100))
 def test_label_smoothing_is_the_cross_entropy_of_smoothed_labels(share, seed):
     train, model = stripes(12, seed), linear(seed)
@@ -232,8 +242,9 @@ def test_a_collapse_of_the_robust_accuracy_stops_fast_training_with_the_weights_
 
     monkeypatch.setattr(evaluation, "robust_accuracy", robust_accuracy)
     model = linear()
-    with pytest.warns(training.CatastrophicOverfitting, match=re.escape("fell from 50.0% to 29.0% in epoch 4")):
+    with pytest.warns(training.CatastrophicOverfitting, match=re.escape("fell from 50.0% to 29.0% in epoch 4")) as told:
         history = fit(model, stripes(40), epochs=9, method=Fast(eps=0.1))
+    assert told[0].filename == fit.__code__.co_filename  # of the call of training.fit, not of the library
     assert [epoch.robust for epoch in history] == [0.3, 0.5, 0.45, 0.29]
     assert {epoch.validation for epoch in history} == {None}  # nothing was held out
     assert weights(model) == kept[1]
@@ -260,7 +271,10 @@ def test_the_model_ends_as_it_was_in_the_epoch_of_the_highest_robust_accuracy(mo
     (lambda: Adversarial(ATTACK, crafting="both"), "crafting must be \"eval\" or \"train\", got 'both'"),
     (lambda: Mixed(ATTACK, clean_weight=1.5), "clean_weight must be in [0, 1], got 1.5"),
     (lambda: Standard(label_smoothing=1.0), "label_smoothing must be in [0, 1), got 1.0"),
+    (lambda: Mixed(ATTACK, clean_weight="a"), "clean_weight must be in [0, 1], got 'a'"),
+    (lambda: Standard(label_smoothing="a"), "label_smoothing must be in [0, 1), got 'a'"),
     (lambda: TRADES(0.3, beta=-1), "beta must be a number >= 0, got -1"),
+    (lambda: TRADES(0.3, beta=np.inf), "beta must be a number >= 0, got inf"),
     (lambda: TRADES(-0.3), "eps must be a number >= 0"),
     (lambda: Free(0.3, replays=0), "replays must be an integer >= 1, got 0"),
     (lambda: Free(3, norm="l0"), "norm must not be l0"),

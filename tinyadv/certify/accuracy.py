@@ -14,7 +14,7 @@ import numpy as np
 from tinyadv import driver, ops
 from tinyadv.attacks import Attack
 from tinyadv.attacks.base.arguments import check_images
-from tinyadv.attacks.base.parameters import check_bounds, is_number
+from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.certify.crown import crown_worst
 from tinyadv.certify.interval import Interval
@@ -25,6 +25,7 @@ from tinyadv.data.loader import check_dataset
 from tinyadv.nn import Module
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams, drawing_from
+from tinyadv.shapes import is_number
 from tinyadv.spellings import spelled
 from tinyadv.tensor import no_grad
 
@@ -39,8 +40,8 @@ def by_intervals(model: Callable, box: Interval, labels: Array) -> Array:
 def by_zonotopes(model: Callable, box: Interval, labels: Array) -> Array:
     """The same by hybrid zonotopes (Mirman et al. 2018), one image after the other, where intervals do not suffice."""
     z = model(box)
-    worst, relus = z.worst(labels).data, sum(each.origin is not None and each.origin.operation is ops.relu
-                                             for each in z.steps())
+    worst = z.worst(labels).data
+    relus = sum(each.origin is not None and each.origin.operation is ops.relu for each in z.steps())
     for part, one in left_open(worst, box, 1):
         zonotope = Zonotope(one.low, one.high, roundoff=box.roundoff, terms=NEW_TERMS // max(1, relus))
         worst[part] = model(zonotope).worst(labels[part]).data

@@ -45,7 +45,7 @@ class Bands:
     @property
     def augment(self) -> Augmentation:
         """The augmentation with which to train the base model: one random band of each image."""
-        width = self.width
+        width = self.width  # a number in the closure, so that the recipe of a checkpoint tells it
 
         def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
             columns = images.shape[3]

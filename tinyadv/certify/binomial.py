@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 
-from tinyadv.attacks.base.parameters import check_fraction
-from tinyadv.shapes import to_count
+from tinyadv.shapes import check_fraction, to_count
 
 TINY = 1e-300  # stands for 0 in a denominator
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from tinyadv import ops
 from tinyadv.attacks.base.arguments import check_images
-from tinyadv.attacks.base.parameters import check_not_negative
 from tinyadv.backend import Array, array_module
 from tinyadv.certify.abstract import Abstract
 from tinyadv.certify.rounding import rounding_error
+from tinyadv.shapes import check_not_negative
 from tinyadv.tensor import _UNRECORDED, Tensor, recording
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from tinyadv import driver, ops
 from tinyadv.attacks.base.arguments import check_several
-from tinyadv.attacks.base.parameters import check_fraction
 from tinyadv.backend import VERSION, Array, move, to_host
 from tinyadv.certify.binomial import clopper_pearson, sign_test
 from tinyadv.certify.report import Saved
@@ -25,7 +24,7 @@ from tinyadv.nn import Module
 from tinyadv.nn.table import table
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams, check_seed
-from tinyadv.shapes import to_count
+from tinyadv.shapes import check_fraction, to_count
 from tinyadv.tensor import Tensor, no_grad
 
 CHUNK = 100  # versions of an image in one forward pass; always so many, so that no bit depends on anything else

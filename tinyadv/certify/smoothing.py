@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.backend import Array
 from tinyadv.certify.sampling import Sampled
 from tinyadv.random import Streams
+from tinyadv.shapes import check_positive
 from tinyadv.tensor import Tensor
 
 

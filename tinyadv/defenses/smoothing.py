@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyadv.attacks.base.parameters import check_not_negative
 from tinyadv.backend import Array, array_module
 from tinyadv.defenses.bpda import Defense
-from tinyadv.shapes import check_ndim, to_count
+from tinyadv.shapes import check_ndim, check_not_negative, to_count
 from tinyadv.tensor import Tensor
 
 

@@ -12,7 +12,7 @@ from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.latent import Latent, latent, unit
 from tinyadv.ops.loss import check_labels
-from tinyadv.shapes import check_equal, to_count
+from tinyadv.shapes import check_equal, is_number, to_count
 from tinyadv.tensor import Tensor
 
 
@@ -28,7 +28,7 @@ class Trapdoors:
 
     def __init__(self, classes: int = 10, shape: tuple[int, int, int] = (1, 28, 28), strength: float = 0.1,
                  squares: int = 7, side: int = 3, seed: int = 0):
-        if not 0 <= strength <= 1:
+        if not (is_number(strength) and 0 <= strength <= 1):
             raise ValueError(f"strength must be in [0, 1], got {strength!r}")
         for name, count, least in ("classes", classes, 2), ("squares", squares, 0), ("side", side, 1):
             to_count(name, count, least)
@@ -99,7 +99,7 @@ def trapdoor_detector(model: Module, trapdoors: Trapdoors, train: Dataset, held_
     train: for the signatures; every image gets every trapdoor. held_out: other clean images, for the thresholds: a
     share `fpr` of those that are predicted as a class, the false positives, lies above its threshold.
     """
-    if not 0 < fpr < 1:
+    if not (is_number(fpr) and 0 < fpr < 1):
         raise ValueError(f"fpr must be a rate in (0, 1), got {fpr!r}")
 
     logits = to_host(driver.logits(model, held_out.images))

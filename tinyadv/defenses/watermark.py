@@ -7,12 +7,11 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyadv import ops
-from tinyadv.attacks.base.parameters import check_not_negative
 from tinyadv.backend import Array, array_module
 from tinyadv.defenses.bpda import Defense
 from tinyadv.driver import evaluation_mode
 from tinyadv.ops.elementwise import guided
-from tinyadv.shapes import to_count
+from tinyadv.shapes import check_not_negative, to_count
 from tinyadv.tensor import Tensor, gradients, recording
 
 

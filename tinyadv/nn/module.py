@@ -22,12 +22,12 @@ from tinyadv.spellings import check_keywords, no_attribute
 from tinyadv.tensor import Tensor, no_grad
 
 _modes: Setting[dict[Module, bool]] = Setting("modes", {})  # the modes of the modules within the blocks of `mode`
-_watcher: Setting[Callable[[Module, Tensor], None] | None] = Setting("watcher", None)
+_watchers: Setting[tuple[Callable[[Module, Tensor], None], ...]] = Setting("watchers", ())
 
 
 def watching(watcher: Callable[[Module, Tensor], None]) -> AbstractContextManager[None]:
-    """Call watcher(module, output) within the block, in this thread, after each module that is called."""
-    return _watcher.within(watcher)
+    """Call watcher(module, output) within the block, in this thread, after each module; those of blocks around, too."""
+    return _watchers.within((*_watchers.get(), watcher))
 
 
 class Module:
@@ -55,7 +55,7 @@ class Module:
         check_input(x)
         with device_of(array_of(x)):  # for what a layer computes on arrays
             y = self.forward(x)
-        if watcher := _watcher.get():
+        for watcher in _watchers.get():
             watcher(self, y)
         return y
 
@@ -194,7 +194,7 @@ class Module:
 
         def record(layer: Module, y: Tensor) -> None:
             if layer in names:
-                shape, count = ", ".join(["N", *map(str, y.shape[1:])]), _count(layer.parameters())
+                shape, count = ", ".join(["N", *map(str, y.shape[1:])]), sum(p.size for p in layer.parameters())
                 rows.append((f"{names[layer]} ({type(layer).__name__})".strip(), f"({shape})", f"{count:,}"))
 
         parameters = self.parameters()
@@ -203,7 +203,8 @@ class Module:
             self(Tensor(move(np.zeros((1, *input_shape), like.dtype), like)))
         lines = table([("Layer (type)", "Output shape", "Parameters"), *rows], "<<>")
         rule = "-" * len(lines[0])
-        return "\n".join([lines[0], rule, *lines[1:], rule, f"Total parameters: {_count(parameters):,}"])
+        total = f"Total parameters: {sum(p.size for p in parameters):,}"
+        return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
     def __repr__(self) -> str:
         settings = [f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, int | float | str | tuple | None)
@@ -236,7 +237,8 @@ def _leaves(owner: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any, Any]]
 
 def array_of(leaf: Any) -> Array:
     """The array of a Tensor, or the array itself; for an abstract value, that of one point (certify/abstract.py)."""
-    return leaf.data if isinstance(leaf := leaf.one if hasattr(type(leaf), "one") else leaf, Tensor) else leaf
+    point = leaf.one if hasattr(type(leaf), "one") else leaf
+    return point.data if isinstance(point, Tensor) else point
 
 
 def _put(owner: Any, key: Any, leaf: Tensor | Array, array: Array) -> None:
@@ -244,7 +246,3 @@ def _put(owner: Any, key: Any, leaf: Tensor | Array, array: Array) -> None:
         leaf.data, leaf.grad = array, None
     else:
         owner[key] = array
-
-
-def _count(parameters: list[Tensor]) -> int:
-    return sum(parameter.size for parameter in parameters)

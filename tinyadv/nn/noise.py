@@ -12,6 +12,7 @@ from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.movement import arranged
 from tinyadv.parallel import all_reduce, first_part, part_index
 from tinyadv.random import Streams, in_hand
+from tinyadv.shapes import is_number
 from tinyadv.tensor import Tensor
 
 
@@ -62,7 +63,7 @@ class Dropout(Random):
     """
 
     def __init__(self, p: float = 0.5, seed: int | None = None):
-        if not 0 <= p < 1:
+        if not (is_number(p) and 0 <= p < 1):
             raise ValueError(f"p must be a probability in [0, 1), got {p!r}")
         self.p = p
         super().__init__(seed)
@@ -85,7 +86,7 @@ class GaussianNoise(Random):
     """
 
     def __init__(self, sigma: float, at_test: bool = False, seed: int | None = None):
-        if not 0 <= sigma < math.inf:
+        if not (is_number(sigma) and 0 <= sigma < math.inf):
             raise ValueError(f"sigma must be a number >= 0, in the units of the layer's input, got {sigma!r}")
         self.sigma, self.at_test = sigma, at_test
         super().__init__(seed)

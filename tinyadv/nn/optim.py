@@ -15,6 +15,7 @@ import numpy as np
 from tinyadv.backend import Array, array_module, device_of, move, to_host, wide
 from tinyadv.fused import balanced, stepped
 from tinyadv.nn.module import Module
+from tinyadv.shapes import check_not_negative, is_number
 from tinyadv.spellings import missing, spelled
 from tinyadv.tensor import Tensor
 
@@ -38,8 +39,7 @@ class Optimizer:
         if len({id(parameter) for parameter in parameters}) < len(parameters):
             raise ValueError("an optimiser takes each parameter once: it was given one twice")
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+            check_not_negative(name, value)
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
         self.parameters = parameters
         with device_of(*(p.data for p in parameters)):
@@ -111,7 +111,7 @@ class SGD(Optimizer):
     @spelled
     def __init__(self, model: Module | Iterable[Tensor], lr: float = 0.01, momentum: float = 0.0,
                  nesterov: bool = False, weight_decay: float = 0.0):
-        if not 0 <= momentum < 1:
+        if not (is_number(momentum) and 0 <= momentum < 1):
             raise ValueError(f"momentum must be in [0, 1), got {momentum!r}")
         if nesterov and not momentum:
             raise ValueError("nesterov needs a momentum above 0")
@@ -136,10 +136,9 @@ class Adam(Optimizer):
     @spelled
     def __init__(self, model: Module | Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0):
-        if not all(0 <= beta < 1 for beta in betas):
+        if not all(is_number(beta) and 0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), got {betas!r}")
-        if not eps >= 0:
-            raise ValueError(f"eps must be a number >= 0, got {eps!r}")
+        check_not_negative("eps", eps)
         self.betas, self.eps = betas, eps
         super().__init__(model, lr, weight_decay)
 
@@ -169,7 +168,7 @@ def one_cycle(peak: float = 0.3, start: float = 0.04, end: float = 0.0) -> Sched
 
     Smith and Topin 2017, arXiv:1708.07120.
     """
-    if not 0 <= peak <= 1:
+    if not (is_number(peak) and 0 <= peak <= 1):
         raise ValueError(f"peak must be a fraction of training, such as 0.3, got {peak!r}")
     return lambda progress: float(np.interp(progress, (0, peak, 1), (start, 1, end)))
 

@@ -41,7 +41,7 @@ def _extreme(x, y, axis, keepdims):
         sharers = hit.sum(axis=axis, keepdims=True, dtype=wide(x))
         return hit * (_keep(g, x, axis) / (sharers + (sharers == 0)))  # nobody hits a maximum that is NaN
 
-    return y if keepdims else _drop(y, axis), vjp
+    return y if keepdims else y.squeeze(axis=axis), vjp
 
 
 @op
@@ -50,7 +50,7 @@ def logsumexp(x, axis=None, keepdims=False):
     xp = array_module(x)
     top, rest = logsumexp_parts(x, axis)
     y = (top + rest).astype(x.dtype, copy=False)
-    value = y if keepdims else _drop(y, axis)
+    value = y if keepdims else y.squeeze(axis=axis)
     return value, lambda g: _keep(g, x, axis) * xp.exp(x - xp.where(y == -xp.inf, 0, y).astype(x.dtype))
 
 
@@ -72,8 +72,3 @@ def _keep(g, x, axis):
         return g.reshape((1,) * x.ndim)
     axes = {a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
     return g.reshape([1 if a in axes else n for a, n in enumerate(x.shape)])
-
-
-def _drop(y, axis):
-    """y without its reduced axes of length 1."""
-    return y.squeeze(axis=axis)

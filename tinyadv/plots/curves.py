@@ -112,7 +112,8 @@ def bars(heights: Mapping[str, Sequence[float]], names: Sequence[str], *, ylabel
     axes.spines[["top", "right"]].set_visible(False)
     if len(heights) > 1:
         low, high = axes.get_ylim()
-        axes.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
+        ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+        axes.set(ylim=(low, high + 0.25 * (high - low)), yticks=ticks)  # above the ticks is room for the legend
         axes.legend(frameon=False, ncols=len(heights), loc="upper center")
     return figure.figure
 

@@ -48,8 +48,10 @@ def heatmaps(values: Mapping[str, Array], *, xlabel: str, ylabel: str, label: st
     figure = figure or blank(0.8 + 2.4 * len(values), 3)
     figure.suptitle(title or "")
     places = figure.subplots(1, len(values), squeeze=False)[0]
-    high = max(np.max(abs(each) if signed else each) for each in values.values()) or 1.0
-    low = -high if signed else min(np.min(each) for each in values.values())
+    low, high = min(map(np.min, values.values())), max(map(np.max, values.values()))
+    if signed:
+        high = max(high, -low) or 1.0
+        low = -high
     look = {"vmin": low, "vmax": high if high > low else low + 1, "cmap": "RdBu_r" if signed else "viridis"}
     for axes, (name, each) in zip(places, values.items(), strict=True):
         h, w = np.shape(each)

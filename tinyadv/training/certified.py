@@ -14,12 +14,12 @@ import numpy as np
 
 from tinyadv import ops
 from tinyadv.attacks import PGD
-from tinyadv.attacks.base.parameters import check_bounds, check_not_negative, is_number
+from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.backend import Array, array_module
 from tinyadv.certify import Interval, certified_accuracy, crown_worst
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
-from tinyadv.shapes import to_count
+from tinyadv.shapes import check_not_negative, is_number, to_count
 from tinyadv.tensor import Tensor
 from tinyadv.training.methods import Method, Scene, attacked
 from tinyadv.training.update import Update

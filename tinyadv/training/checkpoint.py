@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv.attacks.base.parameters import is_number
 from tinyadv.backend import to_host
 from tinyadv.data import Dataset
 from tinyadv.nn import Module, archive
@@ -24,6 +23,7 @@ from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
 from tinyadv.nn.state import built_from
 from tinyadv.ranks import ranks
+from tinyadv.shapes import is_number
 from tinyadv.training.history import Epoch, History
 
 EXTENDABLE = ("epochs", "lr")  # the settings that may differ when a run is resumed

@@ -13,6 +13,7 @@ from tinyadv.backend import Array, array_module
 from tinyadv.defenses.trapdoor import Trapdoors
 from tinyadv.nn import Module
 from tinyadv.nn.latent import TINY, latent, unit
+from tinyadv.shapes import check_not_negative, is_number
 from tinyadv.tensor import Tensor
 from tinyadv.training.methods import Method, Scene
 from tinyadv.training.update import Update
@@ -38,8 +39,7 @@ class Contrastive(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("weight", "margin"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be a number >= 0, got {getattr(self, name)!r}")
+            check_not_negative(name, getattr(self, name))
 
     def losses(self, model: Callable, labels: Array, x: Tensor) -> tuple[Tensor, Tensor]:
         z, logits = latent(cast(Module, model), x)
@@ -77,7 +77,7 @@ class Trapped(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.share <= 1:
+        if not (is_number(self.share) and 0 <= self.share <= 1):
             raise ValueError(f"share must be in [0, 1], got {self.share!r}")
 
     def step(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> Update:

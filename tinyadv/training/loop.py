@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import operator
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ import numpy as np
 
 from tinyadv import driver, evaluation
 from tinyadv.attacks import Attack
+from tinyadv.attacks.base.arguments import warn
 from tinyadv.backend import array_module, device_of, move
 from tinyadv.data import Dataset, batches
 from tinyadv.executors import Stopped, stopping
@@ -172,14 +172,18 @@ class _Run:
         state.strength = float(self.eps_schedule(progress)) if self.eps_schedule else 1.0
         if not 0 <= state.strength <= 1:
             raise ValueError(f"eps_schedule must give factors in [0, 1], got {state.strength} at {progress:.0%}")
-        key = np.random.SeedSequence(self.seed, spawn_key=(state.epoch, state.step)).generate_state(2, np.uint64)
-        streams, others = (Streams(int(each), range(len(images))) for each in key)
-        images = self.augment(images, others) if self.augment else images
+        images, streams = self.drawn(images, state.epoch, state.step)
         done = self.method.step(Scene(self.model, update, streams, state.strength, state.memory), images, labels)
         if self.average:  # the decay grows, so that the first weights are soon forgotten
             count = self.optimizer.steps
             follow(state.average, self.model, min(self.average, (1 + count) / (10 + count)))
         return done
+
+    def drawn(self, images: np.ndarray, *key: int) -> tuple[np.ndarray, Streams]:
+        """The images as `augment` changes them, and the streams of a step, both drawn from (seed, *key)."""
+        seeds = np.random.SeedSequence(self.seed, spawn_key=key).generate_state(2, np.uint64)
+        streams, others = (Streams(int(each), range(len(images))) for each in seeds)
+        return self.augment(images, others) if self.augment else images, streams
 
     def averaged(self) -> dict[str, np.ndarray]:
         """The state_dict with the averaged weights, if there are any."""
@@ -187,9 +191,7 @@ class _Run:
             state, epoch = self.state, min(self.state.epoch, self.epochs - 1)  # in the end that of the last epoch again
             todo = batches(self.train, self.batch_size, seed=self.seed, epoch=epoch)
             for number, (images, labels) in enumerate(islice(todo, -(-SHOWN // self.batch_size))):
-                key = np.random.SeedSequence(self.seed, spawn_key=(epoch, number, 1)).generate_state(2, np.uint64)
-                streams, others = (Streams(int(each), range(len(images))) for each in key)
-                images = self.augment(images, others) if self.augment else images
+                images, streams = self.drawn(images, epoch, number, 1)
                 scene = Scene(self.model, Update, streams, state.strength, state.memory)  # inputs need no update
                 inputs = self.method.inputs(scene, images, labels)
                 like = driver.memory_of(self.model, images)
@@ -220,9 +222,8 @@ class _Run:
                                           state.rate, state.seconds, robust, budget, certified))
         state.epoch, state.step, state.loss_sum, state.hits, state.seconds = state.epoch + 1, 0, 0.0, 0, 0.0
         if self.method.watch and robust is not None and robust < best - COLLAPSE:
-            warnings.warn(f"the accuracy under {self.validation_attack} fell from {best:.1%} to {robust:.1%} in epoch "
-                          f"{state.epoch}: training stops, with the weights of the better epoch",
-                          CatastrophicOverfitting, stacklevel=4)
+            warn(f"the accuracy under {self.validation_attack} fell from {best:.1%} to {robust:.1%} in epoch "
+                 f"{state.epoch}: training stops, with the weights of the better epoch", CatastrophicOverfitting)
             state.epoch = self.epochs
 
     def save(self) -> None:

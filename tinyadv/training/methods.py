@@ -16,6 +16,7 @@ from tinyadv.nn import Module
 from tinyadv.nn.optim import Schedule
 from tinyadv.random import Streams
 from tinyadv.ranks import sharing
+from tinyadv.shapes import check_not_negative, is_number
 from tinyadv.tensor import Tensor, no_grad
 from tinyadv.training.update import Update, cross_entropy
 
@@ -47,7 +48,7 @@ class Method:
     label_smoothing: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
+        if not (is_number(self.label_smoothing) and 0 <= self.label_smoothing < 1):
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing!r}")
 
     @property
@@ -130,7 +131,7 @@ class Mixed(Adversarial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.clean_weight <= 1:
+        if not (is_number(self.clean_weight) and 0 <= self.clean_weight <= 1):
             raise ValueError(f"clean_weight must be in [0, 1], got {self.clean_weight!r}")
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
@@ -161,8 +162,7 @@ class TRADES(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.beta >= 0:
-            raise ValueError(f"beta must be a number >= 0, got {self.beta!r}")
+        check_not_negative("beta", self.beta)
         self._attack  # noqa: B018 - raises ValueError for a bad parameter
 
     @property

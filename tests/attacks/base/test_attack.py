@@ -34,7 +34,22 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from tinyadv import Tensor, evaluation, gradients, nn, ops
-from tinyadv.attacks import APGD, FGSM, PGD, Attack, AutoAttack, WhiteBox
+from tinyadv.attacks import (
+    APGD,
+    EAD,
+    FGSM,
+    PDPGD,
+    PGD,
+    AtBudget,
+    Attack,
+    AutoAttack,
+    BoundaryAttack,
+    DeepFool,
+    HopSkipJump,
+    MultiAttack,
+    Transfer,
+    WhiteBox,
+)
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.backend import to_host
 from tinyadv.random import Streams, drawing_from
@@ -81,6 +96,35 @@ def test_the_budget_is_exact(attack, data):
     x = np.clip(x.astype(dtype), lowest, highest)
     attack = varied(attack, bounds=bounds, **({"eps": eps} if budget(attack) < math.inf else {}))
     check_budget(attack, x, attack(dense((1, 3, 4), 3, scale=1 / high), x, labels(5, 3), seed=3))
+
+
+UNITS = [a for a in ATTACKS if not isinstance(
+    a, MultiAttack | AtBudget | Transfer | DeepFool | PDPGD | BoundaryAttack)]
+UNITS += [HopSkipJump(queries=200, initial_directions=5, norm=norm) for norm in ("l2", "linf")]
+
+
+@pytest.mark.parametrize("attack", UNITS, ids=name)
+def test_in_a_wider_range_the_points_are_the_same_in_its_units(attack):
+    """If the lengths among the parameters grow with it.
+
+    DeepFool has a length of its own, 1e-4 beyond the boundary; PDPGD and PDGD weigh the loss against a length; of the
+    boundary attack, points on a sphere are as near up to rounding.
+    """
+    def model(points):  # of three classes, also for noise
+        return dense((1, 3, 3), 3, np.float64)(points - 0.5)
+
+    low, width, x = -1.0, 4.0, images(9, (1, 3, 3), np.float64)
+    y = predictions(model, x)
+    powers = {"eps": attack.norm != "l0", "step_size": 1, "initial_c": 2, "beta": isinstance(attack, EAD)}
+    sizes = {key: getattr(attack, key) * width**power for key, power in powers.items() if getattr(attack, key, None)}
+    wider = replace(attack, bounds=(low, low + width), **sizes)
+    narrow, wide, options = [], [], {"seed": 3, "batch_size": len(x)}
+    expected = attack.run(model, x, y, callback=lambda step: narrow.append(step.points), **options)
+    found = wider.run(lambda points: model((points - low) / width), low + width * x, y,
+                      callback=lambda step: wide.append((step.points - low) / width), **options)
+    for one, other in zip([*narrow, expected.x_adv], [*wide, (found.x_adv - low) / width], strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-6)
+    np.testing.assert_array_equal(found.success, expected.success)
 
 
 @dataclass(frozen=True)

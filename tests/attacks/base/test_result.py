@@ -10,8 +10,8 @@ from attack_cases import cnn, dense, every_attack, images, labels, predictions, 
 from PIL import Image
 
 from tinyadv import __version__, driver, nn
-from tinyadv.attacks import FGSM, PGD, Attack, AttackResult, MultiAttack, Transfer
-from tinyadv.attacks.base.parameters import UnknownAttack
+from tinyadv.attacks import FGSM, PGD, Attack, AttackResult, BoundaryAttack, MultiAttack, Transfer
+from tinyadv.attacks.base.parameters import UnknownAttack, describe
 from tinyadv.nn.archive import StateError, read, write
 
 
@@ -85,6 +85,8 @@ def test_an_attack_that_is_not_defined_is_told_by_name_and_parameters(tmp_path):
         again.save(tmp_path / "again.npz")
         assert AttackResult.load(tmp_path / "again.npz") == again
     assert str(UnknownAttack("Nowhere", {"eps": 0.5, "words": ("a", "b")})) == "Nowhere(eps=0.5, words=('a', 'b'))"
+    described = describe(BoundaryAttack(starts=np.zeros((4, 1, 28, 28), np.float32)))
+    assert described["parameters"]["starts"] == "array(float32, (4, 1, 28, 28))"  # and not what NumPy prints of it
 
 
 def test_a_model_among_the_parameters_is_told_by_its_name(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -205,6 +206,56 @@ def test_the_norm_of_ddn_shrinks_at_misclassified_points_and_grows_at_others():
     factor = np.where(wrong[:-1], 0.95, 1.05)
     assert both.sum() > 5
     np.testing.assert_allclose((length[1:] / length[:-1])[both], factor[both], rtol=1e-9)
+
+
+def test_every_step_of_ddn_is_that_of_the_paper():
+    """delta + alpha g / |g|, scaled to a norm that shrinks or grows by gamma, from 1 on, in units of the range."""
+    model, x, y, _, slope = problem(3)
+    points, length = shown(DDN(steps=30), model, x, y), np.ones(len(x))
+    for step, (before, after) in enumerate(pairwise(points)):
+        alpha = 0.01 + 0.99 * (1 + math.cos(math.pi * step / 30)) / 2
+        moved = before - x + alpha * BALLS["l2"].steepest(slope)
+        length = length * np.where(predictions(model, before) != y, 0.95, 1.05)
+        expected = x + length[:, None, None, None] * BALLS["l2"].steepest(moved)
+        np.testing.assert_allclose(after, expected.clip(0, 1), atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf", "l1"])
+def test_every_step_of_fmn_is_that_of_the_paper(norm):
+    """But for the factor of the first steps, which grows; and gamma falls along half a cosine, as alpha does."""
+    model, x, y, _, slope = problem(3)
+    points, kind, steps = shown(FMN(steps=40, norm=norm), model, x, y), BALLS[norm], 40
+    best, epsilon = np.full(len(x), np.inf), np.full(len(x), np.inf)
+    for step, (before, after) in enumerate(pairwise(points)):
+        share = (1 + math.cos(math.pi * step / steps)) / 2
+        alpha, gamma = (10 if norm == "linf" else 1) * (0.01 + 0.99 * share), 0.05 * (0.02 + 0.98 * share)
+        found, delta = predictions(model, before) != y, before - x
+        best = np.where(found, np.minimum(best, lengths(norm, delta)), best)
+        logits = model(Tensor(before)).data
+        near = abs(logits[:, 0] - logits[:, 1]) / hyperplane.DUAL[norm].distance(slope)
+        up = np.where(best < np.inf, (1 + gamma) * epsilon, lengths(norm, delta) + (1 + step / 10) * near)
+        epsilon = np.where(found, np.minimum((1 - gamma) * epsilon, best), up)
+        moved = delta + alpha * BALLS["l2"].steepest(slope)
+        scaled = (epsilon[:, None, None, None] * kind.steepest(moved) if norm == "l2" else kind.shrink(moved, epsilon))
+        np.testing.assert_allclose(after, (x + scaled).clip(0, 1), atol=1e-9)
+
+
+def test_every_step_of_sigma_zero_is_that_of_the_paper():
+    """Adam on gradients of linf norm 1, then the threshold, by which the small changes are undone."""
+    model, x, y, _, slope = problem(3)
+    points, steps, first, second, tau = shown(SigmaZero(steps=100), model, x, y), 100, 0.0, 0.0, np.full(len(x), 0.3)
+    for step, (before, after) in enumerate(pairwise(points), 1):
+        lr = 0.1 + 0.9 * (1 + math.cos(math.pi * (step - 1) / steps)) / 2
+        wrong, delta = (predictions(model, before) != y)[:, None, None, None], before - x
+        g = 2e-3 * delta / (delta**2 + 1e-3) ** 2 / 42 - np.where(wrong, 0, slope)
+        g = g / abs(g).max(axis=(1, 2, 3), keepdims=True)
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
+        direction = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+        moved = (before - lr * direction).clip(0, 1) - x
+        tau = (tau + 0.01 * lr * np.where(wrong[:, 0, 0, 0], 1, -1)).clip(0, 1)
+        sure = abs(abs(moved) - tau[:, None, None, None]) > 0.02  # the rate may lag behind by a step
+        expected = np.where(abs(moved) >= tau[:, None, None, None], before - lr * direction, x).clip(0, 1)
+        np.testing.assert_allclose(after[sure], expected[sure], atol=0.02)
 
 
 def test_where_there_is_no_slope_ddn_takes_a_random_direction_of_the_examples_stream():

@@ -99,9 +99,9 @@ def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
         warn(f"eps={eps:g} is less than a grey level, as the bounds are {bounds}: give eps={levels:g}")
 
 
-def warn(text: str) -> None:
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
     """Warn, and show the line of the user's code that called the library."""
     frame, level = sys._getframe(), 1
     while frame.f_back and frame.f_globals["__name__"].startswith("tinyadv."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(text, stacklevel=level)
+    warnings.warn(text, category, stacklevel=level)

@@ -24,12 +24,12 @@ from tinyadv.attacks.base.arguments import check_arguments, doubt_eps
 from tinyadv.attacks.base.balls import BALLS, ball_class
 from tinyadv.attacks.base.batch import Batch, Step
 from tinyadv.attacks.base.objectives import objective
-from tinyadv.attacks.base.parameters import Parameters, check_bounds, is_number
+from tinyadv.attacks.base.parameters import Parameters, check_bounds
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.backend import Array, array_module, is_array, move, on_its_device, rows_of, to_host
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
-from tinyadv.shapes import to_count
+from tinyadv.shapes import is_number, to_count
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 
@@ -175,10 +175,8 @@ class Attack(Parameters):
             return
         batch.look_at_clean()
         batch.keep_clean()
-        left = batch.clean == batch.y if skip_misclassified else ~batch.succeeded
-        if self.minimum_norm:
-            left = left & ~batch.succeeded  # a misclassified image needs no perturbation
-        left = rows_of(left)
+        left = batch.clean == batch.y if skip_misclassified else True
+        left = rows_of(left & ~batch.succeeded if self.minimum_norm else left)  # a success at x needs no perturbation
         if len(left):
             rest = batch[left]
             if not self.minimum_norm:

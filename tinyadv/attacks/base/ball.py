@@ -89,9 +89,13 @@ def fill(worth: Array, room: Array, price: Array, budget: Array) -> Array:
     xp = array_module(room)
     order = xp.argsort(-worth, axis=1, kind="stable")  # of equal ones the first: on any machine
     price, room = (xp.take_along_axis(array, order, axis=1) for array in (price, room))
-    spent = xp.pad((price * room).cumsum(axis=1)[:, :-1], ((0, 0), (1, 0)))  # before each
-    moves = xp.minimum(xp.maximum(budget - spent, 0) / or_one(price), room)
+    moves = xp.minimum(xp.maximum(budget - before(price * room), 0) / or_one(price), room)
     return xp.take_along_axis(moves, xp.argsort(order, axis=1), axis=1)
+
+
+def before(values: Array) -> Array:
+    """(N, D): for each value, the sum of all values to its left."""
+    return array_module(values).pad(values.cumsum(axis=1)[:, :-1], ((0, 0), (1, 0)))
 
 
 def _inward(bound: float, dtype: np.dtype, inward: float) -> Array:

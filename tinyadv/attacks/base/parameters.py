@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from tinyadv import spellings
+from tinyadv.backend import is_array
 from tinyadv.nn import Module
 from tinyadv.nn.state import defined_subclasses
+from tinyadv.shapes import is_number
 
 
 @dataclass(frozen=True)
@@ -87,33 +89,10 @@ def restore(description: Any) -> Any:
     return UnknownAttack(name, parameters)
 
 
-def is_number(value: Any) -> bool:
-    """Whether the value is a real number, and not a bool."""
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Raise ValueError unless the parameter of that name is a finite number above 0."""
-    if not (is_number(value) and 0 < value < math.inf):
-        raise ValueError(f"{name} must be a number above 0, got {value!r}")
-
-
-def check_not_negative(name: str, value: Any) -> None:
-    """Raise ValueError unless the parameter of that name is a finite number >= 0."""
-    if not (is_number(value) and 0 <= value < math.inf):
-        raise ValueError(f"{name} must be a number >= 0, got {value!r}")
-
-
 def check_step_size(step_size: Any, otherwise: str) -> None:
     """Raise ValueError unless the step size is a finite number above 0, or None, which stands for `otherwise`."""
     if step_size is not None and not (is_number(step_size) and 0 < step_size < math.inf):
         raise ValueError(f"step_size must be a number above 0, or None ({otherwise}); got {step_size!r}")
-
-
-def check_fraction(name: str, value: Any) -> None:
-    """Raise ValueError unless the parameter of that name is a number in (0, 1)."""
-    if not (is_number(value) and 0 < value < 1):
-        raise ValueError(f"{name} must be a number in (0, 1), got {value!r}")
 
 
 def check_bounds(bounds: Any) -> None:
@@ -128,9 +107,11 @@ def _call(name: str, values: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """Attacks without default values, functions and models by name, and everything else as its repr."""
+    """Attacks without default values, functions and models by name, arrays by dtype and shape; the rest by repr."""
     if isinstance(value, Parameters | UnknownAttack):
         return str(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_short, value))})"
+    if is_array(value):
+        return f"array({value.dtype}, {value.shape})"
     return getattr(value, "__name__", type(value).__name__) if callable(value) else repr(value)

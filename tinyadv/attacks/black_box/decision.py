@@ -98,7 +98,8 @@ class DecisionAttack(Attack):
     def _start(self, batch: Batch) -> None:
         """Find a start: among `starts` or else among blends with noise of every kind, then bisect towards x."""
         if self.starts is not None:
-            starts, order = move(self.starts, like=batch.x), _nearest_first(self.starts, batch)
+            starts = move(self.starts, like=batch.x)
+            order = _nearest_first(starts, batch)
             self._first(batch, range(len(order)), lambda _, left, k: starts[order[k][left]])
             return
         grains = [2**k for k in range(max(1, (min(batch.x.shape[1:][-2:]) - 1).bit_length()))]
@@ -154,5 +155,4 @@ def _nearest_first(starts: Array, batch: Batch) -> Array:
     shape = batch.x.shape[1:]
     if starts.shape[1:] != shape:
         raise ValueError(f"starts must be images of shape {shape}, like x; got {starts.shape[1:]}")
-    starts = move(starts, like=batch.x)
     return array_module(starts).stack([batch.ball.distance(batch.x - start) for start in starts]).argsort(axis=0)

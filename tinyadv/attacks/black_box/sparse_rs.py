@@ -10,9 +10,9 @@ from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.l0 import keep_best
 from tinyadv.attacks.base.objectives import objective
-from tinyadv.attacks.base.parameters import check_fraction
 from tinyadv.attacks.base.window import image_shape
 from tinyadv.backend import Array, array_module, move, rows_of
+from tinyadv.shapes import check_fraction
 from tinyadv.tensor import Tensor
 
 # After so many of 10,000 queries, p is divided by this.

@@ -11,10 +11,10 @@ from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import objective
-from tinyadv.attacks.base.parameters import is_number
 from tinyadv.attacks.base.window import image_shape, window
 from tinyadv.backend import Array, array_module, move, rows_of
 from tinyadv.ops.movement import arranged
+from tinyadv.shapes import is_number
 from tinyadv.tensor import Tensor
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of p, after so many of 10,000 queries
@@ -112,8 +112,8 @@ def _tiles(batch: Batch, shape: tuple[int, int, int]) -> Array:
 def _two_squares(batch: Batch, best: Array, numbers: Array, sides: tuple[int, int]) -> Array:
     """Algorithm 3: add a bump to the first square, with the budget of two squares and the unused budget."""
 
-    def norm(window: Array) -> Array:
-        return (window * window).sum(axis=(2, 3), keepdims=True) ** 0.5  # (n, C, 1, 1)
+    def norm(values: Array) -> Array:
+        return (values * values).sum(axis=(2, 3), keepdims=True) ** 0.5  # (n, C, 1, 1)
 
     xp, x = array_module(best), batch.x.reshape(best.shape)
     nu = best.astype(np.float64) - x  # line 1

@@ -9,9 +9,8 @@ from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import Objective, objective
-from tinyadv.attacks.base.parameters import is_number
 from tinyadv.backend import Array, array_module, rows_of
-from tinyadv.shapes import to_count
+from tinyadv.shapes import is_number, to_count
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,14 @@ class APGD(WhiteBox):
             object.__setattr__(self, "target_classes", to_count("target_classes", self.target_classes))
 
     def perturb(self, batch: Batch) -> Array:
-        aims = batch.ranking().T[1:self.target_classes + 1] if self.target_classes and batch.target is None else ()
-        if not len(aims):
+        if self.target_classes is None or batch.target is not None:
             return self._climb(batch, batch.target)
-        for number, aim in enumerate(aims):
-            left = rows_of(~batch.succeeded if number else aim >= 0)
+        aims = batch.ranking().T[1:self.target_classes + 1]  # (classes, n)
+        batch.consider(self._climb(batch, aims[0]))
+        for aim in aims[1:]:
+            left = rows_of(~batch.succeeded)
             if len(left):
-                rest = batch[left] if number else batch
+                rest = batch[left]
                 rest.consider(self._climb(rest, aim[left]))
                 batch[left] = rest
         return batch.best
@@ -98,7 +98,7 @@ class APGD(WhiteBox):
     def _sparsely(way: _Way, steps: int) -> None:
         """The l1-APGD of 2021: k pixels move at a time, and the step size is reset when k falls."""
         xp, ball = array_module(way.x), way.ball
-        eta, changed = xp.full(len(way.x), 1.5 * ball.eps), xp.zeros(len(way.x))
+        eta, changed = xp.full(len(way.x), 1.5 * ball.eps), xp.zeros(len(way.x))  # at once divided by 1.5: eps
         for i in range(steps):
             way.look()
             if i % max(1, steps // 25) == 0:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinyadv.attacks.base.attack import WhiteBox
+from tinyadv.attacks.base.ball import or_one
 from tinyadv.attacks.base.balls import L1Ball, column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import check_not_negative, check_step_size
+from tinyadv.attacks.base.parameters import check_step_size
 from tinyadv.backend import Array
+from tinyadv.shapes import check_not_negative
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ class MIFGSM(WhiteBox):
         x, g = batch.x, 0.0
         for _ in range(self.steps):
             grad = batch.gradient(x, candidate=x is not batch.x)
-            size = L1Ball.distance(grad)
-            g = self.decay * g + grad / column(size + (size == 0), grad)  # a gradient of 0 adds 0
+            g = self.decay * g + grad / column(or_one(L1Ball.distance(grad)), grad)  # a gradient of 0 adds 0
             x = ball.step(x, g, step_size)
         return x

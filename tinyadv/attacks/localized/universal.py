@@ -8,12 +8,12 @@ import numpy as np
 
 from tinyadv.attacks.base.arguments import check_arguments
 from tinyadv.attacks.base.ball import Ball
-from tinyadv.attacks.base.parameters import check_bounds, check_positive
+from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.attacks.base.window import check_sides, pasted, window
 from tinyadv.backend import Array, array_module, is_array, move, to_host
 from tinyadv.driver import input_gradients, streams_of
 from tinyadv.random import Streams
-from tinyadv.shapes import check_floating, to_count
+from tinyadv.shapes import check_floating, check_positive, to_count
 
 
 def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None = None, size: tuple[int, int] = (5, 5),

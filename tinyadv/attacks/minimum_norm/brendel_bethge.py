@@ -12,9 +12,9 @@ from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.ball import flat, or_one
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import rounding
-from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.attacks.black_box.decision import DecisionAttack
 from tinyadv.backend import Array, array_module, rows_of
+from tinyadv.shapes import check_positive
 
 MOMENTUM, HALVINGS, OVERSHOOT = 0.8, 20, 0.1  # of the boundary's direction; of the radius; relative to the margin
 SPAN = 30.0  # pixels with a slope below a thirtieth of the largest one need not be pushed to their bounds

@@ -9,9 +9,9 @@ import numpy as np
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import L2Ball, column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import check_fraction
 from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.nn.optim import cosine
+from tinyadv.shapes import check_fraction
 
 
 @dataclass(frozen=True)

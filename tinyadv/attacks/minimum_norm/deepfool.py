@@ -9,10 +9,9 @@ import numpy as np
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import ball_class, column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import is_number
 from tinyadv.attacks.minimum_norm import hyperplane
 from tinyadv.backend import Array, array_module, rows_of
-from tinyadv.shapes import to_count
+from tinyadv.shapes import check_not_negative, to_count
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,7 @@ class DeepFool(WhiteBox):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (is_number(self.overshoot) and 0 <= self.overshoot < np.inf):
-            raise ValueError(f"overshoot must be a number >= 0, got {self.overshoot!r}")
+        check_not_negative("overshoot", self.overshoot)
         object.__setattr__(self, "candidates", to_count("candidates", self.candidates, 2))
 
     def perturb(self, batch: Batch) -> Array:

@@ -9,9 +9,9 @@ import numpy as np
 from tinyadv.attacks.base.balls import L1Ball, L2Ball, LinfBall, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin, rounding
-from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.attacks.minimum_norm.penalty import PenaltyAttack
 from tinyadv.backend import Array, array_module
+from tinyadv.shapes import check_positive
 from tinyadv.tensor import Tensor, no_grad
 
 

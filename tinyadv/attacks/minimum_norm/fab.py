@@ -9,13 +9,13 @@ import numpy as np
 
 from tinyadv import driver
 from tinyadv.attacks.base.attack import WhiteBox
+from tinyadv.attacks.base.ball import or_one
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin, reached, rounding
-from tinyadv.attacks.base.parameters import is_number
 from tinyadv.attacks.minimum_norm import hyperplane
 from tinyadv.backend import Array, array_module, rows_of
-from tinyadv.shapes import to_count
+from tinyadv.shapes import is_number, to_count
 from tinyadv.tensor import Tensor
 
 SEARCH_STEPS, BEYOND = 3, 1e-4  # of the final search: how often, and the margin it leaves, relative to that from x
@@ -117,7 +117,7 @@ class FAB(WhiteBox):
         delta = hyperplane.way(self.norm, points, lead, slope, ball.low, ball.high)
         delta_orig = hyperplane.way(self.norm, x, lead_at_x, slope, ball.low, ball.high)
         far, near = ball.distance(delta), ball.distance(delta_orig)
-        alpha = xp.where(far + near > 0, far / xp.where(far + near > 0, far + near, 1), 1)
+        alpha = xp.where(far + near > 0, far / or_one(far + near), 1)
         here, there = points + self.eta * delta, x + self.eta * delta_orig
         return ball.project(here + column(xp.minimum(alpha, self.alpha_max), x) * (there - here))
 

@@ -10,10 +10,10 @@ from tinyadv.attacks.base.ball import or_one
 from tinyadv.attacks.base.balls import L2Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import rounding
-from tinyadv.attacks.base.parameters import check_fraction, check_positive
 from tinyadv.attacks.minimum_norm.hyperplane import DUAL
 from tinyadv.backend import Array, array_module
 from tinyadv.nn.optim import cosine
+from tinyadv.shapes import check_fraction, check_positive
 
 
 @dataclass(frozen=True)

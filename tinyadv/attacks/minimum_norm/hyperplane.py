@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from tinyadv.attacks.base.ball import before, or_one
 from tinyadv.attacks.base.balls import Ball, L1Ball, L2Ball, LinfBall, column, fill, flat
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import margin
@@ -59,10 +60,10 @@ def way(norm: str, x: Array, lead: Array, slope: Array, low: Array, high: Array)
     toward, wide = -column(xp.sign(lead), x) * slope, x.astype(np.float64)
     w = abs(flat(slope.astype(np.float64)))
     largest = w.max(axis=1, keepdims=True)
-    w = w / (largest + (largest == 0))
+    w = w / or_one(largest)
     w = xp.where(w > NEGLIGIBLE, w, 0)
     room = flat(xp.where(toward > 0, high - wide, wide - low)) * (w > 0)
-    need = abs(lead.astype(np.float64)) / (largest + (largest == 0))[:, 0]
+    need = abs(lead.astype(np.float64)) / or_one(largest)[:, 0]
     length = fill(w, room, w, need[:, None]) if norm == "l1" else _together(w, room, need, w if norm == "l2" else w > 0)
     return xp.sign(toward) * length.reshape(shape)
 
@@ -70,17 +71,12 @@ def way(norm: str, x: Array, lead: Array, slope: Array, low: Array, high: Array)
 def _together(w: Array, room: Array, need: Array, pace: Array) -> Array:
     """(n, D): min(t * pace, room), with the t for which <w, .> equals the need; the room if there is no such t."""
     xp = array_module(w)
-    ends = room / (pace + (pace == 0))  # when a pixel is at its bound
+    ends = room / or_one(pace)  # when a pixel is at its bound
     order = ends.argsort(axis=1)
     end, full, speed = (xp.take_along_axis(array, order, axis=1) for array in (ends, w * room, w * pace))
-    full, speed = _before(full), xp.flip(xp.flip(speed, axis=1).cumsum(axis=1), axis=1)  # of those at a bound; the rest
+    full, speed = before(full), xp.flip(xp.flip(speed, axis=1).cumsum(axis=1), axis=1)  # of those at a bound; the rest
     passed = (full + speed * end < need[:, None]).sum(axis=1)
     last = (xp.arange(len(w)), xp.minimum(passed, w.shape[1] - 1))
-    t = (need - full[last]) / (speed[last] + (speed[last] == 0))
+    t = (need - full[last]) / or_one(speed[last])
     t = xp.where(passed < w.shape[1], t, end[:, -1])[:, None]
     return xp.where(ends <= t, room, t * pace)
-
-
-def _before(values: Array) -> Array:
-    """(n, D): for each value, the sum of all values to its left."""
-    return array_module(values).pad(values.cumsum(axis=1)[:, :-1], ((0, 0), (1, 0)))

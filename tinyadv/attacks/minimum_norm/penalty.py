@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import rounding
-from tinyadv.attacks.base.parameters import check_positive, is_number
 from tinyadv.backend import Array, array_module, rows_of
-from tinyadv.shapes import to_count
+from tinyadv.shapes import check_positive, is_number, to_count
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.balls import L2Ball, column, far_start, flat
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.attacks.minimum_norm.hyperplane import DUAL
 from tinyadv.backend import Array, array_module
 from tinyadv.nn import Sequential
 from tinyadv.nn.optim import Adam
+from tinyadv.shapes import check_positive
 
 FIRST, LARGEST = math.log(100), math.log(1e6)  # the log of the weight of the loss, relative to that of the norm
 PROXIMAL_STEPS, CONVERGED = 5, 0.01  # and the relative change after which they end

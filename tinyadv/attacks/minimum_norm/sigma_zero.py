@@ -10,10 +10,10 @@ from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.ball import column, pixels
 from tinyadv.attacks.base.balls import LinfBall, far_start
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.parameters import check_positive
 from tinyadv.backend import Array, array_module
 from tinyadv.nn import Sequential
 from tinyadv.nn.optim import Adam, cosine
+from tinyadv.shapes import check_positive
 
 FIRST_THRESHOLD, THRESHOLD_STEP = 0.3, 0.01  # tau, in units of the range; and how it changes, relative to the step size
 
