@@ -122,7 +122,7 @@ if __name__ == "__main__":
         whole, share = Image.open(figure).convert("RGB"), 1.0
         while figure.stat().st_size > 60_000:  # a repository keeps every version of it
             small = whole.resize([round(share * side) for side in whole.size], Image.Resampling.LANCZOS)
-            small.quantize(256, Image.Quantize.FASTOCTREE).save(figure, optimize=True)  # which keeps the lines' colours
+            small.quantize(96, Image.Quantize.FASTOCTREE).save(figure, optimize=True)  # which keeps the lines' colours
             share *= 0.95
     for name, write in {"results.md": results, "zoo.md": the_zoo}.items():
         (DOCS / name).write_text(write(), encoding="utf-8")

@@ -63,6 +63,7 @@ def test_on_the_page_of_an_index_no_link_is_broken(address, tmp_path):
     found, own = LINK.findall(told.get_payload()), LINK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     pages = [url.partition(", ")[2] for url in told.get_all("Project-URL", [])]
     assert len(found) == (len(own) if address else 0)
+    assert "\n!" not in told.get_payload()  # a figure is a link, too
     assert len(pages) == (3 if address else 0)
     for link in [*found, *pages]:
         assert link.startswith(f"{address}/")

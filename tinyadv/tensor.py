@@ -147,14 +147,14 @@ def recording(on: bool) -> AbstractContextManager[None]:
 def op(function: Callable) -> Callable[..., Tensor]:
     """Turn a function on arrays that returns (value, vjp, ...) into one on Tensors that is recorded.
 
-    Array arguments come first, one vjp each; they may be Tensors, arrays or numbers. A NumPy scalar counts as a number,
-    which takes the dtype of the array beside it, so that float32 stays float32.
+    Array arguments come first, one vjp each; they may be Tensors, arrays or numbers. NumPy scalars, which count as
+    numbers, and integer arrays take the dtype of the floats beside them, so that float32 stays float32.
     """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def apply(*args: Any, **kwargs: Any) -> Tensor:
-        if any(isinstance(value, Tensor) for value in kwargs.values()):
+        if any(isinstance(value, Tensor) or is_array(value) for value in kwargs.values()):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
         if abstract := [x for x in args if hasattr(type(x), "through")]:  # an interval, say: see certify/abstract.py
@@ -165,15 +165,15 @@ def op(function: Callable) -> Callable[..., Tensor]:
                 arrays[0] = arrays[0].astype(np.float32)  # as a Tensor of them; a result would be cut to integers
             with device_of(*arrays):
                 value, *vjps = function(*arrays, **options)
+                floats = [x.dtype for x in arrays[:len(vjps)] if is_array(x) and x.dtype.kind == "f"]
+                if 0 < len(floats) < len(vjps) and hasattr(value, "dtype") and value.dtype not in floats:
+                    value = value.astype(np.result_type(*floats))  # NumPy made float64 of float32 and an integer array
         except (IndexError, TypeError, ValueError) as error:
             explain(error, function.__name__, args, kwargs, signature.parameters)
             raise
         if any(isinstance(x, Tensor) for x in args[len(vjps):]):
             raise TypeError(f"{function.__name__} is differentiated in its first {len(vjps)} arguments only: use .data")
         result = Tensor(value)
-        if result.dtype == np.float64:  # so NumPy makes it of float32 and integers
-            floats = [x.dtype for x in arrays[:len(vjps)] if is_array(x) and x.dtype.kind == "f"]
-            result.data = result.data.astype(np.result_type(*floats), copy=False) if floats else result.data
         inputs = [(x, vjp) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
         edges = [(_vertex(x), vjp, x.shape, x.dtype) for x, vjp in inputs]
         if edges:

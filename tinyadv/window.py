@@ -68,7 +68,7 @@ def shifted(x, window, stride, counts):
 def fold(shares, g, size, window, stride, padding):
     """The adjoint of shifted: an image (N, C, H, W) of sums of shares like g, one for each element, the last first.
 
-    max_pool2d finds the last share first. avg_pool2d repeats one share without end.
+    shares may be an iterator: max_pool2d makes one after the other, avg_pool2d gives the same one without end.
     """
     xp, (n, c, oh, ow), (h, w), (ph, pw) = array_module(g), g.shape, size, padding
     tiled = window == stride and (h + 2 * ph, w + 2 * pw) == (oh * stride[0], ow * stride[1])  # one share a pixel

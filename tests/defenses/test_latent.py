@@ -11,7 +11,7 @@ from training_cases import stripes
 from tinyadv import Tensor, analysis, data, defenses, driver, evaluation, nn, training
 from tinyadv.attacks import FGSM, PGD
 from tinyadv.backend import to_host
-from tinyadv.nn.latent import unit
+from tinyadv.nn.latent import latent, unit
 
 
 def network(seed=0, shape=(12, 8, 3)):
@@ -44,6 +44,12 @@ def test_the_layers_inside_are_seen_from_outside(capsys):
     defended.summary(train.images.shape[1:])
     assert "Conv2d" in capsys.readouterr().out
     assert analysis.grad_cam(defended, train.images[:2]).shape == (2, *train.images.shape[2:])
+
+
+def test_a_defence_on_latent_vectors_has_none_of_its_own():
+    train = stripes(30)
+    with pytest.raises(ValueError, match="model must have modules inside"):
+        latent(defenses.NearestLatent(network(), train.images, train.labels), Tensor(train.images[:2]))
 
 
 def test_a_reference_is_its_own_nearest_and_attacks_run_through_the_distances():

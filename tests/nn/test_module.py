@@ -287,6 +287,10 @@ def test_a_watcher_sees_every_output_within_its_block_in_its_thread():
     assert [part for part, _ in seen] == [model.stem, *first.layers, first, second, model.pair[0], model.heads["left"],
                                           model.heads["right"][0], model]
     assert seen[-1][1] is y
+    order, inner = [], module.watching(lambda part, y: order.append("inner"))
+    with module.watching(lambda part, y: order.append("outer")), inner:
+        model.stem(x)
+    assert order == ["outer", "inner"]
 
 
 def test_a_layer_may_take_several_tensors():

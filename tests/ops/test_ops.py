@@ -231,7 +231,7 @@ def test_an_integer_array_is_as_a_tensor_of_it(run):
     np.testing.assert_array_equal(run(x).data, run(x.astype(np.float32)).data)
 
 
-@pytest.mark.parametrize("integers", [np.int64, np.int32, np.uint8, bool])
+@pytest.mark.parametrize("integers", [np.int64, np.int32, np.int16, np.uint16, np.uint8, bool])
 @pytest.mark.parametrize("floats", [np.float32, np.float64])
 @pytest.mark.parametrize("run", [ops.add, ops.multiply, ops.divide, ops.maximum, ops.matmul, ops.linear,
                                  lambda x, y: ops.mse_loss(x, y), lambda x, y: ops.concatenate([x, y], axis=0)])
@@ -240,6 +240,21 @@ def test_an_integer_array_beside_a_tensor_does_not_change_its_dtype(run, floats,
     for value in run(x, y), run(y, x):
         assert value.dtype == floats
         assert gradients(ops.sum(value), [x])[0].dtype == floats
+
+
+def test_an_operation_may_compute_with_more_digits_than_its_argument():
+    """As the model of another framework does, of which classes may depend on them."""
+    @op
+    def precise(x):
+        return x * np.float64(1) + np.full(1, 1e-12), lambda g: g
+
+    x = Tensor(np.ones(2, np.float32))
+    assert precise(x).dtype == np.float64
+    assert gradients(ops.sum(precise(x)), [x])[0].dtype == np.float32
+    for product in ops.multiply(x, np.ones(2)), ops.multiply(x, y=np.ones(2)):
+        assert product.dtype == np.float64
+    half = ops.multiply(Tensor(np.ones(2, np.float16)), np.ones(2, np.int16))
+    assert half.dtype == np.float16
 
 
 def test_the_slopes_of_logsumexp_beside_an_infinite_element_are_zero():

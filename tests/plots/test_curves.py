@@ -170,5 +170,7 @@ def test_bars_below_zero_are_seen_and_none_are_refused():
     low, high = plots.bars({"a": [1, -2], "b": [-1, 1]}, ["x", "y"], ylabel="z").axes[0].get_ylim()
     assert low <= -2
     assert high > 1
+    percents = plots.bars({"a": [50, 100], "b": [20, 98]}, ["x", "y"], ylabel="%").axes[0]
+    assert percents.get_yticks().max() == 100  # above it is only the legend
     with pytest.raises(ValueError, match="heights must hold at least one label"):
         plots.bars({"a": []}, [], ylabel="z")

@@ -95,7 +95,7 @@ class Shift(BatchNorm2d):
         self.weight: Any = np.ones(num_features, np.float32)  # a buffer, which is not trained
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + 7.0 * self.bias.reshape(-1, 1, 1)  # the layer adds one: eight
+        return super().forward(x) + 7.0 * self.bias.reshape(-1, 1, 1)  # and the layer adds one more
 
 
 class AirbenchCNN(Sequential):

@@ -48,7 +48,7 @@ def heatmaps(values: Mapping[str, Array], *, xlabel: str, ylabel: str, label: st
     figure = figure or blank(0.8 + 2.4 * len(values), 3)
     figure.suptitle(title or "")
     places = figure.subplots(1, len(values), squeeze=False)[0]
-    low, high = min(map(np.min, values.values())), max(map(np.max, values.values()))
+    low, high = float(min(map(np.min, values.values()))), float(max(map(np.max, values.values())))
     if signed:
         high = max(high, -low) or 1.0
         low = -high

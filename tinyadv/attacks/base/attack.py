@@ -175,7 +175,7 @@ class Attack(Parameters):
             return
         batch.look_at_clean()
         batch.keep_clean()
-        left = batch.clean == batch.y if skip_misclassified else True
+        left = batch.clean == batch.y if skip_misclassified else ~batch.succeeded
         left = rows_of(left & ~batch.succeeded if self.minimum_norm else left)  # a success at x needs no perturbation
         if len(left):
             rest = batch[left]

@@ -218,7 +218,7 @@ class Batch:
         if not self._checked:
             check_range(logits.data, self.y, self.target)  # once: on a GPU, to ask means to wait
             self._checked = True
-        if self.clean is None and points.data is self.x:  # as FGSM shows it: no further pass for the clean classes
+        if self.clean is None and points.data is self.x:  # FGSM's first pass is at x itself: it needs no other
             self.clean = driver.classes(logits.data)
         self.forwards += 1
         return logits
