@@ -405,7 +405,8 @@ def test_resume_needs_a_checkpoint_and_a_validation_attack_images():
     model = linear()
     for options, message in (({"resume": True}, "pass checkpoint=, too"),
                              ({"validation_attack": FGSM(0.1)}, "pass validation=, too"),
-                             ({"average": 1.0}, "average must be a decay in"), ({"clip_norm": 0}, "clip_norm must be")):
+                             ({"average": 1.0}, "average must be a decay in"), ({"clip_norm": 0}, "clip_norm must be"),
+                             ({"average": "a"}, "average must be a decay"), ({"clip_norm": "a"}, "clip_norm must be")):
         with pytest.raises(ValueError, match=message):
             training.fit(model, stripes(4), epochs=1, optimizer=SGD(model, lr=0.1), **options)
 

@@ -136,7 +136,7 @@ class Adam(Optimizer):
     @spelled
     def __init__(self, model: Module | Iterable[Tensor], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.0):
-        if not all(is_number(beta) and 0 <= beta < 1 for beta in betas):
+        if np.shape(betas) != (2,) or not all(is_number(beta) and 0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas must be in [0, 1), got {betas!r}")
         check_not_negative("eps", eps)
         self.betas, self.eps = betas, eps
@@ -153,7 +153,7 @@ class Adam(Optimizer):
 
 def step(milestones: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1) -> Schedule:
     """Multiply the rate by `factor` at each milestone, a fraction of training."""
-    if not all(0 <= milestone <= 1 for milestone in milestones):
+    if np.ndim(milestones) != 1 or not all(is_number(each) and 0 <= each <= 1 for each in milestones):
         raise ValueError(f"milestones must be fractions of training, such as (0.5, 0.75), got {milestones!r}")
     return lambda progress: factor ** sum(progress >= milestone for milestone in milestones)
 

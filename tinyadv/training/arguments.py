@@ -10,7 +10,7 @@ from tinyadv.attacks import Attack
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
-from tinyadv.shapes import to_count
+from tinyadv.shapes import is_number, to_count
 from tinyadv.training.checkpoint import EXTENDABLE, recipe
 from tinyadv.training.consistent import Consistent
 from tinyadv.training.methods import Method
@@ -39,9 +39,9 @@ def check_fit(*, model: Any, train: Any, epochs: Any, batch_size: Any, optimizer
     for name, images in (("training", train), ("validation", validation)):
         if images is not None and not len(images):
             raise ValueError(f"{name} needs at least one image, and {images.name} has none")
-    if average is not None and not 0 < average < 1:
+    if average is not None and not (is_number(average) and 0 < average < 1):
         raise ValueError(f"average must be a decay in (0, 1), such as 0.999, got {average!r}")
-    if clip_norm is not None and not clip_norm > 0:
+    if clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0):
         raise ValueError(f"clip_norm must be a number above 0, got {clip_norm!r}")
     if validation_attack is not None and validation is None:
         raise ValueError("validation_attack needs a validation set: pass validation=, too")
