@@ -165,9 +165,10 @@ def op(function: Callable) -> Callable[..., Tensor]:
                 arrays[0] = arrays[0].astype(np.float32)  # as a Tensor of them; a result would be cut to integers
             with device_of(*arrays):
                 value, *vjps = function(*arrays, **options)
-                floats = [x.dtype for x in arrays[:len(vjps)] if is_array(x) and x.dtype.kind == "f"]
-                if 0 < len(floats) < len(vjps) and hasattr(value, "dtype") and value.dtype not in floats:
-                    value = value.astype(np.result_type(*floats))  # NumPy made float64 of float32 and an integer array
+                dtypes = [x.dtype for x in arrays[:len(vjps)] if hasattr(x, "dtype")]
+                if any(dtype.kind in "iu" for dtype in dtypes):  # NumPy makes float64 of float32 and int64
+                    floats = [dtype for dtype in dtypes if dtype.kind == "f"]
+                    value = value.astype(np.result_type(*floats or [np.float32]))
         except (IndexError, TypeError, ValueError) as error:
             explain(error, function.__name__, args, kwargs, signature.parameters)
             raise

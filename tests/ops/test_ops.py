@@ -253,6 +253,7 @@ def test_an_operation_may_compute_with_more_digits_than_its_argument():
     assert gradients(ops.sum(precise(x)), [x])[0].dtype == np.float32
     for product in ops.multiply(x, np.ones(2)), ops.multiply(x, y=np.ones(2)):
         assert product.dtype == np.float64
+    assert ops.multiply(2.0, np.arange(3)).dtype == np.float32
     half = ops.multiply(Tensor(np.ones(2, np.float16)), np.ones(2, np.int16))
     assert half.dtype == np.float16
 
