@@ -4,7 +4,7 @@ Tables IV to VII of Vasquez Auqui, Chahua Salguera and Guimarey Saavedra ("Adver
 DenseNet-121, VGG-16 and ResNet-50 under PGD with 20, 40 and 60 steps and under FGSM, on 500 images. They could not
 attack a Vision Transformer. They print 76% to 93% within 0.3; no network trained on clean images keeps such an accuracy
 when every pixel may move by 30% of its range, so these can only be rates of success, or budgets in other units. Here
-the networks are narrow forms for small images, VGG-16 with batch normalisation, and the budgets are 1/255 to 8/255. An
+the networks are narrow forms for small images, VGG-16 with batch normalisation, and the budgets are at most 8/255. An
 interrupted run goes on from its checkpoint. The last line says whether the claim holds: PGD within 8/255 leaves less
 than 5% of each network's images.
 """
