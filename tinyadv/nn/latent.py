@@ -8,7 +8,7 @@ from tinyadv.parallel import Setting
 from tinyadv.tensor import Tensor
 
 TINY = 1e-12  # below a root, whose slope at 0 is infinite
-_innermost: Setting[list | None] = Setting("latent", None)  # a model that looks at latent vectors hides their network
+_innermost: Setting[list | None] = Setting("latent", None)  # the outputs of the innermost `latent`
 
 
 def latent(model: Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,7 @@ def latent(model: Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(model, Module):
         raise TypeError(f"model must be an nn.Module, whose layers can be watched, got {type(model).__name__}")
-    outputs: list[Tensor] = []
+    outputs: list[Tensor] = []  # without those of a network inside of which the model itself takes latent vectors
     with _innermost.within(outputs), watching(lambda _, y: outputs.append(y) if _innermost.get() is outputs else None):
         logits = model(x)
     before = [y for y in outputs if y is not logits]

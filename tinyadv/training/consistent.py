@@ -22,8 +22,8 @@ class Consistent(Method):
     weight * (KL(m || p) + KL(m || q)) / 2 + entropy * H(m), where p and q are the predicted distributions at the two
     versions, m = (p + q) / 2 and H is the entropy: Jeong and Shin 2020, arXiv:2006.04062. The radius of a vote
     grows with its lead, so images on which the versions disagree cost more than others gain. In the authors'
-    results for smoothing on MNIST, weight is 10 for sigma 0.25, and 5 for 0.5. A step costs two
-    to three times one of standard training.
+    results for smoothing on MNIST, weight is 10 for sigma 0.25, and 5 for 0.5. A step costs two to
+    three times as much as one of standard training.
 
     votes: how images vary, such as certify.Smoothing(0.5). This method varies the images itself: `fit` gets no
     augment=votes.augment, which would vary them twice. Other augmentation comes first.
