@@ -16,7 +16,7 @@ LINK = re.compile(r"!?\[([^]]+)\]\((?!https?:)([^)]+)\)")
 PAGES = {"Documentation": "docs/index.md", "Changelog": "CHANGELOG.md", "Source": "README.md"}
 
 TEST = ["pytest>=8", "pytest-xdist", "hypothesis", "setuptools>=77"]
-CLUSTERS, FRAMEWORKS = ["distributed", "mpi4py", "mpich"], ["jax", "onnx", "onnxruntime", "scikit-learn"]
+CLUSTERS, FRAMEWORKS = ["distributed", "mpi4py", "mpich"], ["jax", "onnx", "onnxruntime", "safetensors", "scikit-learn"]
 PARITY = ["torch==2.13.0", "torchattacks", "foolbox", "numba", "adversarial-robustness-toolbox", *CLUSTERS, *FRAMEWORKS]
 
 setup(

@@ -98,6 +98,7 @@ def test_the_docstring_names_the_file_its_size_and_the_weights(name):
         if network == name:
             assert f'"{weights}"' in text
             assert f"{pretrained.URL}{file} ({size} MiB" in text
+            assert all(part in text for part in ("SHA-256", "bilinear, antialiased", "224x224", "0.485, 0.456, 0.406"))
     with pytest.raises(ValueError, match=r"weights must be None or one of IMAGENET1K_V1.*; got 'V7'"):
         pretrained.loaded(nn.Sequential(), name, "V7")
 

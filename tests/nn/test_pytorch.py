@@ -63,7 +63,9 @@ def test_tensors_are_views_of_their_storage(path, make):
 
 @every_format
 def test_a_leading_module_is_removed_where_every_name_has_it(path, make):
-    assert list(load(path, make({f"module.{name}": array for name, array in ARRAYS.items()}))) == list(ARRAYS)
+    wrapped = {f"module.{name}": array for name, array in ARRAYS.items()}
+    assert list(load(path, make(wrapped))) == list(ARRAYS)
+    assert list(load(path, make({"n_averaged": np.array(3)} | wrapped))) == list(ARRAYS)
     mixed = {"module.weight": ARRAYS["weight"], "bias": ARRAYS["bias"]}
     assert list(load(path, make(mixed))) == list(mixed)
 

@@ -1,11 +1,11 @@
 """Files that PyTorch writes, read here, and the other way round."""
 
-import importlib.util
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tinyadv import models, nn
 
@@ -43,6 +43,7 @@ def test_tensors_of_every_dtype_and_of_many_strides(tmp_path, options):
     lambda state: {"net": state, "acc": 91.5}, lambda state: {"model": state, "optimizer": {"state": {0: {
         "step": torch.tensor(1.0), "exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]}},
     lambda state: OrderedDict((f"module.{name}", tensor) for name, tensor in state.items()),
+    lambda state: {"n_averaged": torch.tensor(3)} | {f"module.{name}": tensor for name, tensor in state.items()},
 ])
 def test_a_network_is_found_in_what_it_is_wrapped_in(tmp_path, options, wrapped):
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 3, bias=False))
@@ -72,15 +73,12 @@ def test_logits_are_the_same_after_the_journey(tmp_path, options):
     np.testing.assert_array_equal(other(images).data, model(images).data)
 
 
-if importlib.util.find_spec("safetensors"):
-    from safetensors.torch import load_file, save_file
-
-    def test_the_package_safetensors_reads_what_is_written_here_and_writes_what_is_read(tmp_path):
-        torch.manual_seed(0)
-        state = {f"{dtype}": (torch.randn(2, 3) * 9).to(dtype) for dtype in DTYPES} | {
-            "number": torch.tensor(7), "empty": torch.empty(0, 3), "ä.weight": torch.randn(3, 4, 5)}
-        save_file(state, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
-        ours = nn.load_pytorch(tmp_path / "theirs.safetensors")
-        same({name: ours[name] for name in state}, state)
-        nn.save_safetensors(ours, tmp_path / "ours.safetensors")
-        same(ours, {name: load_file(tmp_path / "ours.safetensors")[name] for name in ours})
+def test_the_package_safetensors_reads_what_is_written_here_and_writes_what_is_read(tmp_path):
+    torch.manual_seed(0)
+    state = {f"{dtype}": (torch.randn(2, 3) * 9).to(dtype) for dtype in DTYPES} | {
+        "number": torch.tensor(7), "empty": torch.empty(0, 3), "ä.weight": torch.randn(3, 4, 5)}
+    save_file(state, tmp_path / "theirs.safetensors", metadata={"format": "pt"})
+    ours = nn.load_pytorch(tmp_path / "theirs.safetensors")
+    same({name: ours[name] for name in state}, state)
+    nn.save_safetensors(ours, tmp_path / "ours.safetensors")
+    same(ours, {name: load_file(tmp_path / "ours.safetensors")[name] for name in ours})

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from threadpoolctl import threadpool_limits
 from torch import nn as torch_nn
 
@@ -245,6 +246,22 @@ def test_weights_travel_both_ways(model):
         assert error(other(images).data, theirs(torch.from_numpy(images)).numpy()) < 1e-4
     ours.load_state_dict(theirs.state_dict())
     assert all(np.array_equal(ours.state_dict()[name], array) for name, array in other.state_dict().items())
+
+
+@every_model
+def test_files_that_pytorch_writes_give_its_logits(model, tmp_path):
+    torch.manual_seed(0)
+    theirs = TWINS[model]().eval()
+    torch.save(theirs.state_dict(), tmp_path / "zip.pth")
+    torch.save(theirs.state_dict(), tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    save_file(theirs.state_dict(), tmp_path / "file.safetensors")
+    images = np.random.default_rng(0).random((4, *model.input_shape), np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images)).numpy()
+    for file in ("zip.pth", "legacy.pth", "file.safetensors"):
+        ours = model(seed=1).eval()
+        ours.load_state_dict(nn.load_pytorch(tmp_path / file))
+        assert error(ours(images).data, expected) < 1e-4, file
 
 
 # So many ReLUs, or windows of pooling, that in float32 some rounding changes the choice: compared in float64 alone.

@@ -74,6 +74,8 @@ def densenet121(num_classes: int = 1000, *, small_images: bool = False, growth: 
     """DenseNet-121; 7,978,856 parameters, or 6,956,298 with 10 classes and small_images.
 
     weights="IMAGENET1K_V1" (see `resnet18`): 74.434% correct,
-    https://download.pytorch.org/models/densenet121-a639ec97.pth (30.8 MiB).
+    https://download.pytorch.org/models/densenet121-a639ec97.pth (30.8 MiB; the name ends in the first 8
+    digits of its SHA-256). Images: resize the shorter side to 256 (bilinear, antialiased), cut out the central 224x224,
+    divide by 255, and put nn.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) in front.
     """
     return loaded(DenseNet((6, 12, 24, 16), num_classes, small_images, growth, seed), "densenet121", weights)

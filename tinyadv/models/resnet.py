@@ -90,9 +90,9 @@ def resnet18(num_classes: int = 1000, *, small_images: bool = False, width: int 
 
     weights="IMAGENET1K_V1": those of torchvision, which classify 69.758% of the ImageNet validation images correctly.
     They are downloaded once: https://download.pytorch.org/models/resnet18-f37072fd.pth (44.7 MiB; the name ends in the
-    first 8 digits of its SHA-256). Images: resize the shorter side to 256, cut out the central 224x224, divide by 255,
-    and put nn.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) in front of the network, so that eps is in
-    pixels. Errors are those of `data.mnist`, and StateError for weights that do not fit.
+    first 8 digits of its SHA-256). Images: resize the shorter side to 256 (bilinear, antialiased), cut out the central
+    224x224, divide by 255, and put nn.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) in front of the network,
+    so that eps is in pixels. Errors are those of `data.mnist`, and StateError for weights that do not fit.
     """
     return loaded(ResNet("basic", (2, 2, 2, 2), num_classes, small_images, width, seed), "resnet18", weights)
 
@@ -103,7 +103,9 @@ def resnet50(num_classes: int = 1000, *, small_images: bool = False, width: int 
     """ResNet-50: bottlenecks; 25,557,032 parameters, or 23,520,842 with 10 classes and small_images.
 
     weights (see `resnet18`): "IMAGENET1K_V1", 76.130% correct,
-    https://download.pytorch.org/models/resnet50-0676ba61.pth (97.8 MiB); "IMAGENET1K_V2", 80.858% correct, of images
-    whose shorter side is resized to 232, https://download.pytorch.org/models/resnet50-11ad3fa6.pth (97.8 MiB).
+    https://download.pytorch.org/models/resnet50-0676ba61.pth (97.8 MiB); "IMAGENET1K_V2", 80.858% correct,
+    https://download.pytorch.org/models/resnet50-11ad3fa6.pth (97.8 MiB). The names end in the first 8 digits of the
+    SHA-256. Images: resize the shorter side to 256 for V1, 232 for V2 (bilinear, antialiased), cut out the central
+    224x224, divide by 255, and put nn.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) in front.
     """
     return loaded(ResNet("bottleneck", (3, 4, 6, 3), num_classes, small_images, width, seed), "resnet50", weights)

@@ -61,7 +61,9 @@ def vgg16(num_classes: int = 1000, *, small_images: bool = False, width: int = 6
     """VGG-16; 138,357,544 parameters, or 14,719,818 with 10 classes and small_images.
 
     weights="IMAGENET1K_V1" (see `resnet18`): 71.592% correct,
-    https://download.pytorch.org/models/vgg16-397923af.pth (527.8 MiB).
+    https://download.pytorch.org/models/vgg16-397923af.pth (527.8 MiB; the name ends in the first 8
+    digits of its SHA-256). Images: resize the shorter side to 256 (bilinear, antialiased), cut out the central 224x224,
+    divide by 255, and put nn.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) in front.
     """
     return loaded(VGG(False, num_classes, small_images, width, seed), "vgg16", weights)
 
@@ -72,6 +74,8 @@ def vgg16_bn(num_classes: int = 1000, *, small_images: bool = False, width: int 
     """VGG-16 with batch normalisation; 138,365,992 parameters, or 14,728,266 with 10 classes and small_images.
 
     weights="IMAGENET1K_V1" (see `resnet18`): 73.360% correct,
-    https://download.pytorch.org/models/vgg16_bn-6c64b313.pth (527.9 MiB).
+    https://download.pytorch.org/models/vgg16_bn-6c64b313.pth (527.9 MiB; the name ends in the first 8
+    digits of its SHA-256). Images: resize the shorter side to 256 (bilinear, antialiased), cut out the central 224x224,
+    divide by 255, and put nn.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) in front.
     """
     return loaded(VGG(True, num_classes, small_images, width, seed), "vgg16_bn", weights)

@@ -33,8 +33,9 @@ def load_pytorch(path: str | Path) -> dict[str, np.ndarray]:
     hold the weights under "state_dict", "model_state_dict", "model", "net" or "last". Nothing that the file says is
     ever run: it is read by a parser that knows tensors and nothing else. Numbers in bfloat16 become float32.
 
-    Names are adapted: a leading "module." (of DataParallel) is removed, the old names of DenseNet ("norm.1") become
-    the new ones ("norm1"), and the `num_batches_tracked` that files before PyTorch 0.4.1 lack are added as 0.
+    Names are adapted: a leading "module." (of DataParallel and AveragedModel) is removed, with the `n_averaged` beside
+    it; the old names of DenseNet ("norm.1") become the new ones ("norm1"); and the `num_batches_tracked` that files
+    before PyTorch 0.4.1 lack are added as 0.
 
     Raises FileNotFoundError, and StateError for every file that is damaged, of another kind, or holds other objects.
     """
@@ -160,8 +161,10 @@ def _arrays(state: dict[str, Stored], numbers: Callable[[Storage], np.ndarray]) 
 
 def _named(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays under the names that PyTorch's networks have today."""
-    prefix = "module." if all(name.startswith("module.") for name in arrays) else ""
-    renamed = {OLD_DENSENET.sub(r"\1\2.", name.removeprefix(prefix)): array for name, array in arrays.items()}
+    weights = {name: array for name, array in arrays.items() if name != "n_averaged"}
+    if weights and all(name.startswith("module.") for name in weights):
+        arrays = {name.removeprefix("module."): array for name, array in weights.items()}
+    renamed = {OLD_DENSENET.sub(r"\1\2.", name): array for name, array in arrays.items()}
     if len(renamed) < len(arrays):
         raise ValueError("two of its tensors have one name")
     found: dict[str, np.ndarray] = {}
