@@ -424,3 +424,15 @@ def test_sizes_may_be_numpy_integers_and_at_least_one():
 def test_a_layer_that_would_hide_a_method_of_sequential_is_refused(name):
     with pytest.raises(ValueError, match=f"Sequential: {name} names one of its methods"):
         nn.Sequential(**{name: nn.Flatten()})
+
+
+def test_a_sequential_gives_its_layers_by_number():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, rng=0), nn.ReLU())
+    assert (model[0], model[-1]) == (model.layers[0], model.layers[2])
+    assert list(model) == model.layers
+    assert model[:2].layers == model.layers[:2]
+    named = nn.Sequential(nn.Linear(2, 2, rng=0), relu=nn.ReLU(), last=nn.Linear(2, 2, rng=1))
+    assert list(named[:].state_dict()) == list(named.state_dict())
+    assert list(named[1:].state_dict()) == ["last.weight", "last.bias"]
+    with pytest.raises(IndexError):
+        model[3]

@@ -277,3 +277,19 @@ def test_a_step_keeps_the_order_in_memory():
     layer.weight.grad = np.ones((3, 2), np.float32).T
     optim.SGD(layer, lr=1).step()
     assert layer.weight.data.flags.c_contiguous
+
+
+def test_adam_starts_with_the_first_step_of_each_parameter():
+    """One that joins late, as after unfreeze(), takes a step of the rate, as in PyTorch, and not a longer one."""
+    model = Weights(1, 2)
+    optimizer = optim.Adam(model, lr=0.1)
+    descend(optimizer, [1.0] * 30)
+    late = optimizer.parameters[1]
+    late.grad = np.array([-5.0])
+    other = optim.Adam(model, lr=0.1)
+    other.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    assert late.item() == pytest.approx(2.1)
+    assert (optimizer.steps, optimizer.updates) == (31, [31, 1])
+    other.step()
+    assert late.item() == pytest.approx(2.2)

@@ -3,6 +3,7 @@ import json
 import os
 import stat
 import zipfile
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +248,35 @@ def test_a_saved_file_has_the_given_name_and_the_permissions_of_any_new_file(tmp
     nn.save(Tiny(), tmp_path / "weights")
     (tmp_path / "plain").touch()
     assert stat.S_IMODE((tmp_path / "weights").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+class Keeper(nn.Module):
+    """Keeps whatever it is given."""
+
+    def __init__(self, *values, **named):
+        self.values = values, named
+
+    def forward(self, x):
+        return x
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+                    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(
+                        st.text() | st.integers(), inner), max_leaves=8))
+@example({"tuple": [1]})
+@example({0: 10.0})
+def test_a_module_is_built_again_from_the_same_arguments_or_not_at_all(folder, value):
+    path = folder / "kept.npz"
+    nn.save(Keeper(value, tuple=value), path)
+    if "args" in read(path, "a model file", "class")[0]:
+        assert repr(nn.load(path).values) == repr(((value,), {"tuple": value}))
+    else:  # JSON's tables have words as keys only, and one of them is ours
+        assert "{" in repr(value)
+        with pytest.raises(StateError, match="was not built from plain numbers and words"):
+            nn.load(path)
+
+
+def test_a_tuple_with_names_is_not_saved_as_one_without(folder):
+    nn.save(Keeper(namedtuple("Size", "height width")(2, 3)), folder / "kept.npz")
+    with pytest.raises(StateError, match="was not built from plain numbers and words"):
+        nn.load(folder / "kept.npz")

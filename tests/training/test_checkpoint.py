@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_cases import linear, stripes, weights, with_modes
 
-from tinyadv import data, models, nn, training
-from tinyadv.attacks import FGSM, PGD
+from tinyadv import data, defenses, evaluation, models, nn, training
+from tinyadv.attacks import FGSM, PGD, Transfer
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import SGD, Adam, cosine
@@ -187,6 +187,84 @@ def twice(change):
         return again(change(images, streams), streams, count - 1) if count else images
 
     return again
+
+
+@dataclass(frozen=True)
+class Brighter:
+    by: float
+
+    def __call__(self, images, streams):
+        return images + self.by
+
+
+@dataclass(frozen=True)
+class Repeated:
+    change: object
+
+    def __call__(self, images, streams):
+        return self.change(self.change(images, streams), streams)
+
+
+def enclosed(by):
+    xp, several = np, [by]
+    return lambda images, streams: xp.add(images, by) if several else images
+
+
+@pytest.mark.parametrize("make", [
+    Brighter, lambda by: Brighter(by).__call__, lambda by: Repeated(partial(brighter, by=by)), enclosed,
+    lambda by: lambda images, streams, by=by: by * images, lambda by: lambda images, streams, *, by=by: by * images,
+    lambda by: partial(brighter, by=np.float32(by)), lambda by: partial(brighter, by=np.full(3, by)),
+    lambda by: eval("lambda images, streams, by=by: images + by", {"by": by, "__name__": None}),
+])
+def test_augmentations_with_other_numbers_are_others(make):
+    """And one of the same numbers, made anew, is the same."""
+    assert checkpoint.recipe(make(0.1)) != checkpoint.recipe(make(0.5))
+    assert checkpoint.recipe(make(0.1)) == checkpoint.recipe(make(0.1))
+    assert " at 0x" not in checkpoint.recipe(make(0.1))
+
+
+@pytest.mark.parametrize("make", [
+    lambda seed: training.Trapped(defenses.Trapdoors(3, (1, 4, 3), side=2, seed=seed)),
+    lambda seed: Adversarial(Transfer(linear(seed), FGSM(0.1))),
+], ids=["trapdoors", "surrogate"])
+def test_a_method_with_other_arrays_is_another(make, tmp_path):
+    def run(seed, epochs, **options):
+        training.fit(model := linear(), stripes(8), epochs=epochs, optimizer=SGD(model, 0.1), method=make(seed),
+                     checkpoint=tmp_path / "run.npz", **options)
+
+    run(1, 1)
+    with pytest.raises(StateError, match="method holds: then"):
+        run(2, 2, resume=True, extend=("epochs",))
+    run(1, 2, resume=True, extend=("epochs",))
+
+
+def test_a_model_that_is_its_own_surrogate_is_resumed_from_any_weights(tmp_path):
+    def run(model, epochs, **options):
+        training.fit(model, stripes(8), epochs=epochs, optimizer=SGD(model, 0.1), checkpoint=tmp_path / "run.npz",
+                     method=Adversarial(Transfer(model, FGSM(0.1))), **options)
+
+    run(model := linear(), 1)
+    run(model, 2, resume=True, extend=("epochs",))
+
+
+@pytest.mark.parametrize("epochs", [2, 4])
+def test_a_run_that_collapsed_is_not_extended(epochs, tmp_path, monkeypatch):
+    """It would go on from the weights that have collapsed."""
+    def run(epochs, **options):
+        measured = iter([0.5, 0.1])
+        monkeypatch.setattr(evaluation, "robust_accuracy", lambda *args, **options: next(measured))
+        return training.fit(model, stripes(8), epochs=epochs, optimizer=SGD(model, 0.1), method=Fast(eps=0.1),
+                            checkpoint=tmp_path / "run.npz", **options)
+
+    model = linear()
+    with pytest.warns(training.CatastrophicOverfitting):
+        run(epochs)
+    before = weights(model)
+    with pytest.raises(StateError, match=r"it stopped after epoch 2, .* and cannot be extended: train anew"):
+        run(6, resume=True, extend=("epochs",))
+    assert weights(model) == before
+    assert len(run(epochs, resume=True)) == 2
+    assert weights(model) == before
 
 
 @pytest.mark.parametrize("make", [twice, lambda change: partial(brighter, by=change)])

@@ -270,3 +270,48 @@ def test_every_step_of_every_epoch_draws_anew_and_what_augments_apart_from_the_m
         drawn.clear()
         fit(with_modes(), stripes(12), epochs=3, batch_size=4, method=Watched(), augment=augment, average=average)
         assert len(drawn) == len(set(drawn)) == 2 * batches
+
+
+def test_the_average_of_a_run_does_not_depend_on_what_the_optimiser_did_before():
+    def averaged(used):
+        model = linear()
+        optimizer = SGD(model, 0.1)
+        if used:
+            training.fit(model, stripes(20), epochs=3, optimizer=optimizer)
+            model.load_state_dict(linear().state_dict())
+        training.fit(model, stripes(20, seed=1), epochs=2, optimizer=optimizer, average=0.99)
+        return weights(model)
+
+    assert averaged(used=True) == averaged(used=False)
+
+
+@pytest.mark.parametrize(("augment", "message"), [
+    (lambda images, streams: np.float32(0), "augment must return .* of 4 images, .*; got float32$"),
+    (lambda images, streams: Tensor(images), "augment must return .* of 4 images, .*; got Tensor"),
+    (lambda images, streams: None, "augment must return .* of 4 images, .*; got NoneType"),
+    (lambda images, streams: (images * 255).astype(np.uint8), "augment must return a floating-point .*; got uint8"),
+    (lambda images, streams: images[1:], r"augment must return .* of 4 images, .*; got float32 of shape \(3, "),
+])
+def test_what_augment_returns_must_be_as_many_images(augment, message):
+    with pytest.raises(TypeError, match=message):
+        fit(linear(), stripes(4), augment=augment)
+
+
+def test_no_epoch_with_an_average_is_no_training():
+    model, before = with_modes(), weights(with_modes())
+    fit(model, stripes(8), epochs=0, average=0.9)
+    assert weights(model) == before
+
+
+def test_images_that_are_no_numbers_are_told_where_the_loss_is_none():
+    train = stripes(8)
+    with pytest.raises(FloatingPointError, match="the images contain NaN or infinity"):
+        fit(linear(), train, augment=lambda images, streams: images * np.float32(np.nan))
+    train.images[3] = np.nan
+    with pytest.raises(FloatingPointError, match="the images contain NaN or infinity"):
+        fit(linear(), train)
+
+
+def test_minutes_are_a_number():
+    with pytest.raises(ValueError, match="minutes must be a number >= 0, got '5'"):
+        fit(linear(), stripes(8), minutes="5")

@@ -373,3 +373,11 @@ def test_a_model_that_is_frozen_as_a_whole_takes_steps_of_no_length():
     before = weights(model)
     fit(model, stripes(20), epochs=1, clip_norm=1.0)
     assert weights(model) == before
+
+
+@pytest.mark.parametrize("make", [Fast, training.NFGSM, Free, TRADES, training.Certified, training.MTLIBP,
+                                  training.CCIBP, training.SABR], ids=lambda make: make.__name__)
+def test_a_budget_of_0_is_a_baseline(make):
+    model = linear()
+    fit(model, stripes(8), epochs=1, method=make(eps=0))
+    assert all(np.isfinite(parameter.data).all() for parameter in model.parameters())

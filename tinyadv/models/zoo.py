@@ -20,7 +20,7 @@ import numpy as np
 from tinyadv import nn
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
-from tinyadv.nn.state import built_from, defined_subclasses
+from tinyadv.nn.state import built_from, defined_subclasses, rebuilt
 from tinyadv.nn.table import percent, table
 
 FOLDER = Path(__file__).with_name("weights")
@@ -162,7 +162,7 @@ def load(name: str) -> nn.Module:
     if not ours:
         raise StateError(f"{FOLDER / name}.json cannot be used: its model, {facts.model}, is not in {__package__}")
     header, _ = archive.read(path, "a model file", "class", oldest=1)
-    return nn.load(path, into=ours[0](*header["args"], **header["kwargs"])).eval()
+    return nn.load(path, into=rebuilt(ours[0], header)).eval()
 
 
 def publish(model: nn.Module, name: str, folder: Path = FOLDER, **facts: Any) -> Card:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,14 @@ class Sequential(Module):
     def layers(self) -> list[Callable[[Tensor], Tensor]]:
         """The layers in order."""
         return [layer for name, layer in vars(self).items() if callable(layer) and name != "forward"]
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """The layer of that number, or a Sequential of several; they are shared, not copied."""
+        if not isinstance(index, slice):
+            return self.layers[index]
+        named = [(name, layer) for name, layer in vars(self).items() if callable(layer) and name != "forward"][index]
+        return Sequential(*(layer for name, layer in named if name.isdigit()),
+                          **{name: layer for name, layer in named if not name.isdigit()})
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:

@@ -26,7 +26,8 @@ class Optimizer:
     """What SGD and Adam share: the parameters, their state, and the loop over both.
 
     model: a Module, or some of its parameters: `SGD(model)` is `SGD(model.parameters())`. lr may be set at any time.
-    `state` holds, for each parameter, the arrays that the rule carries from step to step; `steps` counts the steps.
+    `state` holds, for each parameter, the arrays that the rule carries from step to step; `steps` counts the steps, and
+    `updates` those in which each parameter had a gradient.
     """
 
     moments = 0  # how many arrays, each like the parameter, the rule carries
@@ -41,18 +42,19 @@ class Optimizer:
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             check_not_negative(name, value)
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
-        self.parameters = parameters
+        self.parameters, self.updates = parameters, [0] * len(parameters)
         with device_of(*(p.data for p in parameters)):
             self.state = [[array_module(p.data).zeros_like(p.data, dtype=wide(p.data)) for _ in range(self.moments)]
                           for p in parameters]
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """{name: array} of what the rule carries: "steps", and "3.0" for the first array of the fourth parameter.
+        """{name: array} of what is carried: "steps", "updates", and "3.0" for the first array of the fourth parameter.
 
         They are copies on the host. The rate and the other arguments are not among them.
         """
         own = {f"{i}.{k}": array for i, moments in enumerate(self.state) for k, array in enumerate(moments)}
-        return {"steps": np.array(self.steps), **{name: np.array(to_host(array)) for name, array in own.items()}}
+        counts = {"steps": np.array(self.steps), "updates": np.array(self.updates, np.int64)}
+        return {**counts, **{name: np.array(to_host(array)) for name, array in own.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set all that `state_dict` gives; ValueError, which says what does not fit, and then nothing is changed."""
@@ -60,9 +62,11 @@ class Optimizer:
             self.state_dict(), {name: np.asarray(value) for name, value in state.items()}))
         wrong = [f"{name}: the state has {new.get(name, 'none')}, this optimiser {own.get(name, 'none')}"
                  for name in {**own, **new} if new.get(name) != own.get(name)]
-        if wrong or state["steps"] < 0:
-            raise ValueError(f"the state does not fit {self}:\n  " + "\n  ".join(wrong or ["steps: fewer than none"]))
-        self.steps = int(state["steps"])
+        if not wrong and not all(0 <= each <= state["steps"] for each in [0, *np.asarray(state["updates"])]):
+            wrong = ["steps: fewer than none, or than updates"]
+        if wrong:
+            raise ValueError(f"the state does not fit {self}:\n  " + "\n  ".join(wrong))
+        self.steps, self.updates = int(state["steps"]), np.asarray(state["updates"]).tolist()
         self.state = [[move(np.array(state[f"{i}.{k}"]), like=array) for k, array in enumerate(each)]
                       for i, each in enumerate(self.state)]
 
@@ -77,14 +81,15 @@ class Optimizer:
         Each gets a new array, and a graph that was recorded before keeps the weights that it was computed with.
         """
         self.steps += 1
-        for parameter, state in zip(self.parameters, self.state, strict=True):
+        for k, (parameter, state) in enumerate(zip(self.parameters, self.state, strict=True)):
             if parameter.grad is not None:
+                self.updates[k] += 1
                 before = parameter.data
                 with device_of(before):
                     g = parameter.grad.astype(wide(before), copy=False)
                     if self.weight_decay:
                         g = stepped(g, before, -self.weight_decay)
-                    direction = self.direction(g, *state)
+                    direction = self.direction(g, self.updates[k], *state)
                     if array_module(before) is np:
                         after = np.empty_like(before)
                         np.subtract(before, self.lr * direction, out=after, casting="same_kind")
@@ -92,13 +97,14 @@ class Optimizer:
                         after = stepped(before, direction, self.lr).astype(before.dtype, copy=False)
                     parameter.data = after
 
-    def direction(self, g: Array, *state: Array) -> Array:
-        """The step's direction from a gradient; updates the state arrays in place."""
+    def direction(self, g: Array, update: int, *state: Array) -> Array:
+        """The step's direction from a gradient; updates the state arrays in place. update: its number, from 1."""
         raise TypeError(f"{type(self).__name__} has no rule: use SGD or Adam, or define direction()")
 
     def __repr__(self) -> str:
         count = sum(parameter.size for parameter in self.parameters)
-        rule = [f"{k}={v!r}" for k, v in vars(self).items() if k not in ("steps", "moments", "parameters", "state")]
+        carried = ("steps", "updates", "moments", "parameters", "state")
+        rule = [f"{k}={v!r}" for k, v in vars(self).items() if k not in carried]
         return f"{type(self).__name__}({count:,} parameters, {', '.join(rule)})"
 
 
@@ -119,7 +125,7 @@ class SGD(Optimizer):
         self.moments = 1 if momentum else 0
         super().__init__(model, lr, weight_decay)
 
-    def direction(self, g: Array, *state: Array) -> Array:
+    def direction(self, g: Array, update: int, *state: Array) -> Array:
         if not state:
             return g
         (velocity,) = state
@@ -142,13 +148,13 @@ class Adam(Optimizer):
         self.betas, self.eps = betas, eps
         super().__init__(model, lr, weight_decay)
 
-    def direction(self, g: Array, *state: Array) -> Array:
+    def direction(self, g: Array, update: int, *state: Array) -> Array:
         (first, second), (beta1, beta2) = state, self.betas
         first *= beta1
         first += (1 - beta1) * g
         second *= beta2
         second += (1 - beta2) * g * g
-        return balanced(first, second, 1 - beta1**self.steps, 1 - beta2**self.steps, self.eps)
+        return balanced(first, second, 1 - beta1**update, 1 - beta2**update, self.eps)
 
 
 def step(milestones: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1) -> Schedule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,36 @@ def save(model: Module, path: str | Path) -> None:
 
 def built_from(model: Module) -> dict[str, Any]:
     """The name of the model's class and its arguments; these only if they are plain numbers and words."""
-    args, kwargs = model._arguments
+    name, (args, kwargs) = type(model).__name__, model._arguments
     try:
-        text = json.dumps({"class": type(model).__name__, "args": args, "kwargs": kwargs})
+        return {"class": name, "args": [_plain(each) for each in args],
+                "kwargs": {key: _plain(each) for key, each in kwargs.items()}}
     except TypeError:  # built from other modules, say: its state can be loaded into a model, but not the model built
-        text = json.dumps({"class": type(model).__name__})
-    return json.loads(text)
+        return {"class": name}
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value from which `_given` makes the same again; TypeError if there is none."""
+    if type(value) is tuple:
+        return {"tuple": [_plain(each) for each in value]}
+    if type(value) is list:
+        return [_plain(each) for each in value]
+    if type(value) is dict and all(isinstance(key, str) for key in value) and value.keys() != {"tuple"}:
+        return {key: _plain(each) for key, each in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} is neither a number nor a word, nor made of them")
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(_given(value["tuple"])) if value.keys() == {"tuple"} else {k: _given(v) for k, v in value.items()}
+    return [_given(each) for each in value] if isinstance(value, list) else value
+
+
+def rebuilt(build: Callable[..., Module], header: dict[str, Any]) -> Module:
+    """The class or function called with the arguments that `built_from` wrote."""
+    return build(*_given(header["args"]), **{name: _given(value) for name, value in header["kwargs"].items()})
 
 
 def load(path: str | Path, into: Module | None = None) -> Module:
@@ -67,7 +91,7 @@ def _build(name: str, header: dict, path: str | Path) -> Module:
         raise StateError(f"{path}: the class {name} {why}: build the model and call load(path, into=model)")
     (build,) = found.values()
     try:
-        return build(*header["args"], **header["kwargs"])
+        return rebuilt(build, header)
     except Exception as error:  # whatever the class makes of a foreign file's arguments
         raise StateError(f"{path}: {name} cannot be built from this file: {error}") from error
 

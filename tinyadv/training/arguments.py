@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyadv.attacks import Attack
+from tinyadv.backend import Array, is_array
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
@@ -17,8 +18,8 @@ from tinyadv.training.methods import Method
 
 
 def check_fit(*, model: Any, train: Any, epochs: Any, batch_size: Any, optimizer: Any, method: Any, functions: tuple,
-              clip_norm: Any, average: Any, validation: Any, validation_attack: Any, path: Path | None, resume: bool,
-              extend: Collection[str]) -> None:
+              clip_norm: Any, average: Any, validation: Any, validation_attack: Any, path: Path | None, minutes: Any,
+              resume: bool, extend: Collection[str]) -> None:
     """Raise TypeError or ValueError for the first wrong argument of `fit`. functions: the schedules and augment."""
     to_count("epochs", epochs, least=0)
     to_count("batch_size", batch_size)
@@ -32,13 +33,15 @@ def check_fit(*, model: Any, train: Any, epochs: Any, batch_size: Any, optimizer
     if wrong := [each for each in functions if each is not None and not callable(each)]:
         raise TypeError(f"schedules and augment must be functions, such as nn.optim.cosine(); got {wrong[0]!r}")
     *_, augment = functions
-    if isinstance(method, Consistent) and augment and f"{method.votes!r}.augment" in recipe(augment):
+    if isinstance(method, Consistent) and augment and recipe(method.votes.augment) in recipe(augment):
         raise ValueError("Consistent varies the images itself: leave out augment=votes.augment, which varies them, too")
     if not {id(p) for p in optimizer.parameters} & {id(p) for p in model.parameters()}:
         raise ValueError(f"optimizer must hold the parameters of this model, but {optimizer} holds none of them")
     for name, images in (("training", train), ("validation", validation)):
         if images is not None and not len(images):
             raise ValueError(f"{name} needs at least one image, and {images.name} has none")
+    if not (is_number(minutes) and minutes >= 0):
+        raise ValueError(f"minutes must be a number >= 0, got {minutes!r}")
     if average is not None and not (is_number(average) and 0 < average < 1):
         raise ValueError(f"average must be a decay in (0, 1), such as 0.999, got {average!r}")
     if clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0):
@@ -58,3 +61,13 @@ def check_fit(*, model: Any, train: Any, epochs: Any, batch_size: Any, optimizer
         raise TypeError(f"extend must be a tuple of names, such as ({extend!r},), got {extend!r}")
     if unknown := set(extend) - set(EXTENDABLE):
         raise ValueError(f"extend may hold {' and '.join(map(repr, EXTENDABLE))}, got {', '.join(map(repr, unknown))}")
+
+
+def check_augmented(found: Any, images: Array) -> Array:
+    """What `augment` has made of the images: TypeError unless it is as many, in floating-point numbers."""
+    fits = is_array(found) and found.ndim == images.ndim and len(found) == len(images)
+    if not (fits and found.dtype.kind == "f"):
+        made = f"{found.dtype} of shape {found.shape}" if is_array(found) else type(found).__name__
+        raise TypeError(f"augment must return a floating-point array of {len(images)} images, as many as it is given; "
+                        f"got {made}")
+    return found

@@ -126,7 +126,7 @@ class MTLIBP(Certified):
     clean_weight: float = 0.92
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
-        attack = PGD(self.eps, step_size=10 * self.eps, steps=1, bounds=self.bounds)
+        attack = PGD(self.eps, step_size=10 * self.eps or None, steps=1, bounds=self.bounds)
         return images, attacked(attack, scene, images, labels)
 
 

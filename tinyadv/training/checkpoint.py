@@ -8,15 +8,17 @@ import threading
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from types import FrameType, FunctionType
+from types import FrameType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 
-from tinyadv.backend import to_host
+from tinyadv.attacks.base.parameters import held
+from tinyadv.backend import is_array, to_host
 from tinyadv.data import Dataset
 from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
@@ -37,14 +39,15 @@ class Interrupted(KeyboardInterrupt):
 class State:
     """The state of a run, apart from its model and optimiser.
 
-    epoch, step: those that come next, counted from 0. loss_sum, hits, seconds: sums over the epoch so far. rate,
-    strength: the learning rate and the factor of the budget in the last step. best: the state_dict of the epoch with
-    the highest robust accuracy; average: the averaged parameters; memory: arrays of the method. These three are empty
-    if they are not used.
+    epoch, step: those that come next, counted from 0. collapsed: the epoch in which the robust accuracy collapsed,
+    or 0. loss_sum, hits, seconds: sums over the epoch so far. rate, strength: the learning rate and the factor of
+    the budget in the last step. best: the state_dict of the epoch with the highest robust accuracy; average: the
+    averaged parameters; memory: arrays of the method. These three are empty if they are not used.
     """
 
     epoch: int = 0
     step: int = 0
+    collapsed: int = 0
     loss_sum: float = 0.0
     hits: int = 0
     seconds: float = 0.0
@@ -55,7 +58,8 @@ class State:
     average: dict[str, np.ndarray] = field(default_factory=dict)
     memory: dict[str, np.ndarray] = field(default_factory=dict)
 
-    _NUMBERS = ("epoch", "step", "loss_sum", "hits", "seconds", "rate", "strength")
+    _NUMBERS = ("epoch", "step", "collapsed", "loss_sum", "hits", "seconds", "rate", "strength")
+    _COUNTS = ("epoch", "step", "collapsed", "hits")
     _ARRAYS = ("best", "average", "memory")
 
     def save(self, path: Path, model: Module, optimizer: Optimizer, settings: Mapping[str, Any]) -> None:
@@ -96,6 +100,9 @@ class State:
             state = cls(history=History([Epoch(**epoch) for epoch in header["history"]]),
                         **{name: values[name] for name in (*cls._NUMBERS, *cls._ARRAYS)})
             state._check(groups["model"], model)
+            if state.collapsed and then["epochs"] != settings["epochs"]:
+                raise ValueError(f"it stopped after epoch {state.collapsed}, as the robust accuracy had collapsed, and "
+                                 "cannot be extended: train anew, with another method or rate")
             modules, kept = dict(model.named_modules()), header["dropouts"]
             if {name: own.keys() for name, own in kept.items()} != {
                     name: own.keys() for name, own in _dropouts(model).items()} or not all(
@@ -117,7 +124,7 @@ class State:
         best, average = ({name: (array.shape, array.dtype) for name, array in own.items()}
                          for own in (self.best, self.average))
         parameters = {name: kinds.get(name) for name, _ in model.named_parameters()}
-        wrong = [name for name in self._NUMBERS if not (_is_count if name in ("epoch", "step", "hits") else is_number)(
+        wrong = [name for name in self._NUMBERS if not (_is_count if name in self._COUNTS else is_number)(
             getattr(self, name))]
         wrong += [name for name, own, like in (("best", best, kinds), ("average", average, parameters))
                   if own and own != like]
@@ -152,6 +159,7 @@ def described(run: Mapping[str, Any]) -> dict[str, Any]:
         "augment": run["augment"] and recipe(run["augment"]),
         **{name: repr(run[name]) for name in (
             "epochs", "method", "batch_size", "seed", "clip_norm", "average", "validation_attack")},
+        **{f"{name} holds": held(run[name], model) or None for name in ("method", "validation_attack")},
         **{name: factor and [float(factor(k / 100)) for k in range(101)]
            for name in ("schedule", "eps_schedule") for factor in [run[name]]},
     }
@@ -168,8 +176,9 @@ def check_ranks(model: Module, settings: Mapping[str, Any], state: State) -> Non
 
 
 def recipe(value: Any, around: tuple = ()) -> str:
-    """An augmentation as text: the name of the function, and the numbers, strings and functions it was made with.
+    """An augmentation as text: the name of the function, and what is in its closure and defaults.
 
+    Numbers, strings, arrays, functions and dataclasses are told, of other objects the class; the code itself is not.
     around: the functions that it was found in, which are not told again.
     """
     around = (*around, value)
@@ -177,12 +186,18 @@ def recipe(value: Any, around: tuple = ()) -> str:
         return f"({', '.join(recipe(each, around) for each in value)})"
     if isinstance(value, partial):
         return recipe((value.func, *value.args, *value.keywords.items()), around)
+    if isinstance(value, MethodType):
+        return recipe((value.__func__, value.__self__), around)
+    if is_dataclass(value):
+        return recipe((type(value).__name__, *vars(value).items()), around)
+    if is_array(value):
+        return held(value)[0]
     if not isinstance(value, FunctionType):
-        return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
+        return repr(value) if isinstance(value, int | float | str | None | np.generic) else type(value).__name__
     cells = zip(value.__code__.co_freevars, (cell.cell_contents for cell in value.__closure__ or ()), strict=True)
-    inside = [f"{name}={recipe(own, around)}" for name, own in cells
-              if isinstance(own, int | float | str | tuple | FunctionType | partial)
-              and not any(own is each for each in around)]
+    defaults = enumerate(value.__defaults__ or ()), (value.__kwdefaults__ or {}).items()
+    inside = [f"{name}={recipe(own, around)}" for name, own in chain(cells, *defaults)
+              if not any(own is each for each in around)]
     return f"{value.__qualname__}({', '.join(inside)})".replace(".<locals>", "")
 
 

@@ -34,8 +34,8 @@ class Fast(Adversarial):
     def __post_init__(self) -> None:
         PGD(eps=self.eps, norm=self.norm, bounds=self.bounds)  # checks them, before eps is multiplied
         object.__setattr__(self, "attack", _OneStep(
-            eps=self._within * self.eps, step_size=self._step * self.eps, steps=1, norm=self.norm, bounds=self.bounds,
-            start=self._noise / self._within))
+            eps=self._within * self.eps, step_size=self._step * self.eps or None, steps=1, norm=self.norm,
+            bounds=self.bounds, start=self._noise / self._within))
         super().__post_init__()
 
     @property
@@ -67,7 +67,7 @@ class _OneStep(PGD):
     def perturb(self, batch: Batch) -> Array:
         radius = array_module(batch.x).full(len(batch.x), self.start * self.eps, batch.x.dtype)
         x = batch.ball.random(batch.streams, radius)
-        return batch.ball.step(x, batch.gradient(x, candidate=False), self.step_size)
+        return batch.ball.step(x, batch.gradient(x, candidate=False), self.step_size or 0.0)  # 0: of eps 0
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from tinyadv.random import Streams
 from tinyadv.ranks import ranks
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
-from tinyadv.training.arguments import check_fit
+from tinyadv.training.arguments import check_augmented, check_fit
 from tinyadv.training.average import SHOWN, averaged_state, follow
 from tinyadv.training.checkpoint import Interrupted, State, check_ranks, described, interruptible
 from tinyadv.training.history import Epoch, History
@@ -82,7 +82,7 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
     check_fit(
         model=model, train=train, epochs=epochs, batch_size=batch_size, optimizer=optimizer, method=method, functions=(
             schedule, eps_schedule, augment), clip_norm=clip_norm, average=average, validation=validation,
-        validation_attack=validation_attack, path=path, resume=resume, extend=extend)
+        validation_attack=validation_attack, path=path, minutes=minutes, resume=resume, extend=extend)
     run = _Run(
         model=model, train=train, epochs=int(epochs), optimizer=optimizer, method=method, batch_size=int(batch_size),
         seed=operator.index(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,
@@ -135,7 +135,7 @@ class _Run:
             self.save()
         finally:
             self.optimizer.lr = self.base_rate
-        if self.state.best or self.average:
+        if self.epochs and (self.state.best or self.average):
             self.model.load_state_dict(self.state.best or self.averaged())
         return self.state.history
 
@@ -153,10 +153,12 @@ class _Run:
                 state.step += 1
                 recent.append(done.loss)
                 if not math.isfinite(done.loss):
+                    seen, _ = self.drawn(images, state.epoch, state.step - 1)
+                    whole = array_module(seen).isfinite(seen).all()
                     raise FloatingPointError(
                         f"the loss became {done.loss} in epoch {state.epoch + 1}, step {state.step}, at learning rate "
                         f"{self.optimizer.lr:g}; the last losses were {', '.join(f'{loss:.4g}' for loss in recent)}: "
-                        "try a lower rate, or clip_norm=1")
+                        + ("try a lower rate, or clip_norm=1" if whole else "the images contain NaN or infinity"))
                 state.loss_sum, state.hits = state.loss_sum + done.loss * len(labels), state.hits + done.hits
                 state.seconds = time.perf_counter() - started
                 bar.update(len(labels))
@@ -175,7 +177,7 @@ class _Run:
         images, streams = self.drawn(images, state.epoch, state.step)
         done = self.method.step(Scene(self.model, update, streams, state.strength, state.memory), images, labels)
         if self.average:  # the decay grows, so that the first weights are soon forgotten
-            count = self.optimizer.steps
+            count = state.epoch * -(-len(self.train) // self.batch_size) + state.step + 1  # the steps of this run
             follow(state.average, self.model, min(self.average, (1 + count) / (10 + count)))
         return done
 
@@ -183,7 +185,7 @@ class _Run:
         """The images as `augment` changes them, and the streams of a step, both drawn from (seed, *key)."""
         seeds = np.random.SeedSequence(self.seed, spawn_key=key).generate_state(2, np.uint64)
         streams, others = (Streams(int(each), range(len(images))) for each in seeds)
-        return self.augment(images, others) if self.augment else images, streams
+        return check_augmented(self.augment(images, others), images) if self.augment else images, streams
 
     def averaged(self) -> dict[str, np.ndarray]:
         """The state_dict with the averaged weights, if there are any."""
@@ -224,7 +226,7 @@ class _Run:
         if self.method.watch and robust is not None and robust < best - COLLAPSE:
             warn(f"the accuracy under {self.validation_attack} fell from {best:.1%} to {robust:.1%} in epoch "
                  f"{state.epoch}: training stops, with the weights of the better epoch", CatastrophicOverfitting)
-            state.epoch = self.epochs
+            state.collapsed, state.epoch = state.epoch, self.epochs
 
     def save(self) -> None:
         """Write the checkpoint, if there is one; after Ctrl-C, raise Interrupted."""

@@ -47,6 +47,7 @@ from tinyadv.attacks import (
     DeepFool,
     HopSkipJump,
     MultiAttack,
+    Square,
     Transfer,
     WhiteBox,
 )
@@ -502,3 +503,15 @@ def test_data_and_model_may_lie_in_different_memories(xp, attack, targeted, skip
         np.testing.assert_allclose(to_host(result.x_adv), expected.x_adv, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(result.success, expected.success)
         np.testing.assert_array_equal(result.predictions, expected.predictions)
+
+
+@pytest.mark.parametrize("attack", [PGD(0.1, steps=3, restarts=2), APGD(0.1, steps=6), Square(0.1, queries=12)],
+                         ids=lambda attack: type(attack).__name__)
+def test_a_callback_that_writes_into_what_it_sees_changes_nothing(attack):
+    def spoil(step):
+        step.points[:], step.losses[:], step.examples[:] = 0, -1, 0
+
+    model, x, y = cnn(), images(6), labels(6, 5)
+    expected = attack.run(model, x, y, seed=3, batch_size=3)
+    found = attack.run(model, x, y, seed=3, batch_size=3, callback=spoil)
+    assert found.x_adv.tobytes() == expected.x_adv.tobytes()

@@ -263,11 +263,23 @@ def test_a_point_with_logits_of_nan_is_the_worst_of_those_that_fail(order):
 FAR = images(40, seed=1)  # more numbers than a repr shows
 
 
+class Foreign:
+    """A model as an adapter has it: with an array, a library, and what leads back to itself."""
+
+    def __init__(self, seed):
+        self.weight = np.random.default_rng(seed).normal(size=(5, images(1).size)).astype(np.float32)
+        self.xp, self.parts = np, [self]
+
+    def __call__(self, x):
+        return ops.linear(ops.flatten(x), self.weight)
+
+
 @pytest.mark.parametrize("others", [
     [BoundaryAttack(queries=60, starts=starts) for starts in (FAR, np.where(np.arange(40) == 20, 1 - FAR.T, FAR.T).T)],
     [Transfer(cnn(seed=seed), PGD(0.2, steps=2)) for seed in (1, 2)],
     [Transfer(nn.Sequential(JPEG(quality), cnn()), PGD(0.2, steps=2)) for quality in (75, 10)],
-], ids=["array", "weights", "setting"])
+    [Transfer(Foreign(seed), PGD(0.2, steps=2)) for seed in (1, 2)],
+], ids=["array", "weights", "setting", "adapter"])
 def test_a_state_is_not_that_of_an_attack_with_another_array_or_model(others, tmp_path):
     model, x, y = cnn(), images(5), labels(5, 3)
     one, other = (MultiAttack([attack]) for attack in others)

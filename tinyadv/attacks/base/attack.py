@@ -241,6 +241,7 @@ def _reports(callback: Callable[[Step], None] | None, bar: Any, name: str) -> Ca
                 shown = time.monotonic()
                 bar.set_description_str(f"{name}, step {step.index + 1:,}: ")
             if callback is not None:
-                callback(replace(step, points=step.points.copy()))  # a copy: the points may yet be returned
+                callback(replace(step, examples=step.examples.copy(), points=step.points.copy(),
+                                 losses=step.losses.copy()))  # copies: the attack still needs what it made
 
     return report

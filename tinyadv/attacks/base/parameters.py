@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from contextlib import suppress
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from tinyadv import spellings
-from tinyadv.backend import is_array
+from tinyadv.backend import is_array, to_host
 from tinyadv.nn import Module
 from tinyadv.nn.state import defined_subclasses
 from tinyadv.shapes import is_number
@@ -66,6 +67,25 @@ def describe(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, bool | int | float | str) else _short(value)
+
+
+def held(value: Any, known: Module | None = None) -> list[str]:
+    """The digests of the arrays, and the settings and arrays of the modules, that are in a value and its attributes.
+
+    `describe` has only their names. known: a module that is left out. Of other objects only arrays count that are their
+    own attributes; of a function, the name is all that is known.
+    """
+    if is_array(value):
+        host = to_host(value)
+        return [hashlib.sha256(f"{host.dtype}{host.shape}".encode() + host.tobytes()).hexdigest()]
+    if isinstance(value, Module):
+        return [] if value is known else [repr(value), *held(list(value.state_dict().values()))]
+    if isinstance(value, tuple | list):
+        return [each for own in value for each in held(own, known)]
+    if isinstance(value, dict):
+        return held(list(value.values()), known)
+    own = getattr(value, "__dict__", {}).values()
+    return held([each for each in own if is_array(each) or is_dataclass(value)], known)
 
 
 def restore(description: Any) -> Any:

@@ -36,7 +36,7 @@ class AttackResult:
     broken_by: str, for combined attacks, the name of the attack that broke the example; "" if none did, or if the clean
     image is a success already.
     table: for combined attacks, a row for each attack and one for all: the name; the number of right examples left
-    after it; the number that it broke; seconds, forwards, backwards.
+    after it (with a target, those that are not at the target); the number that it broke; seconds, forwards, backwards.
     warnings: from AutoAttack, the reasons not to trust the robust accuracy.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 
 from tinyadv import driver
 from tinyadv.attacks.base.balls import ball_class
-from tinyadv.attacks.base.parameters import Parameters, describe
+from tinyadv.attacks.base.parameters import describe, held
 from tinyadv.attacks.base.result import AttackResult
-from tinyadv.backend import VERSION, Array, is_array, move, to_host
-from tinyadv.nn import Module, archive
+from tinyadv.backend import VERSION, Array, move, to_host
+from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.random import Streams
 
@@ -136,27 +135,8 @@ class Standing:
 def identify(attacks: tuple, x: Array, y: Array, target: Array | None, streams: Streams,
              options: dict[str, Any]) -> dict[str, Any]:
     """All that a result depends on, apart from the model, as JSON values: it identifies a run."""
-
-    def digest(array: Array) -> str:
-        host = to_host(array)
-        return hashlib.sha256(f"{host.dtype}{host.shape}".encode() + host.tobytes()).hexdigest()
-
-    def held(value: Any) -> list[str]:
-        """The digests of the arrays, and the settings and arrays of the modules, among the parameters.
-
-        Their description has only their names; of other functions, the name is all that is known.
-        """
-        if isinstance(value, Parameters):
-            value = tuple(vars(value).values())
-        if isinstance(value, Module):
-            return [repr(value), *held(tuple(value.state_dict().values()))]
-        if isinstance(value, tuple):
-            return [each for own in value for each in held(own)]
-        return [digest(value)] if is_array(value) else []
-
     return {
-        "attacks": [describe(attacks), held(attacks)], "x": digest(x), "y": digest(y),
-        "target": target is not None and digest(target),
-        "seed": [streams.seed, digest(streams.examples)], "version": VERSION,
+        "attacks": [describe(attacks), held(attacks)], "x": held(x), "y": held(y), "target": held(target),
+        "seed": [streams.seed, held(streams.examples)], "version": VERSION,
         "options": {name: describe(options.get(name)) for name in ("skip_misclassified", "quantize", "batch_size")},
     }

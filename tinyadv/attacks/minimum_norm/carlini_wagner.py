@@ -52,8 +52,7 @@ class CarliniWagner(PenaltyAttack):
         short = column(lead <= xp.maximum(self.kappa, rounding(logits)), w)
         g = 2 * half * (t - start) - column(c, w) * xp.where(short, slope, 0)  # of the objective, in x'
         adam = Adam(Sequential(), self.lr)  # for its rule alone
-        adam.steps = step + 1
-        w -= adam.lr * adam.direction(g * half * (1 - t * t), first, second)
+        w -= adam.lr * adam.direction(g * half * (1 - t * t), step + 1, first, second)
         return points, logits, lead
 
     def cost(self, batch: Batch, perturbation: Array) -> Array:

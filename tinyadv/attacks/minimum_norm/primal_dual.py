@@ -63,10 +63,9 @@ class PDPGD(WhiteBox):
             logits, lead, g = batch.evaluate(points)
             loss_slope = -g * column(_sigmoid(-lead), x)
             delta, rate = points - x, (high - low) * self.lr * 0.01 ** (step / self.steps)
-            adam.steps += 1
-            moved = delta - rate * adam.direction(self._slope(delta, loss_slope, weight), first, second)
+            moved = delta - rate * adam.direction(self._slope(delta, loss_slope, weight), step + 1, first, second)
             moved = batch.ball.project_to_bounds(x + moved) - x
-            metric = xp.sqrt(second / (1 - adam.betas[1] ** adam.steps)) + adam.eps
+            metric = xp.sqrt(second / (1 - adam.betas[1] ** (step + 1))) + adam.eps
             points = batch.ball.project(x + self._nearer(batch, moved, metric, rate * (1 - weight) / weight))
             dual_step = 0.1 * (1 - 0.9 * step / max(1, self.steps - 1))
             log_weight = log_weight + dual_step * xp.where(batch.succeeds(logits), -1, 1)

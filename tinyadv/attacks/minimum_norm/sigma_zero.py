@@ -62,8 +62,7 @@ class SigmaZero(WhiteBox):
             count = pixels(delta) * self.sigma / (squares + self.sigma) ** 2 * (2 / squares.shape[2])
             slope = count.reshape(x.shape) - xp.where(column(lead < 0, x), scale * g, 0)
             slope = slope / column(xp.maximum(LinfBall.distance(slope), 1e-12), x)
-            adam.steps += 1
-            delta = delta - adam.lr * adam.direction(slope, first, second)
+            delta = delta - adam.lr * adam.direction(slope, step + 1, first, second)
             delta = batch.ball.project_to_bounds(x + scale * delta) - x
             adam.lr = self.lr * (0.1 + 0.9 * falling(step / self.steps))
             change = THRESHOLD_STEP * adam.lr * xp.where(batch.succeeds(logits), 1, -1)
