@@ -30,7 +30,7 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 NAME = re.compile(rf"(?<![\w.])(?:tinyadv|{'|'.join(tinyadv.__all__)})(?:\.(?!py\b)\w+)+")
-FILE = re.compile(r"[\w/.]+\.(?:py|md|toml)\b")
+FILE = re.compile(r"[\w/.][\w/.-]*\.(?:py|md|toml)\b")
 TARGET = re.compile(r"\bmake ([a-z]+)")
 ABOUT = re.compile(r"~(\d+(?:\.\d+)?)")
 

@@ -98,6 +98,7 @@ def without_times(text):
     (("evaluate", "--model", "mnist-lenet-linf", *DIGITS), "--eps must be given for AutoAttack"),
     (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--seed", "-1"), "seed must be an integer"),
     (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--out", "none/a.npz"), "--out must be in a"),
+    (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--out", "a.npz"), "--out must be a file"),
     (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--state", "no/s.npz"), "--state must be in"),
     (("attack", "PGD", "--model", ":LeNet", *DIGITS, "--eps", "0.1"), "--model must be a network of the zoo, or mod"),
     (("attack", "PGD", "--model", "tinyadv:__version__", *DIGITS, "--eps", "0.1"), "'str' object is not callable"),
@@ -112,7 +113,9 @@ def without_times(text):
     (("attack", "FGSM", "--model", "test_main:decides", *DIGITS, "--eps", "0.1", "--device", "cuda"),
      "--device must be cpu where the model is a function and no nn.Module"),
 ])
-def test_what_cannot_be_is_one_line_before_any_work(arguments, message, capsys):
+def test_what_cannot_be_is_one_line_before_any_work(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.npz").mkdir()
     with pytest.raises(SystemExit) as stopped:
         main(list(arguments))
     assert message in str(stopped.value)

@@ -10,6 +10,7 @@ It only calls the library.
 
 import argparse
 import importlib
+import os
 import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -104,8 +105,12 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--out must end in .npz, got {options.out}")
     check_seed(options.seed)
     for option in ("out", "state"):
-        if (path := getattr(options, option)) and not path.absolute().parent.is_dir():
-            raise ValueError(f"--{option} must be in a folder that exists, got {path}")
+        if not (path := getattr(options, option)):
+            continue
+        if path.is_dir():
+            raise ValueError(f"--{option} must be a file, got the folder {path}")
+        if not os.access(path.absolute().parent, os.W_OK):
+            raise ValueError(f"--{option} must be in a folder that exists and can be written to, got {path}")
     attack = made(options)
     if options.state and not isinstance(attack, attacks.MultiAttack):
         raise ValueError(f"--state is for AutoAttack: {attack} is one run, which keeps no state")

@@ -60,6 +60,12 @@ def check_equal(left: int, right: int, operation: str, left_name: str, right_nam
         raise ValueError(f"{operation}: {left_name} is {left}, but {right_name} is {right}; they must be equal")
 
 
+def check_bias(bias: Any, count: int, operation: str, of: str) -> None:
+    """Raise ValueError unless the bias has one axis, with a number for each of the `count` outputs of the weight."""
+    check_equal(bias.size, count, operation, "the size of the bias", f"the weight's number of {of}")
+    check_ndim(bias.shape, 1, operation, f"a bias of shape ({count},)")
+
+
 def to_count(name: str, value: Any, least: int = 1) -> int:
     """The parameter of that name as an int; ValueError unless it is an integer and at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:

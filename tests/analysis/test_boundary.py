@@ -120,3 +120,21 @@ def test_integer_images_are_refused_by_every_analysis_and_not_cut(dtype):
                 lambda: analysis.transfer_function(model, [1], 0.1, base=x)):
         with pytest.raises(ValueError, match=f"images must be a floating-point array, got {np.dtype(dtype)}"):
             run()
+
+
+def test_images_outside_of_the_bounds_are_refused_and_not_cut():
+    model, x = cnn(), 255 * images(2)
+    for run in (lambda **more: analysis.first_error(model, x, "linf", **more),
+                lambda **more: analysis.landscape(model, x, None, x, x, [0, 1], **more),
+                lambda **more: analysis.fourier_sensitivity(model, x, norm=0.5, **more)):
+        with pytest.raises(ValueError, match=r"images must lie in bounds=.* for grey levels .* give images / "):
+            run()
+        with pytest.raises(ValueError, match=r"bounds must be a tuple \(low, high\) of numbers with low < high"):
+            run(bounds=(1, 0))
+        run(bounds=(0.0, 255.0))
+
+
+def test_a_model_without_numbers_has_no_classes_to_explain():
+    x = np.full((2, 1, 2, 2), 0.2)
+    with pytest.raises(ValueError, match="the model's logits are NaN at 2 of 2 images, so they have no class"):
+        analysis.saliency(leaning(np.nan), x)

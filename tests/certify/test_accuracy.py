@@ -265,3 +265,10 @@ def test_a_report_prints_as_a_table_and_survives_a_file(trained, tmp_path):
         replace(report, **changes).save(tmp_path / "bad.npz")
         with pytest.raises(StateError, match="not a certified report"):
             certify.CertifiedReport.load(tmp_path / "bad.npz")
+
+
+def test_a_model_that_bounds_cannot_flow_through_is_told():
+    test = stripes(3)
+    for method in METHODS:
+        with pytest.raises(TypeError, match=r"operations of tinyadv, .* but it returned ndarray: certify"):
+            certify.certified_accuracy(lambda x: np.zeros((len(x), 3)), test, eps=0.1, method=method)

@@ -13,7 +13,7 @@ from certify_cases import images
 from hypothesis import given, settings
 from training_cases import fit, stripes
 
-from tinyadv import Tensor, attacks, certify, gradients, nn, ops
+from tinyadv import Tensor, attacks, certify, driver, gradients, nn, ops
 from tinyadv.certify import Ablation, Smoothing, hidden
 from tinyadv.certify.ablation import met
 from tinyadv.certify.sampling import Sampled
@@ -421,3 +421,23 @@ def test_counts_may_be_integers_of_numpy():
     expected = Ablation(4, choose=20, samples=300)
     assert Ablation(np.int64(4), choose=np.int32(20), samples=np.uint16(300)) == expected == CERTIFICATES[1]
     assert repr(Ablation(np.int64(4))) == repr(Ablation(4))
+
+
+def test_a_result_with_a_seed_of_numpy_is_saved(tmp_path):
+    result = Smoothing(0.5, choose=5, samples=20).certify(base(CERTIFICATES[0]), stripes(2), seed=np.int64(3))
+    result.save(tmp_path / "radii.npz")
+    assert certify.CertifiedRadii.load(tmp_path / "radii.npz").seed == 3
+
+
+def test_the_vote_of_a_random_base_model_is_attacked_and_depends_on_no_other_image():
+    """Each version of each image has its own noise in the base model, the same in every pass."""
+    model = nn.Sequential(nn.GaussianNoise(0.3, at_test=True, seed=0), base(CERTIFICATES[0])).eval()
+    vote, test = Smoothing(0.5).smoothed(model, samples=6), stripes(5)
+    attack = attacks.PGD(0.3, steps=3)
+    whole = attack(vote, test.images, test.labels, seed=0, batch_size=2)
+    again = attack(vote, test.images, test.labels, seed=0, workers=2, batch_size=2)
+    assert np.array_equal(whole, again)
+    assert (whole != test.images).any()
+    logits = driver.logits(vote, test.images, batch_size=1)
+    np.testing.assert_allclose(driver.logits(vote, test.images, batch_size=5), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(driver.logits(vote, test.images, batch_size=1), logits)

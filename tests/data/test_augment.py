@@ -90,3 +90,11 @@ def test_numbers_of_pixels_may_be_numpys():
 def test_a_senseless_number_of_pixels_is_refused(change, name, value):
     with pytest.raises(ValueError, match=re.escape(f"{name} must be an integer >= 0, got {value}")):
         change(value)
+
+
+@pytest.mark.parametrize("change", [augment.crop(1), augment.translate(1), augment.cutout(1), augment.flip()])
+def test_each_image_needs_a_stream_of_its_own(change):
+    with pytest.raises(ValueError, match="augment: the number of images is 5, but that of streams is 1"):
+        change(np.ones((5, 1, 4, 4), np.float32), Streams(0, range(1)))
+    with pytest.raises(ValueError, match=r"augment: .*images of shape \(N, C, H, W\)"):
+        change(np.ones((1, 4, 4), np.float32), Streams(0, range(1)))

@@ -228,3 +228,11 @@ def test_what_is_no_function_of_images_is_an_error():
 def test_a_layer_says_what_it_is():
     assert repr(defenses.bpda(steps)) == "bpda(steps, gradient='identity')"
     assert repr(defenses.bpda(steps, curved)) == "bpda(steps, gradient='smooth')"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64])
+def test_a_transform_to_grey_levels_is_refused(dtype):
+    x = Tensor(np.full((2, 1, 4, 4), 0.3, np.float32))
+    with pytest.raises(TypeError, match=f"must return floating-point images, got {np.dtype(dtype)}: divide grey lev"):
+        defenses.bpda(lambda x: np.rint(255 * x).astype(dtype))(x)
+    assert defenses.bpda(lambda x: x > 0.2)(x).dtype == np.float32

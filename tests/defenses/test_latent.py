@@ -199,3 +199,8 @@ def test_the_adaptive_attack_is_flagged_less_than_the_one_that_ignores_the_detec
 def test_a_wrong_setting_is_refused_by_name(message, make):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_trapdoor_in_grey_levels_is_refused():
+    with pytest.raises(ValueError, match="images must be a floating-point array, got uint8"):
+        defenses.Trapdoors(3, (1, 4, 3), side=2).inject(np.ones((2, 1, 4, 3), np.uint8), 1)

@@ -303,3 +303,11 @@ def test_budgets_are_a_list_or_come_one_by_one():
         assert list(curve(model, attack, dataset, (eps for eps in (0.1, 0.2)))) == [0.1, 0.2]
         with pytest.raises(TypeError, match="epsilons must be a list of budgets"):
             curve(model, attack, dataset, 0.3)
+
+
+def test_a_curve_of_several_budgets_has_no_one_state(tmp_path):
+    x = images(3)
+    model, test = dense(x.shape[1:], 3), Dataset(x.astype(np.float32), np.zeros(3, int))
+    with pytest.raises(ValueError, match="state must be the file of one run, and each eps is one"):
+        evaluation.epsilon_curve(model, MultiAttack([PGD(0.1, steps=2)]), test, [0.1, 0.2], state=tmp_path / "a.npz")
+    assert not (tmp_path / "a.npz").exists()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from tinyadv import evaluation
+from tinyadv import evaluation, nn
 from tinyadv.attacks import FGSM, PGD, DeepFool, MultiAttack
 
 
@@ -113,3 +113,18 @@ def test_no_results_have_no_worst_case():
     for nothing in ([], [DeepFool(steps=1).run(cnn(), images(0), labels(0))]):
         with pytest.raises(ValueError, match="results must hold"):
             evaluation.worst_case(nothing)
+
+
+def test_what_is_no_image_or_no_result_is_told():
+    x = np.full((3, 1, 2, 2), 0.5, np.float32)
+    result = FGSM(0.1).run(nn.Sequential(nn.Flatten(), nn.Linear(4, 2, rng=0)), x, np.zeros(3, int))
+    for wrong, message in ((lambda: evaluation.validate(result, x, eps=0.1), "give result.x_adv"),
+                           (lambda: evaluation.worst_case({"FGSM": result}), r"got str: of a dict, give its values"),
+                           (lambda: evaluation.worst_case([x]), "results must be AttackResults, got ndarray")):
+        with pytest.raises(TypeError, match=message):
+            wrong()
+    for wrong, message in ((lambda: evaluation.validate(x, x, eps="8/255"), "eps must be a number >= 0, got '8/255'"),
+                           (lambda: evaluation.validate(x, x, eps=np.nan), "eps must be a number >= 0, got nan"),
+                           (lambda: evaluation.worst_case(result), "at least one AttackResult")):
+        with pytest.raises(ValueError, match=message):
+            wrong()

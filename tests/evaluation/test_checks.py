@@ -139,3 +139,8 @@ def test_the_model_may_lie_elsewhere_and_is_left_as_it_was(xp):
     expected = evaluation.sanity_checks(cnn(), test, eps=0.02, steps=2)
     assert [check.figure for check in report.checks] == [check.figure for check in expected.checks]
     assert [module.training for _, module in model.named_modules()] == flags
+
+
+def test_images_in_place_of_a_data_set_are_told():
+    with pytest.raises(TypeError, match="dataset must be"):
+        evaluation.sanity_checks(HEALTHY, images(3), eps=0.1)

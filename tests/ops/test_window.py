@@ -319,3 +319,12 @@ def test_the_output_has_as_many_pixels_as_windows_fit(size, kernel, stride, padd
             ops.conv2d(x, weight, stride=stride, padding=padding)
     else:
         assert ops.conv2d(x, weight, stride=stride, padding=padding).shape == (1, 1, *counts)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4), (1, 4, 1, 1)])
+def test_a_bias_has_one_axis(shape):
+    x, w = np.ones((2, 3, 5, 5)), np.ones((4, 3, 2, 2))
+    with pytest.raises(ValueError, match=r"conv2d: .*a bias of shape \(4,\)"):
+        ops.conv2d(x, w, np.ones(shape))
+    with pytest.raises(ValueError, match=r"linear: .*a bias of shape \(4,\)"):
+        ops.linear(np.ones((2, 3)), np.ones((4, 3)), np.ones(shape))

@@ -174,3 +174,27 @@ def test_bars_below_zero_are_seen_and_none_are_refused():
     assert percents.get_yticks().max() == 100  # above it is only the legend
     with pytest.raises(ValueError, match="heights must hold at least one label"):
         plots.bars({"a": []}, [], ylabel="z")
+
+
+@pytest.mark.parametrize("log", ["x", "y"])
+def test_a_logarithmic_axis_has_no_place_for_zero(log):
+    with pytest.raises(ValueError, match=f"{log} must be above 0 on a logarithmic axis"):
+        plots.lines({"a": ([0, 1, 2], [1, 0.5, 0])}, xlabel="x", ylabel="y", log=log)
+
+
+def test_no_two_of_many_curves_look_the_same():
+    axes = plots.lines({str(k): ([1, 2], [k, k]) for k in range(20)}, xlabel="x", ylabel="y").axes[0]
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.get_lines()}
+    assert len(looks) == 20
+
+
+@pytest.mark.parametrize("several", [[np.r_[np.nan, np.ones(3)], np.ones(3)], [np.ones(3), np.r_[np.inf, 1]], [[], []]])
+def test_histograms_are_of_finite_numbers(several):
+    with pytest.raises(ValueError, match=r"values must be finite numbers, at least one for each heading: see .* 'h'"):
+        plots.histograms({"h": several}, ["a", "b"], xlabel="x")
+    with pytest.raises(ValueError, match="values must hold at least one heading"):
+        plots.histograms({"h": []}, [], xlabel="x")
+
+
+def test_an_empty_histogram_stands_beside_another():
+    assert plots.histograms({"h": [np.array([]), np.arange(3.0)]}, ["a", "b"], xlabel="x").axes

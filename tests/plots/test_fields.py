@@ -82,3 +82,8 @@ def test_flat_fields_are_drawn_and_what_cannot_be_is_refused():
 def test_signed_zeros_lie_in_the_middle_of_the_colours():
     figure = plots.heatmaps({"zeros": np.zeros((2, 2))}, xlabel="x", ylabel="y", label="z", signed=True)
     assert figure.axes[0].images[0].get_clim() == (-1, 1)
+
+
+def test_heatmaps_are_of_finite_numbers():
+    with pytest.raises(ValueError, match="values must hold finite arrays"):
+        plots.heatmaps({"a": np.array([[0.0, np.nan]]), "b": np.ones((2, 2))}, xlabel="x", ylabel="y", label="l")

@@ -155,3 +155,15 @@ def test_no_text_of_a_grid_is_cut_off_or_overlaps(rows, columns, height):
 
 def test_captions_may_be_numbers():
     plots.grid(np.zeros((1, 2, 1, 4, 4)), captions=[[1, 2]])
+
+
+def test_a_class_without_a_name_has_its_number_and_no_class_is_nan():
+    """A few images of low labels have names for these alone; the model may have more classes."""
+    clean = replace(dataset(3, 1), labels=np.zeros(3, np.int64), classes=("zero",))
+
+    def captions(answer):
+        figure = plots.adversarial_triples(answer, clean, clean.images)
+        return {text.get_text() for axes in figure.axes for text in axes.texts}
+
+    assert captions(lambda x: np.tile([0.0, 0, 9], (len(x), 1))) == {"“2”\n100.0%"}
+    assert captions(lambda x: np.full((len(x), 3), np.nan)) == {"NaN"}

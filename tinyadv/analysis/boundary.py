@@ -31,7 +31,7 @@ def first_error(model: Callable, images: Array, direction: Any, labels: Any = No
     if cells < 1 or not tolerance > 0:
         raise ValueError(f"cells must be >= 1 and tolerance > 0, got {cells!r} and {tolerance!r}")
     shards: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
-    labels = chosen(model, images, labels, **shards)
+    labels = chosen(model, images, labels, bounds, **shards)
     if isinstance(direction, str):
         direction = ball_class(direction).steepest(driver.input_gradients(model, images, labels, **shards))
     x, way, y = (to_host(each) for each in (images, direction, labels))

@@ -21,9 +21,10 @@ def landscape(model: Callable, images: Array, labels: Any, across: Array, along:
 
     It shows whether the loss is smooth around an image, or has cliffs that a gradient does not see (Tramer et al. 2018,
     arXiv:1705.07204, figure 4). images, across, along: (N, C, H, W). labels: (N,), or None for the predicted classes.
-    reach: (R,) numbers, in the units of the data if the directions are signs. ValueError if a shape does not fit.
+    reach: (R,) numbers, in the units of the data if the directions are signs. ValueError if a shape does not fit, or an
+    image is outside of the bounds.
     """
-    labels = chosen(model, images, labels, batch_size=batch_size, workers=workers)
+    labels = chosen(model, images, labels, bounds, batch_size=batch_size, workers=workers)
     x, one, other, reach = to_host(images), to_host(across), to_host(along), np.asarray(reach)
     if one.shape != x.shape or other.shape != x.shape or reach.ndim != 1:
         raise ValueError(f"across and along must have the shape of the images, {x.shape}, and reach one axis; got "

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver
-from tinyadv.attacks.base.arguments import check_target
+from tinyadv.attacks.base.arguments import check_images, check_target
+from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.backend import Array, move, to_host
 from tinyadv.nn import Module
 from tinyadv.nn.module import watching
@@ -115,12 +116,20 @@ def correlation(noise: Array, maps: Array) -> np.ndarray:
     return (a * b).sum(axis=(1, 2)) / np.where(norm > 0, norm, 1)
 
 
-def chosen(model: Callable, images: Array, classes: Any, **shards: Any) -> Array:
+def chosen(model: Callable, images: Array, classes: Any, bounds: Any = None, **shards: Any) -> Array:
     """The classes (N,), one for each image, on the device of the images: those given, or else the predicted ones.
 
-    Every analysis of images begins here: ValueError unless they are floating-point numbers.
+    Every analysis of images begins here: ValueError unless they are floating-point numbers, within the bounds if there
+    are any, and have logits that are numbers where the classes are to be predicted.
     """
     check_floating(images)
-    if classes is None:
-        return driver.classes(driver.logits(model, images, **shards))
-    return check_target(classes, "classes", images)
+    if bounds is not None:
+        check_bounds(bounds)
+        check_images(images, bounds, "images")
+    if classes is not None:
+        return check_target(classes, "classes", images)
+    predicted = driver.classes(driver.logits(model, images, **shards))
+    if lost := int((predicted < 0).sum()):
+        raise ValueError(f"the model's logits are NaN at {lost} of {len(images)} images, so they have no class: mend "
+                         "the model, or give the classes")
+    return predicted

@@ -47,10 +47,10 @@ def fourier_sensitivity(model: Callable, images: Array, labels: Any = None, *, n
     Yin et al. 2019, arXiv:1906.08988, section 3: a wave of l2 norm `norm`, with a random sign for each image and
     channel, is added to the images (N, C, H, W). Then they are clipped to the bounds. The wave is a cosine; the
     frequency in the middle is a constant. It takes H W / 2 predictions of each image.
-    labels: (N,), the predicted classes by default.
+    labels: (N,), the predicted classes by default. ValueError for images outside of the bounds.
     """
     shards: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
-    labels = to_host(chosen(model, images, labels, **shards))
+    labels = to_host(chosen(model, images, labels, bounds, **shards))
     x, (count, channels, h, w) = to_host(images), images.shape
     signs = np.where(Streams(seed, range(count)).uniform((channels, 1, 1)) < 0.5, -1, 1)
     errors = np.full((h, w), np.nan)

@@ -16,6 +16,7 @@ from tinyadv.attacks import Attack
 from tinyadv.attacks.base.arguments import check_images
 from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.backend import Array, array_module, move, to_host
+from tinyadv.certify.abstract import Abstract
 from tinyadv.certify.crown import crown_worst
 from tinyadv.certify.interval import Interval
 from tinyadv.certify.report import CertifiedReport
@@ -129,10 +130,22 @@ def _certify(eps: float, bounds: tuple[float, float], worst: Callable, model: Ca
     x, labels = move(x, like), move(labels, like)
     xp = array_module(x)
     with no_grad(), drawing_from(Undrawn()):
-        z = worst(model, sound_box(x, eps, bounds), labels)
+        z = worst(bounded(model), sound_box(x, eps, bounds), labels)
     z = xp.where(labels[:, None] == xp.arange(z.shape[1]), -1, z)
     right = driver.predict(model, arranged(x)) == labels
     return right & (z < 0).all(axis=1), right  # what overflows to NaN is not right
+
+
+def bounded(model: Callable) -> Callable:
+    """The model, with an error where it returns no bounds of its logits."""
+    def bounds(box: Interval) -> Any:
+        z = model(box)
+        if not isinstance(z, Abstract):
+            raise TypeError("the model must be made of operations of tinyadv, through which bounds flow, but it "
+                            f"returned {type(z).__name__}: certify.Smoothing certifies the vote of any model")
+        return z
+
+    return bounds
 
 
 class Undrawn(Streams):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from tinyadv.data.loader import check_dataset
 from tinyadv.nn import Module
 from tinyadv.nn.table import table
 from tinyadv.ops.movement import arranged
-from tinyadv.random import Streams, check_seed
+from tinyadv.random import Streams, check_seed, drawing_from, in_hand
 from tinyadv.shapes import check_fraction, to_count
 from tinyadv.tensor import Tensor, no_grad
 
@@ -38,9 +39,14 @@ class Vote(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, *shape = x.shape
-        drawn = self.certificate.draw(tuple(shape), Streams(self.seed, range(self.samples)))
+        own, versions = in_hand(), np.arange(self.samples)
+        drawn = self.certificate.draw(tuple(shape), Streams(self.seed, versions))
         seen = self.certificate.show(x[np.arange(n).repeat(self.samples)], move(np.tile(drawn, (n, 1, 1, 1)), x.data))
-        return ops.log(ops.mean(ops.reshape(ops.softmax(self.model(seen)), (n, self.samples, -1)), axis=1) + 1e-9)
+        inner = nullcontext() if own is None else drawing_from(Streams(  # a random base model draws for each version
+            self.seed, (own.examples[:, None] * self.samples + versions).ravel()).spawn(0).of_pass(0))
+        with inner:
+            logits = self.model(seen)
+        return ops.log(ops.mean(ops.reshape(ops.softmax(logits), (n, self.samples, -1)), axis=1) + 1e-9)
 
 
 @dataclass(frozen=True)
@@ -101,10 +107,11 @@ class Sampled:
     @property
     def augment(self) -> Augmentation:
         """The augmentation with which to train the base model: `training.fit(..., augment=certificate.augment)`."""
-        def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
-            return self.vary(images, streams)
+        variation = self.variation
 
-        apply.__qualname__ = f"{self.variation!r}.augment"  # which stands in the settings of a checkpoint
+        def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
+            return variation.vary(images, streams)
+
         return apply
 
     @property
@@ -133,6 +140,7 @@ class Sampled:
     def _all(self, work: Callable, model: Callable, dataset: Any, seed: int, workers: int | None,
              progress: bool) -> CertifiedRadii:
         check_dataset(dataset)
+        seed = check_seed(seed)
         count, started = len(dataset), time.perf_counter()
         predictions, radii = np.full(count, -1), np.zeros(count)
         with driver.progress_bar(count, str(self), progress) as bar:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.random import Streams
-from tinyadv.shapes import to_count
+from tinyadv.shapes import check_equal, check_ndim, to_count
 
 Augmentation = Callable[[np.ndarray, Streams], np.ndarray]
 
@@ -35,6 +35,8 @@ def cutout(size: int) -> Augmentation:
     size = to_count("size", size, 0)
 
     def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
+        _check(images, streams)
+
         def inside(length: int, start: np.ndarray) -> np.ndarray:  # (N, length)
             pixel = np.arange(length)
             return (pixel >= start[:, None]) & (pixel < start[:, None] + size)
@@ -50,6 +52,7 @@ def cutout(size: int) -> Augmentation:
 def flip() -> Augmentation:
     """Mirror each image (N, C, H, W) left to right with probability 1/2. Not for digits: a mirrored 2 is no 2."""
     def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
+        _check(images, streams)
         return np.where(streams.uniform((1, 1, 1)) < 0.5, images[..., ::-1], images)
 
     return apply
@@ -63,9 +66,15 @@ def chain(*augmentations: Augmentation) -> Augmentation:
 def _shifts(most: int, mode: Any) -> Augmentation:
     """A shift by up to `most` pixels along both axes; `mode` says, as in np.pad, what comes in from outside."""
     def apply(images: np.ndarray, streams: Streams) -> np.ndarray:
+        _check(images, streams)
         padded = np.pad(images, ((0, 0), (0, 0), (most, most), (most, most)), mode)
         windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
         down, right = streams.uniform((2,), 0, 2 * most + 1).astype(int).T
         return windows[np.arange(len(images)), :, down, right]  # (N, C, H, W)
 
     return apply
+
+
+def _check(images: np.ndarray, streams: Streams) -> None:
+    check_ndim(images.shape, 4, "augment", "images of shape (N, C, H, W)")
+    check_equal(len(images), len(streams), "augment", "the number of images", "that of streams")

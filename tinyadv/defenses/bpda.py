@@ -23,6 +23,8 @@ def through(x: Any, transform: Callable[[Array], Array], gradient: str = "identi
         raise TypeError(f"transform must return an array like the images it is given, got {type(value).__name__}"
                         + ": operations on Tensors need no BPDA, and are a layer as they are"
                         * isinstance(value, Tensor))
+    if value.dtype.kind not in "fb":
+        raise TypeError(f"transform must return floating-point images, got {value.dtype}: divide grey levels by 255")
     if gradient == "identity" and value.shape != x.shape:
         raise ValueError(f'gradient="identity" needs a transform that keeps the shape {x.shape}, but it returned '
                          f"{value.shape}: give a smooth stand-in, whose gradient is used")

@@ -12,7 +12,7 @@ from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.latent import Latent, latent, unit
 from tinyadv.ops.loss import check_labels
-from tinyadv.shapes import check_equal, is_number, to_count
+from tinyadv.shapes import check_equal, check_floating, is_number, to_count
 from tinyadv.tensor import Tensor
 
 
@@ -49,6 +49,7 @@ class Trapdoors:
 
     def inject(self, images: Array, classes: Array | int) -> Array:
         """Images (N, C, H, W) in [0, 1] with the trapdoors of these classes (N,), or of one class for all."""
+        check_floating(images)
         classes = np.asarray(to_host(classes))
         check_labels(classes, self.classes, "classes")
         masks, patterns = (move(array[classes].astype(images.dtype), images) for array in (self.masks, self.patterns))

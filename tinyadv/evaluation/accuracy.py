@@ -60,6 +60,9 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
     if attack.minimum_norm:
         raise ValueError(f"attack must have an eps to vary, got {attack}, a minimum-norm attack: use security_curve, "
                          "which needs only one run of it")
+    if "state" in options and len(epsilons) > 1:
+        raise ValueError("state must be the file of one run, and each eps is one: call epsilon_curve for one eps at a "
+                         "time, each with a file of its own")
     if target is not None:
         target = check_target(target, "target", dataset.images)
     attacks = {float(eps): attack.with_eps(float(eps)) for eps in epsilons}  # all checked before the first runs

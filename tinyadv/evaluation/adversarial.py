@@ -12,6 +12,7 @@ from tinyadv.attacks.base.balls import ball_class
 from tinyadv.backend import Array, to_host
 from tinyadv.evaluation.report import Check, Report
 from tinyadv.nn.table import table
+from tinyadv.shapes import check_not_negative
 
 
 def validate(x_adv: Array, x: Array, *, eps: float, norm: str = "linf",
@@ -20,8 +21,11 @@ def validate(x_adv: Array, x: Array, *, eps: float, norm: str = "linf",
 
     These are the checks of run_attack.py of the MNIST and CIFAR-10 challenges (Madry et al. 2018, arXiv:1706.06083),
     but without its tolerance: distances are computed in float64. eps and bounds are in the units of the data. Invalid
-    images raise nothing; call `validate(...).require()` for a ValueError.
+    images raise nothing; call `validate(...).require()` for a ValueError. Raises ValueError if eps is no number.
     """
+    if isinstance(x_adv, AttackResult):
+        raise TypeError("x_adv must be an array of images: give result.x_adv")
+    check_not_negative("eps", eps)
     x_adv, x = np.asarray(to_host(x_adv)), np.asarray(to_host(x))
     checks = [
         Check("shape", x_adv.shape == x.shape, len(x_adv), f"images; of shape {x_adv.shape}, the clean ones {x.shape}"),
@@ -70,7 +74,9 @@ def worst_case(results: Sequence[AttackResult]) -> WorstCase:
     results: of attacks on the same model and images, with the same norm and target; ValueError if they are not.
     A minimum-norm attack counts as successful at any distance.
     """
-    results = list(results)
+    results = [] if isinstance(results, AttackResult) else list(results)
+    if not all(isinstance(result, AttackResult) for result in results):
+        raise TypeError(f"results must be AttackResults, got {type(results[0]).__name__}: of a dict, give its values()")
     if not results or not len(results[0].y):
         raise ValueError("results must hold at least one AttackResult, of at least one image")
     check_alike(results)

@@ -16,7 +16,7 @@ from tinyadv import attacks, driver
 from tinyadv.attacks import FGSM, PGD, Attack
 from tinyadv.backend import Array, to_host
 from tinyadv.data import Dataset
-from tinyadv.evaluation.accuracy import predict
+from tinyadv.evaluation.accuracy import check, predict
 from tinyadv.evaluation.report import Check, Report
 from tinyadv.spellings import spelled
 
@@ -34,6 +34,7 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     gradients an image, and up to 10 * steps queries by Square. If any logits are NaN, there is one more check, which
     fails. Raises ValueError if eps is 0 or the model gets no image right.
     """
+    check(dataset)
     if eps == 0:
         raise ValueError("eps must be above 0: without a budget there is nothing to check")
     shards = driver.sharding(options)

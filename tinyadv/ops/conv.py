@@ -14,7 +14,7 @@ import numpy as np
 from tinyadv import columns
 from tinyadv.backend import array_module, wide
 from tinyadv.ops.normalize import channel_sums, per_channel
-from tinyadv.shapes import check_channels, check_equal, check_ndim, pair, to_count, window_counts
+from tinyadv.shapes import check_bias, check_channels, check_ndim, pair, to_count, window_counts
 from tinyadv.tensor import op
 from tinyadv.window import inside, keeps_order, outside, padded, shifted, side_by_side
 
@@ -41,7 +41,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     stride, padding = pair(stride, "stride", least=1), pair(padding, "padding", least=0)
     check_ndim(weight.shape, 4, "conv2d", "a weight of shape (F, C, kh, kw)")
     if bias is not None:
-        check_equal(bias.size, weight.shape[0], "conv2d", "the size of the bias", "the weight's number of filters")
+        check_bias(bias, weight.shape[0], "conv2d", "filters")
     if groups != 1:
         return _in_groups(x, weight, bias, groups, stride, padding, dilation)
     check_channels(x.shape, weight.shape[1], "conv2d", "the weight's")

@@ -1,7 +1,7 @@
 """Matrix products."""
 
 from tinyadv.backend import wide
-from tinyadv.shapes import check_equal, check_ndim
+from tinyadv.shapes import check_bias, check_equal, check_ndim
 from tinyadv.tensor import op
 
 
@@ -47,7 +47,7 @@ def linear(x, weight, bias=None):
     x = x.reshape(-1, x.shape[-1])  # of (N, T, in) that `linear` has made this is a view, too
     y = weight @ x.T  # (out, N)
     if bias is not None:
-        check_equal(bias.size, weight.shape[0], "linear", "the size of the bias", "the weight's number of outputs")
+        check_bias(bias, weight.shape[0], "linear", "outputs")
         y += bias[:, None]
 
     def rows(g):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator
 
 from tinyadv.backend import Array
 from tinyadv.plots.style import LINES, blank
@@ -19,29 +19,37 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
     """One line for each {name: (x, y)}, both of shape (n,).
 
     y, and also x, may have shape (m, n): that gives m thin lines of one colour.
-    log: "x", "y" or "xy", the axes with a logarithmic scale. Raises ValueError if curves is empty.
+    log: "x", "y" or "xy", the axes with a logarithmic scale. Raises ValueError if curves is empty, or a number on such
+    an axis is not above 0.
     """
     if not curves:
         raise ValueError(f"curves must hold at least one name with its x and y, got {curves!r}")
     if log not in ("", "x", "y", "xy"):
         raise ValueError(f'log must be "x", "y" or "xy", got {log!r}')
+    for name in log:
+        if any(np.any(np.asarray(pair["xy".index(name)]) <= 0) for pair in curves.values()):
+            raise ValueError(f"{name} must be above 0 on a logarithmic axis: leave out what is not, or the scale")
     figure = figure or blank(5, 3.5)
     axes = figure.subplots()
     for i, (name, (x, y)) in enumerate(curves.items()):
         colour, marker = LINES[i % len(LINES)]
-        look = {"marker": marker} if np.ndim(y) == 1 else {"linewidth": 0.6}
+        look: dict[str, Any] = {"marker": marker} if np.ndim(y) == 1 else {"linewidth": 0.6}
+        look["linestyle"] = ("-", "--", ":", "-.")[i // len(LINES) % 4]  # another one when the colours come again
         first, *_ = axes.plot(np.transpose(x), np.transpose(y), color=colour, clip_on=False, **look)
         first.set_label(name)
     axes.set_title(title or "", pad=12)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    if all(np.all(np.mod(x, 1) == 0) for x, _ in curves.values()):
+    points = sorted({float(each) for x, _ in curves.values() for each in np.ravel(x)})
+    if whole := all(each % 1 == 0 for each in points):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # epochs, steps, starts
     for name in log:
         axes.set(**{f"{name}scale": "log"})
         axis = getattr(axes, f"{name}axis")
         low, high = axis.get_view_interval()
         numbered = (1, 2, 5) if high < 1000 * low else (1,)  # of each decade
-        axis.set(major_locator=LogLocator(subs=numbered), major_formatter="{x:g}", minor_formatter="")
+        own = name == "x" and whole and len(points) < 9  # a few widths, say: each has its tick
+        axis.set(major_locator=FixedLocator(points) if own else LogLocator(subs=numbered), major_formatter="{x:g}",
+                 minor_formatter="")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:
@@ -123,16 +131,21 @@ def histograms(values: Mapping[str, Sequence[Array]], names: Sequence[str], *, x
     """Histograms side by side, one for each {heading: arrays}, with the same bins for all arrays of a heading.
 
     arrays: one array (n,) of numbers for each of `names`. log: a logarithmic axis of the values, which are above 0.
-    Raises ValueError if there is nothing to draw, or the number of arrays is not the number of names.
+    Raises ValueError if there is nothing to draw, a number is NaN or infinite, or the number of arrays is not that of
+    names.
     """
-    if not values or any(len(several) != len(names) for several in values.values()):
+    if not values or not names or any(len(several) != len(names) for several in values.values()):
         raise ValueError(f"values must hold at least one heading, with {len(names)} arrays for each, got {values!r}")
-    if log and not all(np.min(each) > 0 for several in values.values() for each in several):
+    for heading, several in values.items():
+        if not sum(map(np.size, several)) or not all(np.isfinite(each).all() for each in several):
+            raise ValueError(f"values must be finite numbers, at least one for each heading: see those of {heading!r}")
+    if log and not all(np.all(np.asarray(each) > 0) for several in values.values() for each in several):
         raise ValueError("values must be above 0 for a logarithmic axis")
     figure = figure or blank(2 * len(values), 3)
     figure.suptitle(title or "")
     for axes, (heading, several) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
-        bins = (np.geomspace if log else np.linspace)(min(map(np.min, several)), max(map(np.max, several)), 41)
+        every = np.concatenate([np.ravel(each) for each in several])
+        bins = (np.geomspace if log else np.linspace)(every.min(), every.max(), 41)
         for each, name, (colour, _) in zip(several, names, cycle(LINES), strict=False):
             axes.hist(each, bins=bins if bins[-1] > bins[0] else 1, color=colour, alpha=0.7, label=name)
         axes.set(title=heading, yticks=[], xscale="log" if log else "linear")

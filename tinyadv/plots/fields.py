@@ -40,10 +40,11 @@ def heatmaps(values: Mapping[str, Array], *, xlabel: str, ylabel: str, label: st
     """Maps side by side, one for each {name: array (H, W)}, with 0 in the middle of both axes, such as spectra.
 
     All have one colour scale, named by `label`; it is symmetric around 0, from blue to red, if the values are `signed`.
-    Raises ValueError if there is nothing to draw.
+    Raises ValueError if there is nothing to draw, or a value is NaN or infinite.
     """
-    if not values or any(np.ndim(each) != 2 or not np.size(each) for each in values.values()):
-        raise ValueError(f"values must hold arrays (H, W), at least one, got "
+    if not values or any(np.ndim(each) != 2 or not np.size(each) or not np.isfinite(each).all()
+                         for each in values.values()):
+        raise ValueError(f"values must hold finite arrays (H, W), at least one, got "
                          f"{ {name: np.shape(each) for name, each in values.items()} }")
     figure = figure or blank(0.8 + 2.4 * len(values), 3)
     figure.suptitle(title or "")

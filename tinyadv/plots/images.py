@@ -44,8 +44,9 @@ def adversarial_triples(model: Callable, clean: Dataset, adversarial: Array, *, 
         probabilities = ops.softmax(driver.logits(model, images)).numpy()  # (N, K)
         for axes, image, p, label in zip(rows[:, column], images, probabilities, clean.labels, strict=True):
             _show(axes, image)
-            caption = f"“{clean.classes[p.argmax()]}”\n{p.max():.1%}"
-            _write_below(axes, caption, color=BLUE if p.argmax() == label else VERMILION)
+            k = int(driver.classes(p[None])[0])
+            name = "NaN" if k < 0 else f"“{clean.classes[k] if k < len(clean.classes) else k}”\n{p[k]:.1%}"
+            _write_below(axes, name, color=BLUE if k == label else VERMILION)
     for column, sign in ((1, f"+ {scale:.3g} ×"), (2, "=")):
         for axes in rows[:, column]:
             axes.set_ylabel(sign, rotation=0, ha="right", va="center", size="large")
