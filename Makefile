@@ -41,7 +41,7 @@ cupy: .venv/.installed-test  ## run the tests of the GPU on the real CuPy, on th
 	-$(RUN) -m pip install --quiet cupy-cuda12x==14.2.0
 	PYTHONPATH=tests $(RUN) -m pytest -p cupy_on_cpu.plugin -m "$(or $(ONLY),gpu or cupy)" -n 2
 
-gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## tests, demo and speed beside PyTorch on a GPU: gpu.json
+gpu: .venv/.installed-test .venv/.installed-cuda$(CUDA)  ## tests, examples and speed beside PyTorch on a GPU: gpu.json
 	$(RUN) -m pip install --quiet torch==2.13.0
 	$(RUN) -m benchmarks.gpu
 

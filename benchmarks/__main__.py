@@ -1,6 +1,6 @@
 """Measure attacks and training beside the peers: interleaved rounds on the same machine, medians and ratios.
 
-    python -m benchmarks                                             # everything: half an hour on two cores
+    python -m benchmarks                                             # five networks: half an hour on two cores
     python -m benchmarks --networks LeNet --batches 200 --only PyTorch
     python -m benchmarks --networks ResNet18 VisionTransformer --batches 50 --only PyTorch torchattacks
 

@@ -1,4 +1,4 @@
-"""What a GPU shows: the tests, the flagship and the speed beside PyTorch, in one JSON file. `make gpu` runs it.
+"""What a GPU shows: the tests, two examples and the speed beside PyTorch, in one JSON file. `make gpu` runs it.
 
     python -m benchmarks.gpu
 
@@ -24,6 +24,7 @@ from benchmarks.networks import build
 from tinyadv import backend
 
 NETWORKS, BATCHES, STEPS = ("MadryCNN", "ResNet20"), (100, 500), 10
+MADRY = ("--config", "examples/configs/cifar10-madry-linf.toml", "--epochs", "1", "--limit", "2000", "--images", "100")
 
 
 def told(*command: str) -> dict[str, object]:
@@ -51,7 +52,7 @@ def speeds(rounds: int) -> dict[str, dict[str, dict[str, list[float]]]]:
 
 
 def main() -> None:
-    """Run all three, keep in the file what is known after each, and end with status 1 if one of them failed."""
+    """Run all, keep in the file what is known after each, and end with status 1 if one of them failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
@@ -69,9 +70,10 @@ def main() -> None:
 
     keep(tests=(tests := told("-m", "pytest", "-m", "gpu")))
     with tempfile.TemporaryDirectory() as folder:
-        figure = str(Path(folder) / "fgsm_mnist.png")
-        keep(flagship=(flagship := told("examples/fgsm_mnist.py", "--device", "cuda", "--out", figure)))
-    failed = bool(tests["exit"] or flagship["exit"])
+        out = ("--device", "cuda", "--out", str(Path(folder) / "figure.png"))
+        keep(flagship=(flagship := told("examples/fgsm_mnist.py", *out)))
+        keep(madry=(madry := told("examples/madry_cifar10.py", *MADRY, *out)))
+    failed = bool(tests["exit"] or flagship["exit"] or madry["exit"])
     if not torch.cuda.is_available():
         keep(speed="not measured: this build of PyTorch finds no GPU")
         sys.exit(f"{args.out}: this build of PyTorch finds no GPU; install one that is made for your version of CUDA")

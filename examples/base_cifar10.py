@@ -2,9 +2,10 @@
 
 Table 1 with figures 2 to 5, and table 2, of Castro Ros, Ben Mansour and Bouskila ("Adversarial Networks", 2020): an
 image of each attack, and the accuracy of a base network by the budget, under FGSM and PGD, on the images that it gets
-right; then that of the same network trained on images of FGSM or of PGD. Their network was lost: that of the zoo stands
-for it. An interrupted run goes on from its checkpoint. The last line says whether the claim holds: at 0.01 PGD
-fools most images that the base network gets right, and leaves most of those that the network trained on PGD gets right.
+right; then that of the same network trained within 8/255 on images of FGSM from a random point (`training.Fast`) or of
+PGD with two steps. Table 2 has rows of its own for the base network. Their network was lost: that of the zoo stands for
+it. An interrupted run goes on from its checkpoint. The last line says whether the claim holds: at 0.01 PGD fools most
+images that the base network gets right, and leaves most of those that the network trained on PGD gets right.
 """
 
 import numpy as np

@@ -40,10 +40,11 @@ def main(options):
     figure = plots.blank(11, 6)
     for column, (name, history) in zip(figure.subfigures(1, len(histories)), histories.items(), strict=True):
         top, bottom = column.subfigures(2, 1)
+        test = tests[name].removesuffix("-test")
         epochs = [epoch.epoch for epoch in history]
         plots.lines({"training": (epochs, [100 * epoch.accuracy for epoch in history]),
                      "held out": (epochs, [100 * epoch.validation for epoch in history])},
-                    xlabel="epoch", ylabel="accuracy (%)", title=name, figure=top)
+                    xlabel="epoch", ylabel="accuracy (%)", title=f"{test}: {name}", figure=top)
         plots.lines({"training": (epochs, [epoch.loss for epoch in history])}, xlabel="epoch", ylabel="mean loss",
                     figure=bottom)
     figure.savefig(options.out)

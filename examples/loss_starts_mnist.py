@@ -1,4 +1,4 @@
-"""Wherever PGD starts, it ends at about the same loss; and on a robust network at a far lower one.
+"""Wherever PGD starts, it ends at a loss of the same size; and on a robust network at a far lower one.
 
 Figures 1 and 2 of Madry et al. (2018, arXiv:1706.06083): the loss at each step of PGD from 20 random starts for one
 image, for a network trained on clean images and for an adversarially trained one; then, for five images, the final loss

@@ -2,9 +2,10 @@
 
 Table III and figure 6 of "Adversarial Machine Learning" (Vasquez Auqui, Chahua Salguera and Guimarey Saavedra,
 undated): a robust network (here that of --robust, there an adversarially trained ResNet) under PGD within 8/255, by the
-number of steps of 2/255, and the loss at each. Figures 1, 2 and 6 of Madry et al. (2018, arXiv:1706.06083): the loss
-from many random starts, and the accuracy by the budget in two norms. The last line says whether the claim holds: the
-losses of an image deviate by less than a tenth of their mean, and 100 steps break less than two points more than 20.
+number of steps of 2/255, and the loss at each. Figures 1, 2 and 6 of Madry et al. (2018, arXiv:1706.06083), as far as
+twenty starts and PGD go: the loss from several random starts, and the accuracy by the budget in two norms. The last
+line says whether the claim holds: the robust network's losses of an image deviate by less than a tenth of their mean,
+and on it 100 steps break less than two points more than 20.
 """
 
 import numpy as np

@@ -3,7 +3,7 @@
 Randomised smoothing (Cohen et al. 2019, arXiv:1902.02918): a network of the zoo, trained on noisy images, votes on many
 noisy versions of each image. That of sigma 0.5 was also trained to predict the same on two versions of an image (Jeong
 and Shin 2020, arXiv:2006.04062). The figure shows the fraction of images that are certified, by radius, for each sigma,
-and above it what PGD leaves, which attacks the vote of the first one. For LeNet, trained on noise alone, Zhai et al.
+and what PGD leaves of the vote of the first sigma. For LeNet, trained on noise alone, Zhai et al.
 (2020, arXiv:2001.02378) report with sigma 0.25 99.2% at radius 0, 98.5% at 0.25, 96.7% at 0.5 and 93.3% at 0.75; with
 sigma 0.5 99.2, 98.3, 96.8, 94.3, 89.7 at 1, 81.9 at 1.25 and 67.3% at 1.5. Their last radius, 1.75 with 43.6%, is left
 out here: to prove it takes 29,691 samples or more, and 20,000 with alpha 0.001 prove 1.70 at most. Here the images are
