@@ -35,13 +35,16 @@ class Sequential(Module):
     @property
     def layers(self) -> list[Callable[[Tensor], Tensor]]:
         """The layers in order."""
-        return [layer for name, layer in vars(self).items() if callable(layer) and name != "forward"]
+        return [layer for _, layer in self._named()]
+
+    def _named(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
+        return [(name, layer) for name, layer in vars(self).items() if callable(layer) and name != "forward"]
 
     def __getitem__(self, index: int | slice) -> Any:
         """The layer of that number, or a Sequential of several; they are shared, not copied."""
         if not isinstance(index, slice):
             return self.layers[index]
-        named = [(name, layer) for name, layer in vars(self).items() if callable(layer) and name != "forward"][index]
+        named = self._named()[index]
         return Sequential(*(layer for name, layer in named if name.isdigit()),
                           **{name: layer for name, layer in named if not name.isdigit()})
 

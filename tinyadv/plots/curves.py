@@ -39,8 +39,8 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
         first.set_label(name)
     axes.set_title(title or "", pad=12)
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    points = sorted({float(each) for x, _ in curves.values() for each in np.ravel(x)})
-    if whole := all(each % 1 == 0 for each in points):
+    points = np.unique(np.concatenate([np.ravel(x) for x, _ in curves.values()]))
+    if whole := bool(np.all(np.mod(points, 1) == 0)):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # epochs, steps, starts
     for name in log:
         axes.set(**{f"{name}scale": "log"})
@@ -48,8 +48,8 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
         low, high = axis.get_view_interval()
         numbered = (1, 2, 5) if high < 1000 * low else (1,)  # of each decade
         own = name == "x" and whole and len(points) < 9  # a few widths, say: each has its tick
-        axis.set(major_locator=FixedLocator(points) if own else LogLocator(subs=numbered), major_formatter="{x:g}",
-                 minor_formatter="")
+        locator = FixedLocator(points.tolist()) if own else LogLocator(subs=numbered)
+        axis.set(major_locator=locator, major_formatter="{x:g}", minor_formatter="")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(curves) > 1:
