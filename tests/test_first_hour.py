@@ -67,6 +67,17 @@ def fit_softmax():
     training.fit(model, TEST, epochs=1, optimizer=nn.optim.SGD(model))
 
 
+class Plain(attacks.Attack):
+    def __init__(self, eps):
+        self.eps = eps
+
+
+def load_a_file_of_ours():
+    with tempfile.TemporaryDirectory() as folder:
+        nn.save(MODEL, path := f"{folder}/x.npz")
+        nn.load_pytorch(path)
+
+
 def load_a_file_of_pytorch():
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(path := f"{folder}/x.pt", "w") as file:
@@ -198,6 +209,12 @@ MISTAKES = [
     ("tensor.view(-1)", lambda: Tensor(X).view(-1), r"write x.reshape"),
     ("gradients(loss, [array])", lambda: gradients(MODEL(X).sum(), [X]), "wrt must be a list of Tensors"),
     ("nn.save(path, model)", lambda: nn.save("model.npz", MODEL), r"save\(model, path\)"),
+    ("tensor.flatten(1)", lambda: Tensor(X).flatten(1), r"flatten takes \(x\): flatten\(\) takes 1 positional"),
+    ("model.register_buffer()", lambda: MODEL.register_buffer("mean", X), "an array that is an attribute is a buffer"),
+    ("nn.Identity()", lambda: nn.Identity(), r"write nn\.Sequential\(\)"),
+    ("nn.Sequential(), the identity", lambda: nn.Sequential()(X), None),
+    ("nn.load_safetensors(path)", lambda: nn.load_safetensors("x.safetensors"), "write nn.load_pytorch"),
+    ("nn.load_pytorch('x.npz')", load_a_file_of_ours, r"a file of nn.save is read by nn.load\(path\)"),
     ("nn.load('x.pt')", load_a_file_of_pytorch, r"model.load_state_dict\(nn.load_pytorch\("),
     # Evaluation
     ("accuracy(model, x, y)", lambda: evaluation.accuracy(MODEL, X, Y), r"takes \(model, dataset"),
@@ -207,6 +224,10 @@ MISTAKES = [
     ("robust_accuracy(model, FGSM, dataset)", lambda: evaluation.robust_accuracy(MODEL, FGSM, TEST),
      r"such as attacks.FGSM\(eps=0.3\), got <class"),
     ("sanity_checks(model, dataset)", lambda: evaluation.sanity_checks(MODEL, TEST), r"takes \(model, dataset, eps"),
+    ("PGD(loss=ops.cross_entropy)", lambda: PGD(0.1, loss=ops.cross_entropy), "a loss of your own, write an attack"),
+    ("an attack that is no dataclass", lambda: Plain(0.1), r"write @dataclass\(frozen=True\) above Plain, and eps in"),
+    ("fit(module of PyTorch)", lambda: training.fit(OfPyTorch(), TEST, epochs=1, optimizer=SGD()),
+     r"of the class torch\.nn\.modules\.container\.OfPyTorch; the model is one of torch.*docs/foreign-models.md"),
     ("optimality([result])", lambda: evaluation.optimality([FGSM(0.1).run(MODEL, X, Y)]), "results must be a dict"),
     ("plots.epsilon_curve(curve)", lambda: plots.epsilon_curve({0.1: 0.5}), r"give \{\"FGSM\": curve\}"),
     ("plots.show()", lambda: plots.show(), "write figure.savefig"),

@@ -87,6 +87,9 @@ def without_times(text):
     (("attack", "PGD", "--model", "mnist-none", "--eps", "0.1"), "name must be one of cifar10-airbench-natural, "),
     (("attack", "PGD", "--model", "none:net", *DIGITS, "--eps", "0.1"), "--model must be a network of the zoo, or mod"),
     (("attack", "PGD", "--model", "tinyadv.models:LeNet", "--eps", "0.1"), "--data must be given with --model tinyadv"),
+    (("attack", "PGD", "--model", "net.pth", *DIGITS, "--eps", "0.1"), "got 'net.pth'. --model also takes a file"),
+    (("attack", "PGD", "--model", "own.npz", *DIGITS, "--eps", "0.1"), "into=model)\nOn the command line, give"),
+    (("attack", "CW", "--model", "mnist-lenet-linf", *DIGITS), "got CW. It is attacks.CarliniWagner here"),
     (("attack", "PDG", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1"), "Square; got PDG"),
     (("attack", "FGSM", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--steps", "3"),
      "FGSM takes no --steps: it takes --eps, --norm"),
@@ -116,6 +119,7 @@ def without_times(text):
 def test_what_cannot_be_is_one_line_before_any_work(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.npz").mkdir()
+    nn.save(nn.Sequential(nn.Flatten(), nn.Linear(784, 10, rng=0)), "own.npz")
     with pytest.raises(SystemExit) as stopped:
         main(list(arguments))
     assert message in str(stopped.value)

@@ -16,7 +16,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from tinyadv import attacks, backend, data, evaluation, models, nn
+from tinyadv import attacks, backend, data, evaluation, models, nn, spellings
 from tinyadv.random import check_seed
 
 DATA: dict[str, Any] = {"mnist": data.mnist, "cifar10": data.cifar10, "digits": data.digits}
@@ -142,7 +142,14 @@ def network(name: str) -> tuple[Any, str | None]:
     """The model of that name, and the name of its data set; None if that is not known."""
     module, colon, function = name.partition(":")
     if name.endswith(".npz"):
-        return nn.load(name), None
+        try:
+            return nn.load(name), None
+        except nn.StateError as error:
+            raise ValueError(f"{error}\nOn the command line, give --model module:function, a function that builds the "
+                             "model and loads the file into it") from error
+    if not colon and name not in models.zoo.cards():
+        raise ValueError(f"name must be one of {', '.join(models.zoo.cards())}; got {name!r}. --model also takes a "
+                         "file NAME.npz of nn.save, and module:function, such as one that loads a .pth into a model")
     if not colon:
         return models.zoo.load(name), models.zoo.card(name).settings.get("data", "mnist")
     try:
@@ -155,8 +162,9 @@ def made(options: argparse.Namespace) -> attacks.Attack:
     """The attack, with those of its parameters that were given."""
     name = options.attack
     if name not in ATTACKS:
-        raise ValueError(f"the attack must be one of {', '.join(ATTACKS)}; got {name}. Those that are made of other "
-                         "attacks are built in a script")
+        meant = spellings.ATTRIBUTES.get(f"attacks.{name}", "")
+        raise ValueError(f"the attack must be one of {', '.join(ATTACKS)}; got {name}. " + (
+            f"It is {meant} here" if meant else "Those that are made of other attacks are built in a script"))
     known = parameters(ATTACKS[name])
     given = {key: value for key in ("eps", "norm", "steps") if (value := getattr(options, key)) is not None}
     if unknown := [key for key in given if key not in known]:

@@ -66,6 +66,13 @@ def check_bias(bias: Any, count: int, operation: str, of: str) -> None:
     check_ndim(bias.shape, 1, operation, f"a bias of shape ({count},)")
 
 
+def check_per_example(losses: Any, count: int, of: str) -> None:
+    """ValueError unless there is one loss for each example: a mean of them has gradients that are too small."""
+    if losses.shape != (count,):
+        raise ValueError(f"{of} must return one loss for each example, of shape ({count},), got shape {losses.shape}: "
+                         'as ops.cross_entropy(logits, labels, reduction="none") does')
+
+
 def to_count(name: str, value: Any, least: int = 1) -> int:
     """The parameter of that name as an int; ValueError unless it is an integer and at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:

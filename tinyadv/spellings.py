@@ -47,6 +47,8 @@ ATTRIBUTES = {
     "nn.optim.AdamW": "nn.optim.Adam(model, weight_decay=0.01), which adds the decay to the gradient",
     "nn.optim.lr_scheduler": "training.fit(..., schedule=nn.optim.cosine())",
     "nn.functional": "tinyadv.ops", "nn.CrossEntropyLoss": "ops.cross_entropy(logits, labels)",
+    "nn.Identity": "nn.Sequential()", "nn.load_safetensors": "nn.load_pytorch(path)", "nn.Dropout2d": "nn.Dropout",
+    "nn.optim.RMSprop": "nn.optim.Adam(model)",
     "nn.Softmax": "ops.softmax(logits); a model returns the logits",
     "nn.Parameter": "a Tensor that is an attribute of the module", "nn.ModuleList": "a list", "nn.ModuleDict": "a dict",
     "nn.MultiheadAttention": "nn.Attention(dim, num_heads)", "models.ViT": "models.VisionTransformer",
@@ -73,10 +75,17 @@ ATTRIBUTES = {
     "Module.save": "nn.save(model, path)", "Module.predict": "evaluation.predict(model, images)",
     "AttackResult.accuracy": 'result.to_json()["accuracy"]',
     "AttackResult.robust_accuracy": "result.robust.mean()", "AttackResult.success_rate": "result.success.mean()",
+    "Module.register_buffer": "nothing: an array that is an attribute is a buffer",
+    "Module.register_parameter": "nothing: a Tensor that is an attribute is a parameter",
+    "Module.add_module": "nothing: a module that is an attribute is a part", "Module.apply": "model.named_modules()",
     "Module.append": "nn.Sequential(*model.layers, layer)", "Module.children": "model.named_modules()",
     **{f"Module.{dtype}": "nothing: models and images are in float32" for dtype in ("bfloat16", "float", "half")},
     "Module.requires_grad_": "nothing: an attack asks for no weight's gradient",
     "Tensor.view": "x.reshape(N, -1)", "Tensor.permute": "x.transpose(0, 2, 3, 1)", "Tensor.numel": "x.size",
+    "Tensor.squeeze": "x.reshape(shape)", "Tensor.float": "nothing: x is in floating point",
+    "Tensor.contiguous": "nothing: operations see to it", "Tensor.to": 'model.to("cuda"); the images follow the model',
+    "Tensor.device": "nothing: the images follow the model", "Tensor.norm": "ops.sqrt((x * x).sum())",
+    "Tensor.sign": "np.sign(x.data), which has no gradient",
     "Tensor.clamp": "ops.clip(x, low, high)", "Tensor.cpu": "x.numpy()", "Tensor.unsqueeze": "x[None]",
     "Tensor.clip": "ops.clip(x, low, high)",
     **{f"Tensor.{name}": f"ops.{name}(x)" for name in ("abs", "exp", "log", "relu", "sigmoid", "softmax", "sqrt",
@@ -103,6 +112,8 @@ def explain(error: Exception, name: str, args: Collection[Any], kwargs: Collecti
     its own gets a note.
     """
     check_keywords(name, kwargs if isinstance(error, TypeError) else (), known)
+    if isinstance(error, TypeError) and str(error).startswith(f"{name}() takes"):
+        raise TypeError(f"{name} takes ({', '.join(known)}): {error}") from error
     name = name.lstrip("_")
     where = " and ".join(str(x.shape) for x in args if hasattr(x, "shape"))
     where = f"{name} of shape {where}" if where else name

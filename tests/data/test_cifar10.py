@@ -92,6 +92,8 @@ def test_a_copy_names_itself_in_the_names_of_its_data_sets(tiny, monkeypatch):
         (tiny / "PROVENANCE.txt").write_text(text)
         with pytest.raises(ValueError, match=r"PROVENANCE\.txt must contain one line, the name of the copy"):
             cifar10(tiny)
+    (tiny / "PROVENANCE.txt").write_text("une copie agrandie et d\xe9bruit\xe9e", encoding="latin-1")  # not UTF-8
+    check(*cifar10(tiny), source=r"une copie agrandie et d\xe9bruit\xe9e")
 
 
 def test_a_copy_with_a_damaged_or_missing_file_is_refused_by_name(tiny):

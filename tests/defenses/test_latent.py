@@ -184,6 +184,9 @@ def test_the_adaptive_attack_is_flagged_less_than_the_one_that_ignores_the_detec
     assert joint[1] == adaptive.success.mean() > 0.8
 
 
+TRAPDOORS = defenses.Trapdoors(3, (1, 4, 3), side=1)
+
+
 @pytest.mark.parametrize(("message", "make"), [
     (r"strength must be in \[0, 1\], got 2", lambda: defenses.Trapdoors(strength=2)),
     ("side must be at most that of the image, 4, got 5", lambda: defenses.Trapdoors(shape=(1, 4, 6), side=5)),
@@ -194,6 +197,12 @@ def test_the_adaptive_attack_is_flagged_less_than_the_one_that_ignores_the_detec
      lambda: defenses.TrapdoorDetector(network(), np.ones((3, 8)), np.ones(2))),
     ("the model's number of classes is 3, but that of the trapdoors is 4",
      lambda: defenses.trapdoor_detector(network(), defenses.Trapdoors(4, (1, 4, 3), side=1), stripes(9), stripes(9))),
+    ("dataset must hold at least one image, but stripes-train is empty",
+     lambda: defenses.trapdoor_detector(network(), TRAPDOORS, stripes(9)[:0], stripes(9))),
+    ("dataset must hold at least one image, but stripes-train is empty",
+     lambda: defenses.trapdoor_detector(network(), TRAPDOORS, stripes(9), stripes(9)[:0])),
+    ("the model's number of classes is 3, but of signatures is 4",
+     lambda: defenses.TrapdoorDetector(network(), np.ones((4, 8)), np.ones(4))(Tensor(np.zeros((1, 1, 4, 3))))),
     (r"fpr must be a rate in \(0, 1\), got 1", lambda: defenses.trapdoor_detector(None, None, None, None, fpr=1)),
 ])
 def test_a_wrong_setting_is_refused_by_name(message, make):

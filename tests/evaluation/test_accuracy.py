@@ -258,6 +258,11 @@ def test_an_empty_data_set_has_no_accuracy(measure):
         measure(pixels, dataset(0))
 
 
+def test_a_label_that_is_no_class_of_the_model_has_no_accuracy():
+    with pytest.raises(ValueError, match=r"accuracy: labels must lie in \[0, 4\), the classes of the logits"):
+        evaluation.accuracy(pixels, Dataset(dataset(2).images, np.array([0, 4]), "pixels"))
+
+
 def never(x):
     raise AssertionError("the model was asked before the arguments were checked")
 

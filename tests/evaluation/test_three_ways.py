@@ -5,7 +5,7 @@ import pytest
 from attack_cases import dense, images, noisy
 
 from tinyadv import data, defenses, driver, evaluation, nn
-from tinyadv.attacks import BIM, FGSM, PGD, DeepFool, Square, Transfer
+from tinyadv.attacks import BIM, FGSM, PGD, AutoAttack, DeepFool, HopSkipJump, Square, Transfer
 from tinyadv.backend import array_module
 
 SHAPE = (1, 4, 4)
@@ -99,9 +99,31 @@ def test_the_black_box_attack_has_the_budget_of_the_other():
     assert found.black_box == Square(0.5, norm="l2")
 
 
-def test_what_cannot_be_compared_is_an_error():
+def test_of_a_minimum_norm_attack_the_points_within_eps_count():
+    model = dense(SHAPE, 3)
+    dataset, blind = scene(model), HopSkipJump(queries=200)
+    result = blind.run(model, dataset.images, dataset.labels, seed=3, skip_misclassified=True)
+    for eps in np.quantile(result.distances, [0.2, 0.5, 1]).tolist():
+        found = evaluation.three_ways(model, model, PGD(eps, norm="l2"), dataset, black_box=blind, seed=3)
+        clean = evaluation.predict(model, dataset.images) == dataset.labels
+        assert found.without_gradients == (clean & ~(result.success & (result.distances <= eps))).mean()
+
+
+@pytest.mark.parametrize("black_box", [
+    Square(0.3), Square(0.1, norm="l2"), Square(0.1, bounds=(0, 2)), HopSkipJump(norm="l2")], ids=str)
+def test_the_black_box_attack_must_have_no_other_budget(black_box):
+    model = dense(SHAPE, 3)
+    with pytest.raises(ValueError, match=r"black_box must have the budget of PGD\(eps=0.2\), in linf"):
+        evaluation.three_ways(model, model, PGD(0.2), scene(model, 4), black_box=black_box)
+
+
+def test_what_cannot_be_compared_is_an_error(tmp_path):
     model = dense(SHAPE, 3)
     dataset = scene(model, 4)
+    with pytest.raises(ValueError, match="state must be the file of one run, and these are three: leave it out"):
+        evaluation.three_ways(model, model, AutoAttack(0.1), dataset, state=tmp_path / "state.npz")
+    with pytest.raises(TypeError, match="attack must be an attack"):
+        evaluation.three_ways(model, model, FGSM(1), dataset, black_box=Square)
     with pytest.raises(ValueError, match=r"must have a budget, got DeepFool\(\), a minimum-norm attack"):
         evaluation.three_ways(model, model, DeepFool(), dataset)
     with pytest.raises(ValueError, match=r"black_box must be given for FGSM\(eps=1, norm='l1'\)"):

@@ -422,6 +422,28 @@ def test_a_dropout_without_a_seed_goes_on_with_the_one_it_had(tmp_path):
     assert weights(resumed) == weights(run(seed=resumed.layers[1].seed))
 
 
+def test_a_checkpoint_is_loaded_as_the_model_that_it_holds(tmp_path):
+    model, path = models.SmallCNN(seed=1), tmp_path / "run.npz"
+    training.fit(model, data.digits(20, 1)[0], epochs=1, optimizer=SGD(model, lr=0.1), checkpoint=path)
+    for loaded in nn.load(path), nn.load(path, into=models.SmallCNN(seed=2)):
+        assert weights(loaded) == weights(model)
+    with pytest.raises(StateError, match="a saved SmallCNN: the state does not fit"):
+        nn.load(path, into=linear())
+
+
+def test_a_checkpoint_of_a_model_of_its_own_is_loaded_into_it(tmp_path):
+    model, path = with_modes(), tmp_path / "run.npz"
+    training.fit(model, stripes(20), epochs=1, optimizer=SGD(model, lr=0.1), checkpoint=path)
+    with pytest.raises(StateError, match=r"was not built from plain numbers and words: .* load\(path, into=model\)"):
+        nn.load(path)
+    assert weights(nn.load(path, into=with_modes(seed=3))) == weights(model)
+    header, arrays = archive.read(path, "a checkpoint", "training")
+    for model in None, 3, {}, {"class": 3}, "SmallCNN":
+        archive.write(path, header | {"training": header["training"] | {"model": model}}, arrays)
+        with pytest.raises(StateError):
+            nn.load(path)
+
+
 def test_on_a_device_a_checkpoint_holds_averages_and_memory_too(xp, tmp_path, monkeypatch):
     monkeypatch.setattr(nn.module, "to_device", lambda array, device: xp.asarray(array))
 

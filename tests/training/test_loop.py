@@ -23,7 +23,11 @@ def test_the_loss_falls_and_the_accuracy_rises(seed, batch_size):
     assert evaluation.accuracy(model, train) >= max(before, 0.9)
 
 
-@pytest.mark.parametrize("make", [linear, with_modes])
+def unseeded():
+    return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(12, 3, rng=0), nn.GaussianNoise(0.1))
+
+
+@pytest.mark.parametrize("make", [linear, with_modes, unseeded])
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make):
     def trained(seed):
         model = make()
@@ -33,6 +37,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(make):
     assert trained(3) == trained(3)
     assert trained(3)[0] != trained(4)[0]
     assert trained(3)[0] != weights(make())
+
+
+def test_two_layers_without_a_seed_draw_differently_and_one_with_a_seed_keeps_it():
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Dropout(), nn.Dropout(seed=7), nn.Linear(12, 3))
+    fit(model, stripes(8), seed=3)
+    first, second, third = (layer.seed for layer in model.layers[1:4])
+    assert first != second
+    assert third == 7
 
 
 @settings(max_examples=15)

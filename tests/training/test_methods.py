@@ -106,6 +106,16 @@ def test_adversarial_training_sees_what_the_attack_makes_and_that_alone():
     np.testing.assert_array_equal(update.inputs[0][0], expected)
 
 
+class Averaged(training.Standard):
+    def losses(self, model, labels, x):
+        return ops.cross_entropy(logits := model(x), labels), logits
+
+
+def test_one_loss_for_all_is_refused():
+    with pytest.raises(ValueError, match=r"losses must return one loss for each example, of shape \(8,\)"):
+        fit(linear(), stripes(8), method=Averaged())
+
+
 def test_fit_with_an_attack_is_adversarial_training():
     one, other = linear(), linear()
     fit(one, stripes(40), attack=ATTACK)

@@ -69,7 +69,7 @@ def read_records(content: bytes, file: str = "the file") -> np.ndarray:
 
 def _copy(folder: Path) -> tuple[str, dict[str, bytes]]:
     """The name in PROVENANCE.txt, and the contents of the files."""
-    source = (folder / PROVENANCE).read_text(encoding="utf-8").strip()
+    source = (folder / PROVENANCE).read_text(encoding="utf-8", errors="backslashreplace").strip()
     if not source or not source.isprintable():
         raise ValueError(f"{folder / PROVENANCE} must contain one line, the name of the copy, got {source[:80]!r}")
     if missing := [file for file in FILES if not (folder / file).is_file()]:

@@ -9,6 +9,7 @@ import numpy as np
 from tinyadv import driver, ops
 from tinyadv.backend import Array, move, to_host
 from tinyadv.data import Dataset
+from tinyadv.data.loader import check_dataset
 from tinyadv.nn import Module
 from tinyadv.nn.latent import Latent, latent, unit
 from tinyadv.ops.loss import check_labels
@@ -78,6 +79,8 @@ class TrapdoorDetector(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z, logits = latent(self.model, x)
+        check_equal(logits.shape[1], len(self.thresholds), "TrapdoorDetector", "the model's number of classes",
+                    "of signatures")
         chosen = logits.data.argmax(axis=1)
         cosine = ops.sum(unit(z) * self.signatures[chosen], axis=1)
         flag = ops.max(logits, axis=1) + self.sharpness * (cosine - self.thresholds[chosen])
@@ -98,8 +101,11 @@ def trapdoor_detector(model: Module, trapdoors: Trapdoors, train: Dataset, held_
     """The detector of a network that has been trained with trapdoors.
 
     train: for the signatures; every image gets every trapdoor. held_out: other clean images, for the thresholds: a
-    share `fpr` of those that are predicted as a class, the false positives, lies above its threshold.
+    share `fpr` of those that are predicted as a class, the false positives, lies above its threshold. A class as which
+    none is predicted has the threshold of all images together.
     """
+    check_dataset(train)
+    check_dataset(held_out)
     if not (is_number(fpr) and 0 < fpr < 1):
         raise ValueError(f"fpr must be a rate in (0, 1), got {fpr!r}")
 

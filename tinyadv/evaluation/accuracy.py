@@ -13,6 +13,7 @@ from tinyadv.attacks.base.arguments import check_target
 from tinyadv.data import Dataset
 from tinyadv.data.loader import check_dataset
 from tinyadv.driver import classes, logits
+from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
 from tinyadv.spellings import spelled
 
@@ -28,9 +29,14 @@ def predict(model: Callable, images: Any, *, seed: int | Streams = 0, batch_size
 
 @spelled
 def accuracy(model: Callable, dataset: Dataset, **options: Any) -> float:
-    """The fraction of the images that the model classifies correctly; options are those of `predict`."""
+    """The fraction of the images that the model classifies correctly; options are those of `predict`.
+
+    Raises ValueError for labels that are no class of the model.
+    """
     check(dataset)
-    return float((predict(model, dataset.images, **options) == dataset.labels).mean())
+    found = logits(model, dataset.images, **options)
+    check_labels(dataset.labels, found.shape[1], "accuracy")
+    return float((classes(found) == dataset.labels).mean())
 
 
 @spelled

@@ -59,21 +59,30 @@ def three_ways(undefended: Callable, defended: Callable, attack: Attack, dataset
     Carlini et al. 2019, arXiv:1902.06705, sections 4 and 5; Athalye et al. 2018, arXiv:1802.00420, section 3.1.
 
     undefended: the model without the defence; defended: with it, as in nn.Sequential(defence, undefended). attack: one
-    that uses gradients, with a budget; for a random defence, one with `eot=`. black_box: an attack without gradients;
-    by default Square of the attack's eps, norm and bounds. options: those of `Attack.run`.
+    that uses gradients, with a budget; for a random defence, one with `eot=`. black_box: an attack without gradients,
+    by default Square of the attack's eps, norm and bounds; of a minimum-norm attack, such as HopSkipJump, the points
+    within eps count. options: those of `Attack.run`, without `state`.
     An image counts as robust if the model is right before and after the attack. Random defences judge the finished
     images with draws that no attack has seen, lest a lucky draw count as a success. An image that a detector flags
     counts as broken, so TrapdoorDetector needs a count of its own, as in examples/trapdoors_mnist.py.
-    Raises ValueError for a minimum-norm attack, and if there is no black_box and no Square of that budget.
+    Raises ValueError for a minimum-norm attack, for a black_box with another or a larger budget, and if there is no
+    black_box and no Square of that budget.
     """
-    check(dataset, attack)
+    check(dataset, attack, *([] if black_box is None else [black_box]))
     if attack.minimum_norm:
         raise ValueError(f"attack must have a budget, got {attack}, a minimum-norm attack, which always succeeds")
+    if options.get("state") is not None:
+        raise ValueError("state must be the file of one run, and these are three: leave it out")
     if black_box is None:
         if not hasattr(attack, "eps") or attack.norm not in ("linf", "l2"):
             raise ValueError(f"black_box must be given for {attack}: by default it is Square, which needs eps, and "
                              'norm "linf" or "l2"')
         black_box = Square(attack.eps, norm=attack.norm, bounds=attack.bounds)
+    eps = getattr(attack, "eps", np.inf)  # patches have a size instead
+    own = eps if black_box.minimum_norm else getattr(black_box, "eps", np.inf)
+    if (black_box.norm, black_box.bounds) != (attack.norm, attack.bounds) or own > eps:
+        raise ValueError(f"black_box must have the budget of {attack}, in {attack.norm} with bounds={attack.bounds}; "
+                         f"got {black_box}, in {black_box.norm} with bounds={black_box.bounds}")
     x, y = dataset.images, dataset.labels
     shards = sharding(options)
     fresh = streams_of(x, seed).spawn(1)
@@ -82,7 +91,11 @@ def three_ways(undefended: Callable, defended: Callable, attack: Attack, dataset
         return predict(model, images, seed=seed, **shards) == to_host(y)
 
     def made(model: Callable, attack: Attack, skip: bool = True) -> Array:
-        return attack.run(model, x, y, seed=seed, skip_misclassified=skip, **options).x_adv
+        result = attack.run(model, x, y, seed=seed, skip_misclassified=skip, **options)
+        if attack.minimum_norm:
+            far = np.flatnonzero(result.distances > eps)
+            result.x_adv[far] = x[far]
+        return result.x_adv
 
     before, clean = right(undefended, x, seed), right(defended, x, seed)
     transferred = made(undefended, attack, skip=False)  # the defended model may be right where this one is wrong

@@ -19,11 +19,12 @@ from tinyadv.tensor import Tensor
 class Random(Module):
     """The base class of layers that draw random numbers, which nothing but a seed decides.
 
-    seed: of what is drawn outside attacks and evaluations, as in training; without one a fresh one is drawn.
-    calls: the number of those draws.
+    seed: of what is drawn outside attacks and evaluations, as in training. Without one, `training.fit` gives the layer
+    one that follows from its own, and elsewhere a fresh one is drawn. calls: the number of those draws.
     """
 
     def __init__(self, seed: int | None = None):
+        self._unseeded = seed is None
         self.seed, self.calls = int(np.random.default_rng().integers(2**32)) if seed is None else seed, 0
 
     def count(self) -> int:
@@ -59,7 +60,7 @@ class Dropout(Random):
     """In training mode zeroes each element with probability p and scales the others by 1 / (1 - p).
 
     Srivastava et al. 2014. The mask of the n-th call depends only on (seed, n) and, where a batch is computed in
-    parts, on the part. Without a seed, a random seed is drawn.
+    parts, on the part. seed: see `Random`.
     """
 
     def __init__(self, p: float = 0.5, seed: int | None = None):

@@ -72,7 +72,8 @@ def _from_zip(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
             raise ValueError("its entries are compressed, or larger than the file: PyTorch writes none like that")
         roots = [name.removesuffix("data.pkl") for name in entries if name.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise ValueError(f"it has {len(roots)} entries data.pkl, and a checkpoint of PyTorch has one")
+            raise ValueError(f"it has {len(roots)} entries data.pkl, and a checkpoint of PyTorch has one; a file of "
+                             "nn.save is read by nn.load(path)")
         (root,) = roots
         if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
             raise ValueError("its numbers are not in little-endian order")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from tinyadv.nn import init
@@ -26,6 +28,18 @@ def built_from(model: Module) -> dict[str, Any]:
                 "kwargs": {key: _plain(each) for key, each in kwargs.items()}}
     except TypeError:  # built from other modules, say: its state can be loaded into a model, but not the model built
         return {"class": name}
+
+
+def settings(model: Module) -> dict[str, dict[str, str]]:
+    """{layer: {attribute: value}}: the numbers, words and functions that a model computes with, beside its arrays.
+
+    Not among them are the seeds of dropouts and how often they have drawn, which change from run to run.
+    """
+    left_out = {*vars(Module), "seed", "calls"}
+    return {name: {key: getattr(value, "__qualname__", repr(value)) for key, value in vars(module).items()
+                   if key[:1] != "_" and key not in left_out
+                   and isinstance(value, int | float | str | tuple | FunctionType)}
+            for name, module in model.named_modules()}
 
 
 def _plain(value: Any) -> Any:
@@ -55,18 +69,13 @@ def rebuilt(build: Callable[..., Module], header: dict[str, Any]) -> Module:
 def load(path: str | Path, into: Module | None = None) -> Module:
     """The model saved at `path`: built anew from the file's header, or loaded into the given model.
 
+    Of a checkpoint of `training.fit` it is the model as it was in the last step, without the average of its weights.
     A class is looked for among the defined subclasses of Module, so a file can run no code but their constructors.
     Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
     """
     if isinstance(path, Module):
         raise TypeError("load takes the path first: nn.load(path, into=model)")
-    try:
-        header, arrays = read(path, "a model file", "class", oldest=1)
-    except StateError as error:
-        if Path(path).suffix in (".pt", ".pth", ".safetensors"):
-            raise StateError(f"{path}: a file of PyTorch, which holds arrays and no model: build the model and call "
-                             f"model.load_state_dict(nn.load_pytorch({str(path)!r}))") from error
-        raise
+    header, arrays = _saved(path)
     name = str(header["class"])
     if into is None:
         with init.at_most(sum(array.size for array in arrays.values())):
@@ -78,6 +87,22 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     except ValueError as error:
         raise StateError(f"{path}: a saved {name}: {error}") from error
     return model
+
+
+def _saved(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `built_from` has written, and the arrays of a model, from its file or a checkpoint."""
+    try:
+        return read(path, "a model file", "class", oldest=1)
+    except StateError as error:
+        if Path(path).suffix in (".pt", ".pth", ".safetensors"):
+            raise StateError(f"{path}: a file of PyTorch, which holds arrays and no model: build the model and call "
+                             f"model.load_state_dict(nn.load_pytorch({str(path)!r}))") from error
+        with suppress(KeyError, StateError, TypeError):
+            header, arrays = read(path, "a training checkpoint", "training")
+            built, own = header["training"]["model"], "model/"
+            return {"class": built["class"], **built}, {
+                name.removeprefix(own): array for name, array in arrays.items() if name.startswith(own)}
+        raise
 
 
 def _build(name: str, header: dict, path: str | Path) -> Module:

@@ -12,6 +12,7 @@ from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
 from tinyadv.shapes import is_number, to_count
+from tinyadv.spellings import foreign
 from tinyadv.training.checkpoint import EXTENDABLE, recipe
 from tinyadv.training.consistent import Consistent
 from tinyadv.training.methods import Method
@@ -29,7 +30,8 @@ def check_fit(*, model: Any, train: Any, epochs: Any, batch_size: Any, optimizer
             ("optimizer", optimizer, Optimizer, "nn.optim.SGD(model, lr=0.01)"),
             ("method", method, Method, "training.TRADES(eps=0.3)")):
         if not isinstance(value, kind):
-            raise TypeError(f"{name} must be of the class {kind.__name__}, such as {example}; got {value!r:.80}")
+            raise TypeError(f"{name} must be of the class {kind.__name__}, such as {example}; got {value!r:.80}, of "
+                            f"the class {type(value).__module__}.{type(value).__qualname__}{foreign(value)}")
     if wrong := [each for each in functions if each is not None and not callable(each)]:
         raise TypeError(f"schedules and augment must be functions, such as nn.optim.cosine(); got {wrong[0]!r}")
     *_, augment = functions

@@ -22,7 +22,7 @@ from tinyadv.data import Dataset
 from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
-from tinyadv.nn.state import built_from
+from tinyadv.nn.state import built_from, settings
 from tinyadv.ranks import ranks
 from tinyadv.shapes import is_number
 from tinyadv.training.history import Epoch, History
@@ -146,10 +146,8 @@ def _dropouts(model: Module) -> dict[str, dict[str, int]]:
 
 def described(run: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a resumed run must have, too, as JSON values. run: the arguments of `fit`."""
-    model, optimizer, drawn = run["model"], run["optimizer"], {*vars(Module), "seed", "calls"}
-    layers = {f"layer {name}": {key: repr(value) for key, value in vars(module).items() if key[:1] != "_"
-                                and key not in drawn and isinstance(value, int | float | str | tuple)}
-              for name, module in model.named_modules()}
+    model, optimizer = run["model"], run["optimizer"]
+    layers = {f"layer {name}": own for name, own in settings(model).items()}
     return {
         "model": built_from(model), **layers, "frozen": [name for name, m in model.named_modules() if m._frozen],
         "lr": float(optimizer.lr),

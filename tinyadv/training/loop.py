@@ -20,7 +20,7 @@ from tinyadv.attacks.base.arguments import warn
 from tinyadv.backend import array_module, device_of, move
 from tinyadv.data import Dataset, batches
 from tinyadv.executors import Stopped, stopping
-from tinyadv.nn import Module
+from tinyadv.nn import Module, Random
 from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
 from tinyadv.ops.movement import arranged
@@ -57,7 +57,8 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
     optimizer: it must hold the parameters of this model. schedule: a function from progress in [0, 1] to the factor
         of its learning rate. eps_schedule: likewise, the factor of the attack's budget and step size; `ramp(0.2)` lets
         the budget grow.
-    seed: of all random numbers; the order of the images differs from epoch to epoch.
+    seed: of all random numbers, but for those of layers that have a seed of their own. The order of the images differs
+        from epoch to epoch.
     augment: a function (images, streams) -> images, as in data.augment. clip_norm: the largest l2 norm of a gradient.
     average: the decay of an exponential moving average of the weights, such as 0.999. The averaged weights are those
         that are measured after each epoch, and those that the model has in the end. The statistics of batch
@@ -118,6 +119,9 @@ class _Run:
 
     def all(self, resume: bool, extend: Collection[str]) -> History:
         alone = ranks().size == 1
+        for number, (_, module) in enumerate(self.model.named_modules()):
+            if isinstance(module, Random) and module._unseeded:
+                module.seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
         self.base_rate, self.settings = self.optimizer.lr, described(vars(self)) if self.path or not alone else {}
         if resume and self.path and self.path.exists():
             self.state = State.load(self.path, self.model, self.optimizer, self.settings, extend)

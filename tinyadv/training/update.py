@@ -21,6 +21,7 @@ from tinyadv.nn.optim import Optimizer
 from tinyadv.ops.loss import check_labels
 from tinyadv.ops.movement import arranged
 from tinyadv.parallel import single_threaded_blas, together
+from tinyadv.shapes import check_per_example
 from tinyadv.tensor import Tensor, gradients, recording
 
 PARTS = 4  # a batch is split into at most so many, on any number of cores: so sums always have the same order
@@ -77,6 +78,7 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
             with recording(True):  # whatever the caller's no_grad()
                 values, logits = losses(model, labels[part], *inputs)
                 check_labels(given[part], logits.shape[1], "labels")
+                check_per_example(values, len(logits), "losses")
                 loss = (values * (1 / count)).sum()
                 hits = (driver.classes(logits.data) == labels[part]).sum()
                 doubtful = optimizer.steps == 0 and are_probabilities(logits.data)

@@ -12,10 +12,11 @@ from attack_cases import TinyAutoAttack, check_budget, cnn, dense, images, label
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyadv import Tensor, driver, ops
+from tinyadv import Tensor, driver, nn, ops
 from tinyadv.attacks import APGD, FAB, FGSM, PGD, AutoAttack, DeepFool, MultiAttack, Square
 from tinyadv.attacks.base.parameters import describe
 from tinyadv.attacks.combined import multi
+from tinyadv.defenses import bpda
 from tinyadv.nn.archive import StateError, read, write
 from tinyadv.random import Streams
 
@@ -257,6 +258,35 @@ def test_the_state_of_another_run_is_refused(differs, change, tmp_path):
     assert same(run(**arguments), expected)
 
 
+class Masked(nn.Module):
+    """A model with one class more, which is never predicted."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def forward(self, x):
+        z = self.model(x)
+        return ops.concatenate([z, Tensor(np.full((len(z), 1), -np.inf, z.dtype))], axis=1)
+
+
+def changed(images):
+    return images
+
+
+@pytest.mark.parametrize("others", [
+    [nn.Sequential(bpda(changed, gradient=gradient), scene()[0]) for gradient in ("identity", "zero")],
+    [nn.Sequential(bpda(changed, smooth), scene()[0]) for smooth in (ops.tanh, ops.sigmoid)],
+    [Masked(dense(SHAPE, 5, np.float64, seed=seed)) for seed in (0, 1)],
+], ids=["gradient", "stand-in", "infinite logits"])
+def test_the_state_of_another_model_is_refused_even_where_the_logits_are_alike(others, tmp_path):
+    (_, x, y), (one, other) = scene(), others
+    attack, path = MultiAttack([FGSM(0.1)]), tmp_path / "state.npz"
+    result = attack.run(one, x, y, state=path)
+    assert same(attack.run(one, x, y, state=path), result)
+    with pytest.raises(StateError, match="the state of another run, which differs in model: name"):
+        attack.run(other, x, y, state=path)
+
+
 def test_the_state_of_another_version_is_refused_and_so_is_another_file(tmp_path):
     path, (model, x, y) = tmp_path / "state.npz", scene()
     result = TinyAutoAttack(0.1).run(model, x, y, state=path)
@@ -399,11 +429,14 @@ def test_there_is_nothing_to_say_of_a_sound_model():
     assert found(*scene()) == ()
 
 
-def test_random_outputs_and_the_wrong_version_for_them():
+@pytest.mark.parametrize("mask", [lambda model: model, Masked])
+def test_random_outputs_and_the_wrong_version_for_them(mask):
     (model, x, y), noise = scene(), np.random.default_rng(0)
+    model = mask(model)
 
     def random(points):
-        return model(points) + 0.1 * noise.normal(size=(len(points), 5))
+        z = model(points)
+        return z + 0.1 * noise.normal(size=z.shape)
 
     (warning,) = found(random, x, y, workers=1)
     assert "outputs are random" in warning

@@ -18,6 +18,7 @@ from tinyadv.backend import Array, array_module, move, to_host
 from tinyadv.fused import better
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
+from tinyadv.shapes import check_per_example
 from tinyadv.tensor import Tensor, gradients, no_grad, recording
 
 BEST = ("best", "losses", "predictions", "succeeded")
@@ -145,7 +146,7 @@ class Batch:
         x = Tensor(points)
         with recording(True):  # whatever the caller's no_grad()
             logits = self.logits(x, gradient=True)
-            values = objective(logits)
+            check_per_example(values := objective(logits), len(points), "an objective")
             g = usable(*gradients(values.sum(), [x]))
         self.backwards += 1
         if candidate:
@@ -193,8 +194,7 @@ class Batch:
     def ranking(self) -> Array:
         """(n, K): y, then the other classes in falling order of their logits at x. It also sets `clean`."""
         logits = self.look_at_clean().copy()
-        xp = array_module(logits)
-        logits[xp.arange(len(logits)), self.y] = xp.inf
+        logits[array_module(logits).arange(len(logits)), self.y] = math.inf
         return (-logits).argsort(axis=1)
 
     def look_at_clean(self) -> Array:

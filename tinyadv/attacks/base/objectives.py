@@ -91,6 +91,7 @@ OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": ma
 
 def objective(loss: str) -> Objective:
     """The objective of that name; ValueError lists all names."""
-    if loss not in OBJECTIVES:
-        raise ValueError(f"loss must be one of {', '.join(OBJECTIVES)}; got {loss!r}")
+    if not isinstance(loss, str) or loss not in OBJECTIVES:
+        own = ". For a loss of your own, write an attack: see docs/extending.md" if callable(loss) else ""
+        raise ValueError(f"loss must be one of {', '.join(OBJECTIVES)}; got {loss!r}{own}")
     return OBJECTIVES[loss]

@@ -15,6 +15,7 @@ from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.black_box.square import Square
 from tinyadv.attacks.combined.multi import MultiAttack
+from tinyadv.attacks.combined.standing import compared
 from tinyadv.attacks.gradient.apgd import APGD
 from tinyadv.attacks.minimum_norm.fab import FAB
 from tinyadv.backend import Array, to_host
@@ -92,9 +93,8 @@ class AutoAttack(MultiAttack):
         shards = driver.sharding(options)
         right = np.flatnonzero(driver.classes(to_host(logits)) == to_host(y))
         again = driver.logits(model, x, seed=streams.spawn(0), **shards)  # with other draws
-        logits, again = (np.nan_to_num(to_host(each)) for each in (logits, again))
-        change = abs(again - logits).max()
-        random = change > 1e-4 * abs(logits).max()
+        moved, size = compared(to_host(again), to_host(logits))
+        random = (change := moved.max()) > 1e-4 * size
         if random and self.version != "rand":
             found.append(f'the model\'s outputs are random, they change by {change:.3g}: version="rand" is for those')
         if not random and self.version == "rand":

@@ -101,7 +101,8 @@ class MultiAttack(Composite):
         standing = Standing(result, logits, len(self.attacks))
         warnings = self._warnings(model, x, y, logits, streams, options)
         if state is not None:
-            run = identify(self.attacks, x, y, target, streams, options | {"skip_misclassified": skip_misclassified})
+            run = identify(self.attacks, model, x, y, target, streams,
+                           options | {"skip_misclassified": skip_misclassified})
             standing.keep(Path(state), run, again=self._logits(model, x, y, target, streams, options))
             started -= standing.rows[:, 2].sum()
 

@@ -12,8 +12,9 @@ from tinyadv.attacks.base.balls import ball_class
 from tinyadv.attacks.base.parameters import describe, held
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.backend import VERSION, Array, move, to_host
-from tinyadv.nn import archive
+from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
+from tinyadv.nn.state import settings
 from tinyadv.random import Streams
 
 
@@ -86,7 +87,7 @@ class Standing:
         if not isinstance(then, dict) or arrays.keys() != {"logits", *own}:
             raise StateError(f"{path}: not the state of a run, by what it holds: {', '.join(arrays)}")
         differing = [name for name, value in run.items() if then.get(name) != value]
-        if not self._alike(arrays["logits"], to_host(again)):
+        if "model" not in differing and not self._alike(arrays["logits"], to_host(again)):
             differing.append("model")
         if differing:
             raise StateError(f"{path}: the state of another run, which differs in {', '.join(differing)}: name another "
@@ -102,8 +103,8 @@ class Standing:
         """Whether logits from a file are those of this model, up to their variation and rounding on other machines."""
         if before.shape != self.logits.shape or before.dtype.kind != "f":
             return False
-        before, now, again = map(np.nan_to_num, (before, self.logits, again))
-        return not (abs(before - now) > 1e-3 * abs(now).max(initial=0) + 5 * abs(again - now).max(initial=0)).any()
+        (varied, _), (moved, size) = compared(again, self.logits), compared(before, self.logits)
+        return not (moved > 1e-3 * size + 5 * varied.max(initial=0)).any()
 
     def _checks(self, arrays: dict[str, np.ndarray]) -> dict[str, bool]:
         """{name: whether its values are possible}, for the arrays of a file, which have the right shapes and dtypes."""
@@ -132,11 +133,25 @@ class Standing:
         return own | {name: getattr(self.result, name) for name in names}
 
 
-def identify(attacks: tuple, x: Array, y: Array, target: Array | None, streams: Streams,
+def compared(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, float]:
+    """|one - other| for logits (N, K), and the largest finite |other|.
+
+    It is 0 where both are NaN or the same infinity, and infinite where only one of them is.
+    """
+    with np.errstate(invalid="ignore"):
+        apart = np.where((one == other) | np.isnan(one) & np.isnan(other), 0, abs(one - other))
+    return np.where(np.isnan(apart), np.inf, apart), float(abs(other[np.isfinite(other)]).max(initial=0))
+
+
+def identify(attacks: tuple, model: Any, x: Array, y: Array, target: Array | None, streams: Streams,
              options: dict[str, Any]) -> dict[str, Any]:
-    """All that a result depends on, apart from the model, as JSON values: it identifies a run."""
+    """All that a result depends on, apart from the model's logits, as JSON values: it identifies a run.
+
+    The model's settings are there because gradients depend on them where logits do not: `gradient="zero"`, say.
+    """
     return {
         "attacks": [describe(attacks), held(attacks)], "x": held(x), "y": held(y), "target": held(target),
         "seed": [streams.seed, held(streams.examples)], "version": VERSION,
         "options": {name: describe(options.get(name)) for name in ("skip_misclassified", "quantize", "batch_size")},
+        "model": settings(model) if isinstance(model, Module) else None,
     }
