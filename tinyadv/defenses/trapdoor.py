@@ -104,11 +104,10 @@ def trapdoor_detector(model: Module, trapdoors: Trapdoors, train: Dataset, held_
     share `fpr` of those that are predicted as a class, the false positives, lies above its threshold. A class as which
     none is predicted has the threshold of all images together.
     """
-    check_dataset(train)
-    check_dataset(held_out)
     if not (is_number(fpr) and 0 < fpr < 1):
         raise ValueError(f"fpr must be a rate in (0, 1), got {fpr!r}")
-
+    for dataset in train, held_out:
+        check_dataset(dataset)
     logits = to_host(driver.logits(model, held_out.images))
     check_equal(logits.shape[1], trapdoors.classes, "trapdoor_detector", "the model's number of classes",
                 "that of the trapdoors")
