@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from tinyadv import Tensor, driver, executors, nn, ops
+from tinyadv import Tensor, attacks, driver, executors, nn, ops
 from tinyadv.backend import to_host
 from tinyadv.random import Streams
 
@@ -249,6 +249,24 @@ def test_where_nobody_asks_for_a_gradient_logits_may_be_an_array():
     x = images(3)
     found = driver.logits(lambda x: x.data.reshape(len(x), 25), x, batch_size=2)
     np.testing.assert_array_equal(found, x.reshape(3, 25))
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: np.tanh(x.astype(np.float64)).reshape(len(x), 25), lambda x: (x > 0.5).reshape(len(x), 25) * 1.0,
+    lambda x: np.array([row.ravel() for row in x.copy()])], ids=["tanh", "compared", "rows"])
+def test_where_nobody_asks_for_a_gradient_a_function_on_arrays_will_do(function):
+    x = images(6)
+    np.testing.assert_array_equal(driver.logits(function, x, batch_size=2), function(x))
+    y = function(x).argmax(axis=1)
+    result = attacks.Square(0.3, queries=20).run(function, x, y, seed=1)
+    np.testing.assert_array_equal(function(result.x_adv).argmax(axis=1) != y, result.success)
+    with pytest.raises((AttributeError, TypeError), match=r"has no attribute|not supported|does not support"):
+        attacks.FGSM(0.3)(function, x, y)
+
+
+def test_the_error_of_a_function_on_tensors_is_told_as_it_was():
+    with pytest.raises(AttributeError, match=r"write ops.relu\(x\)"):
+        driver.logits(lambda x: x.relu(), images(3))
 
 
 @pytest.mark.parametrize(("option", "value"), [

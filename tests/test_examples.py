@@ -63,6 +63,7 @@ TINY = {
     "jpeg_mnist.py": (*SMALL, "--steps", "2", "--few", "2", "--images", "4"),
     "spectra_mnist.py": ("--limit", "100", "--images", "4", "--cnn", ZOO[1]),
     "transfer_functions_mnist.py": SMALL,
+    "first_error_cifar10.py": ("--limit", "100", "--steps", "2", "--images", "4"),
     "first_error_mnist.py": ("--limit", "100", "--steps", "2", "--images", "4"),
     "saliency_mnist.py": ("--limit", "100", "--images", "4"),
     "overfitting_mnist.py": (*SMALL, "--passes", "1", "2", "--layers", "0", "2", "--steps", "2", "--seeds", "2",

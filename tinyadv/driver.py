@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -113,12 +113,6 @@ def _elsewhere(errors: dict[str, Any], model: Callable, *arguments: Any) -> Any:
         return _work(model, *arguments)
 
 
-def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> Any:
-    """A bar over `total` images on the terminal, which stays there afterwards or does not; silent unless enabled."""
-    from tqdm import tqdm
-    return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=leave)
-
-
 def sharding(options: dict[str, Any]) -> dict[str, Any]:
     """Those of the options of `Attack.run` that say how shards are made and who runs them."""
     return {name: options[name] for name in ("workers", "executor", "batch_size") if name in options}
@@ -193,7 +187,13 @@ def call(model: Callable, x: Tensor, streams: Streams, gradient: bool = False) -
     """
     stop_if_told()
     with drawing_from(streams):
-        return check_logits(model(x), x.data, gradient)
+        try:
+            return check_logits(model(x), x.data, gradient)
+        except (AttributeError, TypeError):
+            if not (gradient or isinstance(model, Module)):
+                with suppress(Exception):  # it may be a function on arrays, which will do without a gradient
+                    return check_logits(model(x.data), x.data)
+            raise
 
 
 def check_graph(logits: Tensor, x: Tensor) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import reals, seeds
 
 from tinyadv import Tensor, gradients, nn, ops
+from tinyadv.ops.movement import arranged
 from tinyadv.parallel import together
 
 
@@ -387,6 +388,16 @@ def test_a_flat_image_is_standardised_to_zero_in_float16(value):
     y = nn.Standardize()(x)
     assert not y.data.any()
     assert np.isfinite(gradients((y * images(x.shape).astype(np.float16)).sum(), [x])[0]).all()
+
+
+@pytest.mark.parametrize("moved", [0, 1 / 255])
+def test_a_flat_float32_image_is_standardised_alike_in_every_batch(moved):
+    """Its rounding errors would be divided by the floor, and they differ with the order of the sums."""
+    x = np.full((25, 3, 32, 32), 0.7, np.float32)
+    x[:, 0, 5, 5] += np.float32(moved)
+    y = nn.Standardize()(Tensor(arranged(x))).data
+    np.testing.assert_allclose(y, nn.Standardize()(Tensor(x[:1].astype(np.float64))).data.repeat(25, 0), atol=1e-4)
+    assert moved or not y.any()
 
 
 def test_integer_images_are_standardised_as_the_same_numbers():

@@ -78,8 +78,9 @@ def certified_accuracy(model: Callable, dataset: Any, eps: float, *, method: str
                        workers: int | None = None) -> CertifiedReport:
     """Which images of the data set are certified within linf eps: `float(report)` is the certified accuracy.
 
-    method: "ibp", or one of two that are never worse, and slower for each image that intervals leave open: "crown-ibp",
-    which takes up to 2 K times as long for K classes, and "zonotope", a thousand times or more.
+    method: "ibp" (Gowal et al. 2018, arXiv:1810.12715), or one of two that are never worse, and slower for each image
+    that intervals leave open: "crown-ibp" (Zhang et al. 2020, arXiv:1906.06316), which takes up to 2 K times as long
+    for K classes, and "zonotope" (Mirman et al. 2018), a thousand times or more.
     attack: one that is run on the same images, to stand beside the certificate, with the same norm, eps and bounds; or
     a minimum-norm attack, whose successes count if they are within eps. seed: that of the attack.
     bounds: those of the data, which cut the budget; batch_size, workers: as in `evaluation.accuracy`.

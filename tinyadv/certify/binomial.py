@@ -35,7 +35,11 @@ def clopper_pearson(k: int, n: int, alpha: float) -> float:
 
 
 def sign_test(a: int, b: int) -> float:
-    """The p-value of the two-sided test that two outcomes, seen a and b times, are equally likely, or a bit more."""
+    """The p-value of the two-sided test that two outcomes, seen a and b times, are equally likely, or a bit more.
+
+    It is that of PREDICT in Cohen et al. 2019, arXiv:1902.02918, after Hung and Fithian 2019 (Annals of
+    Statistics 47).
+    """
     a, b = to_count("a", a, least=0), to_count("b", b, least=0)
     if a + b < 1:
         raise ValueError("a and b must not both be 0")

@@ -25,6 +25,7 @@ LEAST = 1e-8      # the width that the interval before a relu has at least
 def crown_worst(z: Interval, labels: Any, flat: bool = False) -> Tensor:
     """(N, K): for logits z (N, K), upper bounds of z_j - z_y as `Interval.worst` has them, some better, some worse.
 
+    CROWN-IBP (Zhang et al. 2020, arXiv:1906.06316, section 3.2).
     A relu that may be on or off is below the line through the ends of its interval, and above a line through 0 with
     slope 1 if it is mostly on, and else 0; with `flat` always 0. What comes through an operation without a rule here is
     bounded by its interval. The bounds can be differentiated, also by way of the intervals.

@@ -37,6 +37,7 @@ RULES: dict[Callable, Callable] = {}
 class Interval(Abstract):
     """All arrays between low and high, element by element; `model(Interval(low, high))` bounds the logits.
 
+    Gowal et al. 2018, arXiv:1810.12715, section 3.
     low, high: Tensors or arrays of one shape, low <= high. value: an array between them that is computed along with
     the bounds, which layers in training mode need: the clean images. roundoff: the unit roundoff of the network whose
     rounding errors the bounds are to include, 2**-24 for float32; give low and high in float64 then (rounding.py). An

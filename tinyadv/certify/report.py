@@ -95,3 +95,5 @@ class CertifiedReport(Saved):
         lines = table([(name, percent(float(hits.mean())), f"{hits.sum():,} of {len(hits):,}") for name, hits in rows
                        if hits is not None], "<>>")
         return "\n  ".join([f"{self.data}, {self.norm} eps={self.eps:g}, {self.seconds:.1f} s", *lines])
+
+    __repr__ = __str__

@@ -22,7 +22,7 @@ from tinyadv.certify.report import Saved
 from tinyadv.data.augment import Augmentation
 from tinyadv.data.loader import check_dataset
 from tinyadv.nn import Module
-from tinyadv.nn.table import table
+from tinyadv.nn.table import progress_bar, table
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams, check_seed, drawing_from, in_hand
 from tinyadv.shapes import check_fraction, to_count
@@ -143,7 +143,7 @@ class Sampled:
         seed = check_seed(seed)
         count, started = len(dataset), time.perf_counter()
         predictions, radii = np.full(count, -1), np.zeros(count)
-        with driver.progress_bar(count, str(self), progress) as bar:
+        with progress_bar(count, str(self), progress) as bar:
             def put(part: slice, found: tuple[int, float]) -> None:
                 predictions[part], radii[part] = found
                 bar.update(1)
@@ -234,6 +234,8 @@ class CertifiedRadii(Saved):
         if np.isnan(self.radii).any():
             return f"{self.method}\n  {facts}predicted, not certified"
         top = max(float(self.radii.max(initial=0)), 1e-9)
-        rows = [("radius", "certified"), *((f"{radius:.3g}", f"{self.certified_accuracy(radius):.2%}")
-                                           for radius in np.linspace(0, top, 6))]
+        rows = [("radius", "certified (Clopper-Pearson)"), *(
+            (f"{radius:.3g}", f"{self.certified_accuracy(radius):.2%}") for radius in np.linspace(0, top, 6))]
         return "\n  ".join([self.method, f"{facts}median radius {self.median_radius:.4g}", *table(rows, "<>")])
+
+    __repr__ = __str__

@@ -28,6 +28,7 @@ BILINEAR = {ops.multiply, ops.matmul, ops.divide}  # affine where one argument i
 class Zonotope(Abstract):
     """The arrays centre + box * e0 + the sum of errors[m] * e_m, with all e in [-1, 1], as far as they are in interval.
 
+    The hybrid zonotopes of Mirman et al. 2018 (DiffAI, ICML), with the relu of Singh et al. 2018 (DeepZ, NeurIPS).
     low, high: of the input, as for an Interval. Each pixel gets an error term of its own, so an image of D pixels costs
     the memory of D images. Affine operations are exact. For an operation that is neither affine nor relu, or that mixes
     the images of a batch, the terms are given up: what follows is an interval. The interval of each step is computed,

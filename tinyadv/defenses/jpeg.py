@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -121,7 +122,7 @@ def stand_in(x: Tensor, quality: int, subsampling: str) -> Tensor:
         return ops.matmul(ops.matmul(up, waves), left.T)
 
     def mixed(matrix: np.ndarray, parts: Tensor) -> Tensor:
-        return ops.matmul(*here(matrix), parts.reshape(len(x), 3, -1)).reshape(x.shape)
+        return ops.matmul(*here(matrix), parts.reshape(len(x), 3, math.prod(x.shape[2:]))).reshape(x.shape)
 
     (luminance, chrominance), levels = tables(quality), x * 255.0 - 128.0
     if x.shape[1] == 1:

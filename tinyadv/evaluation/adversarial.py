@@ -67,6 +67,8 @@ class WorstCase:
         cells = [(name, f"{alone:.4f}", f"{together:.4f}") for name, alone, together in rows]
         return "\n".join(table([("attack", "alone", "worst"), *cells]))
 
+    __repr__ = __str__
+
 
 def worst_case(results: Sequence[AttackResult]) -> WorstCase:
     """The accuracy if each image meets the attack that is worst for it.

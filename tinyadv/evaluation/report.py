@@ -41,3 +41,5 @@ class Report:
         lines = table([("passed" if check.passed else "FAILED", check.name, f"{check.figure:.4g}", check.explanation)
                        for check in self.checks], align="<")
         return "\n  ".join([f"{self.subject}: {sum(c.passed for c in self.checks)} of {len(lines)} passed", *lines])
+
+    __repr__ = __str__

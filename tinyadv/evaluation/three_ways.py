@@ -50,6 +50,8 @@ class ThreeWays:
         head = (f"{self.attack}, {self.count} images", "undefended", "defended")
         return "\n".join(table([head, *((name, percent(first), percent(second)) for name, first, second in rows)]))
 
+    __repr__ = __str__
+
 
 @spelled
 def three_ways(undefended: Callable, defended: Callable, attack: Attack, dataset: Dataset, *,

@@ -40,6 +40,7 @@ class DenseLayer(Module):
 class DenseNet(Sequential):
     """Blocks of layers that each see the results of all layers before; images (N, 3, H, W).
 
+    Huang et al. 2017, arXiv:1608.06993, table 1.
     blocks: the number of layers in each. growth: the channels that each adds; the network starts with twice as many,
     and each transition between two blocks halves them. small_images: the usual form for 32x32 images, whose first
     convolution is 3x3 with stride 1, without normalisation and pooling after it.

@@ -60,6 +60,7 @@ class MnistResNet(Sequential):
 class ResNet(Sequential):
     """A residual network of four stages with the layers and names of torchvision; images (N, 3, H, W).
 
+    He et al. 2016, arXiv:1512.03385, table 1.
     block: "basic" or "bottleneck". blocks: their number in each stage. width: the filters of the first stage, which
     double in each further one. small_images: the usual form for 32x32 images, whose first convolution is 3x3 with
     stride 1 and which has no pooling after it. ValueError for another block.

@@ -28,6 +28,7 @@ PLAN = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # (filters, as a multiple of th
 class VGG(Sequential):
     """VGG-16: five groups of 3x3 convolutions, and three dense layers; images (N, 3, H, W).
 
+    Simonyan and Zisserman 2015, arXiv:1409.1556, table 1, column D.
     batch_norm: with batch normalisation after each convolution. width: the filters of the first group; the dense
     layers have 64 times as many. small_images: the usual form for 32x32 images, with a single dense layer.
     """

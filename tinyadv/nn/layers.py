@@ -129,7 +129,7 @@ class AdaptiveAvgPool2d(Module):
     """The means of OH x OW windows, which differ by a pixel where they must: (N, C, H, W) -> (N, C, OH, OW).
 
     size: (OH, OW), or one number for both. Along an axis of n pixels, window i of size windows goes from
-    floor(i n / size) up to ceil((i + 1) n / size), as in PyTorch.
+    floor(i n / size) up to ceil((i + 1) n / size), as in PyTorch; but an infinite pixel gives NaN in other windows.
     """
 
     def __init__(self, size: int | tuple[int, int]):

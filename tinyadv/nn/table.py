@@ -1,8 +1,9 @@
-"""Tables to print: of the layers of a network, the epochs of a training run, the results of attacks and of checks."""
+"""What is printed: tables of layers, of epochs, of results and of checks; and progress bars."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def table(rows: Sequence[Sequence[object]], align: str = "<>") -> list[str]:
@@ -25,3 +26,9 @@ def percent(fraction: float | None) -> str:
 def number(value: float | None) -> str:
     """The number in four significant digits; "-" for what was not measured."""
     return "-" if value is None else f"{value:.4g}"
+
+
+def progress_bar(total: int, name: str, enabled: bool, leave: bool = True) -> Any:
+    """A bar over `total` images on the terminal, which stays there afterwards or does not; silent unless enabled."""
+    from tqdm import tqdm
+    return tqdm(total=total, desc=name, unit="image", disable=not enabled, leave=leave)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -23,8 +22,9 @@ from tinyadv.executors import Stopped, stopping
 from tinyadv.nn import Module, Random
 from tinyadv.nn.archive import owned
 from tinyadv.nn.optim import Optimizer, Schedule
+from tinyadv.nn.table import progress_bar
 from tinyadv.ops.movement import arranged
-from tinyadv.random import Streams
+from tinyadv.random import Streams, check_seed
 from tinyadv.ranks import ranks
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
@@ -60,9 +60,10 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
     seed: of all random numbers, but for those of layers that have a seed of their own. The order of the images differs
         from epoch to epoch.
     augment: a function (images, streams) -> images, as in data.augment. clip_norm: the largest l2 norm of a gradient.
-    average: the decay of an exponential moving average of the weights, such as 0.999. The averaged weights are those
-        that are measured after each epoch, and those that the model has in the end. The statistics of batch
-        normalisation are estimated again for them, on 2,000 training images, which are attacked if the method attacks.
+    average: the decay of an exponential moving average of the weights, such as 0.999; in the k-th step, it is at most
+        (1 + k) / (10 + k). The averaged weights are those that are measured after each epoch, and that the model has in
+        the end. The statistics of batch normalisation are estimated again for them, on 2,000 training images, which
+        are attacked if the method attacks.
     validation: held-out images; the accuracy on them is measured after each epoch. With validation_attack, so is the
         robust accuracy, and the model ends with the weights of the epoch where it was highest. `Fast` has a validation
         attack of its own, and measures it on training images if there is no validation set.
@@ -86,7 +87,7 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         validation_attack=validation_attack, path=path, minutes=minutes, resume=resume, extend=extend)
     run = _Run(
         model=model, train=train, epochs=int(epochs), optimizer=optimizer, method=method, batch_size=int(batch_size),
-        seed=operator.index(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,
+        seed=check_seed(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,
         average=average, validation=validation, validation_attack=validation_attack or method.watch, path=path,
         interval=60 * minutes, progress=progress)
     with (ranks().telling(), device_of(*(p.data for p in model.parameters())),
@@ -146,7 +147,7 @@ class _Run:
     def epoch(self) -> None:
         """The remaining batches of the epoch."""
         state, started = self.state, time.perf_counter() - self.state.seconds
-        bar = driver.progress_bar(len(self.train), f"{self.train.name}, epoch {state.epoch + 1}/{self.epochs}",
+        bar = progress_bar(len(self.train), f"{self.train.name}, epoch {state.epoch + 1}/{self.epochs}",
                                   self.progress and ranks().number == 0)
         recent: deque[float] = deque(maxlen=5)
         todo = batches(self.train, self.batch_size, seed=self.seed, epoch=state.epoch)

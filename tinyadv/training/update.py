@@ -60,8 +60,9 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
     A batch is split into up to four parts. Their gradients are computed on threads and summed in a fixed order, so the
     result does not depend on the number of cores. Batch normalisation sums its statistics over all parts
     (`parallel.all_reduce`). A batch stays whole on a GPU, and for a model with a module that sets `needs_whole_batch`;
-    then BLAS uses the cores. If the loss is NaN or infinite, the weights do not change. A frozen module
-    (`Module.freeze`) gets no gradient and never changes.
+    then BLAS uses the cores. If the loss is NaN or infinite, the weights do not change; an infinite gradient of
+    a finite loss spoils them, and the next loss shows it. A frozen module (`Module.freeze`) gets no gradient and never
+    changes.
     """
     frozen = model.frozen_parameters()
     parameters = [p for p in optimizer.parameters if p not in frozen]

@@ -182,6 +182,14 @@ def test_the_steepest_direction_attains_the_dual_norm(xp, norm, seed, dtype, sha
         assert (gradient * direction).sum() >= length(DUAL[norm], gradient) * (1 - rounding)
 
 
+@every_convex_norm
+def test_the_squares_of_a_large_float16_image_do_not_overflow(norm):
+    g = np.full((2, 3, 160, 160), 0.25, np.float16)
+    s = ball_class(norm).steepest(g)
+    assert s.dtype == np.float16
+    assert all(abs(length(norm, direction) - 1) < 1e-2 for direction in s.astype(np.float64))
+
+
 @every_norm
 @given(problem=problems(), size=st.sampled_from([0, 1e-9, 0.3, 2.5, 40, 1e6, 1e300]), ties=st.booleans())
 def test_no_step_of_that_length_inside_the_bounds_gains_more(xp, norm, problem, size, ties):

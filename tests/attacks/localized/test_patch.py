@@ -91,6 +91,21 @@ def test_all_places_find_the_one_that_matters(seed, row, column):
     assert result.forwards.max() <= 42 + 2 * (5 + 1) + 2  # a query for each place, two climbs, and the result
 
 
+@given(seed=seeds, row=st.integers(0, 4), column=st.integers(0, 3))
+def test_a_patch_may_have_one_place(seed, row, column):
+    model, x, y = dense((2, 6, 6), 4, seed=seed), images(5, (2, 6, 6), seed=seed), labels(5, 4)
+    found = Patch((2, 3), steps=3, places=(row, column), restarts=2).run(model, x, y, seed=seed).x_adv
+    outside = np.ones((6, 6), bool)
+    outside[row:row + 2, column:column + 3] = False
+    np.testing.assert_array_equal(found[..., outside], x[..., outside])
+    assert (found[..., ~outside] != x[..., ~outside]).mean() > 0.9
+
+
+def test_a_place_where_the_patch_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"places must be below \(5, 4\), where the patch fits, got \(0, 4\)"):
+        Patch((2, 3), places=(0, 4)).run(dense((2, 6, 6), 4), images(5, (2, 6, 6)), labels(5, 4))
+
+
 def test_a_patch_as_large_as_the_image_replaces_it_and_a_larger_one_is_cut():
     model, x = cnn(), images(9)
     y = predictions(model, x)
@@ -105,7 +120,8 @@ def test_a_patch_as_large_as_the_image_replaces_it_and_a_larger_one_is_cut():
     (r"size must be an integer >= 1, got 2.5", {"size": (2.5, 2)}),
     ("step_size must be a number above 0, or None .*got 0", {"step_size": 0}),
     ("step_size must be a number above 0, or None .*got inf", {"step_size": np.inf}),
-    ('places must be "random" or "all", got \'every\'', {"places": "every"}),
+    ("places must be an integer >= 0, got -1", {"places": (0, -1)}),
+    ('places must be "random" or "all", or a pixel .row, column., got \'every\'', {"places": "every"}),
 ])
 def test_a_wrong_parameter_is_refused_by_name(message, change):
     with pytest.raises(ValueError, match=message):
@@ -113,6 +129,15 @@ def test_a_wrong_parameter_is_refused_by_name(message, change):
 
 
 # One patch for all images
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_infinite_slopes_leave_the_universal_patch_finite():
+    """Those of a square root at black pixels, whose sum over several images has infinities of both signs."""
+    x = images(9, (1, 5, 5)) * (images(9, (1, 5, 5), seed=1) > 0.5)
+    weight = np.random.default_rng(0).normal(size=(3, 25)).astype(np.float32)
+    patch = universal_patch(lambda x: ops.linear(ops.flatten(x**0.5), weight), x, labels(9, 3), size=(3, 3), steps=5)
+    assert np.isfinite(patch).all()
 
 
 @given(seed=seeds, size=sizes(1, 3), image=sizes(3, 6), channels=st.integers(1, 3))

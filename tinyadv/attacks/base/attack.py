@@ -27,6 +27,7 @@ from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import Parameters, check_bounds
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.backend import Array, array_module, is_array, move, on_its_device, rows_of, to_host
+from tinyadv.nn.table import progress_bar
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
 from tinyadv.shapes import is_number, to_count
@@ -132,7 +133,7 @@ class Attack(Parameters):
         if not self.minimum_norm:
             doubt_eps(getattr(self, "eps", 0), self.norm, self.bounds)
         result = AttackResult.blank(self, array_module(x).empty_like(x), y, target, self.norm, streams.seed)
-        bar = driver.progress_bar(len(x), str(self), progress, leave=False)
+        bar = progress_bar(len(x), str(self), progress, leave=False)
 
         def put(part: slice, found: dict[str, Array]) -> None:
             result.put(part, found)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyadv.attacks.base.ball import Ball, column, fill, flat, or_one
 from tinyadv.attacks.base.l0 import L0Ball
-from tinyadv.backend import Array, array_module, surely_none
+from tinyadv.backend import Array, array_module, surely_none, wide
 from tinyadv.random import Streams
 
 __all__ = [
@@ -110,7 +110,8 @@ class L2Ball(RoundBall):
     def steepest(g: Array) -> Array:
         xp, rows = array_module(g), flat(g)
         g = g / column(or_one(abs(rows).max(axis=1)), g)  # or the squares of a tiny g would vanish
-        return g / column(or_one(xp.sqrt((flat(g) ** 2).sum(axis=1))), g)
+        length = xp.sqrt((flat(g).astype(wide(g), copy=False) ** 2).sum(axis=1))
+        return g / column(or_one(length).astype(g.dtype, copy=False), g)
 
     @staticmethod
     def shrink(perturbation: Array, radius: Array) -> Array:

@@ -25,7 +25,7 @@ def margin(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     """The best other logit minus that of y or, with a target, the target's logit minus the best other.
 
     Carlini and Wagner 2017, arXiv:1608.04644: the f of their l2 attack, with the opposite sign and without its limit.
-    It is positive exactly if the attack has succeeded.
+    Positive, it means success; negative, none; at 0 two logits are equal, and the first of them is predicted.
     """
     xp = array_module(logits.data)
     rows, own, others = xp.arange(len(logits)), y if target is None else target, logits.data.copy()

@@ -13,6 +13,7 @@ from tinyadv.attacks.base.objectives import objective
 from tinyadv.attacks.base.parameters import check_step_size
 from tinyadv.attacks.base.window import check_sides, image_shape, pasted, window
 from tinyadv.backend import Array, array_module, move, rows_of
+from tinyadv.shapes import to_count
 from tinyadv.tensor import Tensor
 
 RANKED = 10  # the places that places="all" attacks, the best one first
@@ -30,7 +31,7 @@ class Patch(WhiteBox):
     steps: the gradients for each place; step_size: 1.25 * (high - low) / steps unless given.
     places: "random", one for each image and restart; or "all". Then the first run goes on with the images that a random
         place leaves unbroken: a grey patch at every place, one query each, ranks the places, and the best ten are
-        attacked from there. So "all" breaks each image that "random" breaks.
+        attacked from there. So "all" breaks each image that "random" breaks. Or (row, column) of the upper left pixel.
     loss: "margin"; "lavan", the logit of the target minus that of y (Karmon et al. 2018, arXiv:1801.02608), which is
         the margin if there is no target; or "cross_entropy", as for `universal_patch`.
     """
@@ -38,7 +39,7 @@ class Patch(WhiteBox):
     size: tuple[int, int] = (5, 5)
     step_size: float | None = None
     steps: int = 40
-    places: str = "random"
+    places: str | tuple[int, int] = "random"
     restarts: int = 1
     loss: str = "margin"
 
@@ -48,20 +49,27 @@ class Patch(WhiteBox):
         super().__post_init__()
         object.__setattr__(self, "size", check_sides(self.size))
         check_step_size(self.step_size, "1.25 * (high - low) / steps")
-        if self.places not in ("random", "all"):
-            raise ValueError(f'places must be "random" or "all", got {self.places!r}')
+        fixed = isinstance(self.places, tuple) and len(self.places) == 2
+        if not (all(to_count("places", place, 0) >= 0 for place in self.places) if fixed
+                else self.places in ("random", "all")):
+            raise ValueError(f'places must be "random" or "all", or a pixel (row, column), got {self.places!r}')
 
     def perturb(self, batch: Batch) -> Array:
         first, (channels, *image), (low, high) = batch.best is None, image_shape(batch.x), self.bounds
         sides = min(self.size[0], image[0]), min(self.size[1], image[1])
+        counts = [n - side + 1 for n, side in zip(image, sides, strict=True)]
         corners, start = batch.streams.uniform((2,)), batch.streams.uniform((channels, *sides), low, high)
+        if isinstance(self.places, tuple):
+            if any(place >= count for place, count in zip(self.places, counts, strict=True)):
+                raise ValueError(f"places must be below {tuple(counts)}, where the patch fits, got {self.places}")
+            corners[:] = (np.array(self.places) + 0.5) / counts
         last = self._climb(batch, sides, *(move(array, like=batch.x) for array in (corners, start)))
         if self.places == "all" and first:  # a later run would rank them in the same way
             batch.consider(last)
             left = rows_of(~batch.succeeded)
             if len(left):
                 rest = batch[left]
-                self._best_places(rest, sides, [n - side + 1 for n, side in zip(image, sides, strict=True)])
+                self._best_places(rest, sides, counts)
                 batch[left] = rest
             last = batch.best
         return last

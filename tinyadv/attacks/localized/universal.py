@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyadv.attacks.base.arguments import check_arguments
-from tinyadv.attacks.base.ball import Ball
+from tinyadv.attacks.base.ball import Ball, usable
 from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.attacks.base.window import check_sides, pasted, window
 from tinyadv.backend import Array, array_module, is_array, move, to_host
@@ -40,7 +40,7 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
         chosen = rng.permutation(len(x))[:to_count("batch_size", batch_size)]
         there = _anywhere(x[chosen], patch, streams[chosen])
         images, drawn = pasted(x[chosen], patch, there), streams[chosen].spawn(step)  # for random layers
-        g = input_gradients(model, images, classes[chosen], seed=drawn)[there].sum(axis=0)
+        g = usable(input_gradients(model, images, classes[chosen], seed=drawn))[there].sum(axis=0)
         patch = xp.clip(patch + float(sign * step_size) * xp.sign(g), ball.low, ball.high)
     return patch
 

@@ -96,7 +96,9 @@ class PDPGD(WhiteBox):
 
 @dataclass(frozen=True)
 class PDGD(PDPGD):
-    """PDPGD without a proximal step: Adam descends on the l2 norm and the loss together. From the same paper.
+    """PDPGD without a proximal step: Adam descends on the l2 norm and the loss together.
+
+    Matyasko and Chau 2021, arXiv:2106.01538, as for PDPGD.
 
     steps, lr, restarts: as of PDPGD.
     """
