@@ -29,8 +29,7 @@ The [cards of the zoo](zoo.md) and the examples measure the same trained network
 attack with seed 0, the examples with seed 42. So PGD starts at other points, and breaks a few other images. PGD with
 100 steps leaves 92.75% of the 10,000 test images on the card of mnist-madry-linf, and 92.85% below. Larger differences
 have another reason: some sections attack fewer images or take other steps, many train networks of their own, and those
-on votes take more samples, of every 20th image. The
-section on AttackBench is of earlier weights of mnist-ibp-linf.
+on votes take more samples, of every 20th image.
 
 An accuracy of n images has a standard error of about √(p (1 - p) / n): of 200 images at 50% that is 3.5 points, of
 1,000 it is 1.6, of 10,000 it is 0.5. Differences of that size say nothing.

@@ -1,10 +1,10 @@
-"""On CIFAR-10 the first error along an image's gradient is nearly as near as the nearest that a search finds.
+"""On CIFAR-10 LeNet's first error along a gradient is nearly the nearest there is, a robust network's is not.
 
 Figures 13 and 14 of Kelley and Fritz (2021), on CIFAR-10: the first eps at which an image is misclassified on its way
 along the sign of its gradient (FGSM) and along the gradient over its norm (FGM), for their LeNet and for a robust
-network; beside it the nearest error that FAB finds (Croce and Hein 2020, arXiv:1907.02044). On MNIST it is not so:
-first_error_mnist.py. The last line says whether the claim holds: for each network and norm, the median of the first
-errors is at most 1.3 times that of FAB, and at most 5% of the images have no error along the gradient.
+network. Beside it stands the nearest error that FAB finds (Croce and Hein 2020, arXiv:1907.02044). On MNIST both are
+far: first_error_mnist.py. The last line says whether the claim holds: in both norms, the median of LeNet's first errors
+is less than 1.25 times that of FAB, and the robust network's is more.
 """
 
 import numpy as np
@@ -36,13 +36,13 @@ def main(options):
         plots.lines(lines, xlabel=f"eps, {norm}", ylabel="images with an error (%)", figure=part,
                     title=f"Along the direction of {NORMS[norm]}, and nearest")
     figure.savefig(options.out)
-    ratio, none = max(row[2] / row[4] for row in rows), max(row[3] for row in rows)
+    ratios = [row[2] / row[4] for row in rows]  # LeNet's, then the robust network's
     table = [[*names, f"{first:.3g}", float(missing), f"{nearest:.3g}"] for *names, first, missing, nearest in rows]
-    verdict = "holds" if ratio <= 1.3 and none <= 0.05 else "does not hold: take more images"
+    verdict = "holds" if max(ratios[:2]) < 1.25 < min(ratios[2:]) else "does not hold: take more images"
     conclude(options, test, {f"First errors along a gradient, and the nearest by FAB, {len(few)} images": [
         ["network", "direction", "median eps", "without error", "median of FAB"], *table]},
-        f"along the gradient the medians are up to {ratio:.2f} times those of FAB, and at most {none:.2%} of the images "
-        f"have no error: the claim {verdict}")
+        f"along the gradient, LeNet's medians are up to {max(ratios[:2]):.2f} times those of FAB, the robust network's "
+        f"{min(ratios[2:]):.2f} times and more: the claim {verdict}")
 
 
 if __name__ == "__main__":
