@@ -26,7 +26,8 @@ def main(options):
         if not rows:
             draw_one(model, few, first, top)
         for norm, way in NORMS.items():
-            fab = attacks.FAB(steps=options.steps, norm=norm).run(model, few.images, few.labels, progress=True)
+            fab = attacks.FAB(steps=options.steps, norm=norm).run(model, few.images, few.labels, seed=options.seed,
+                                                                   progress=True)
             nearest = np.where(fab.success, fab.distances, np.inf)
             rows.append([name, way, np.median(first[norm]), np.isinf(first[norm]).mean(), np.median(nearest)])
             for what, where in (way, first[norm]), ("FAB", nearest):

@@ -251,16 +251,24 @@ def test_where_nobody_asks_for_a_gradient_logits_may_be_an_array():
     np.testing.assert_array_equal(found, x.reshape(3, 25))
 
 
+def halved(x):
+    if not isinstance(x, np.ndarray):
+        raise ValueError("x must be an array")
+    x *= 0.5
+    return x.reshape(len(x), 25)
+
+
 @pytest.mark.parametrize("function", [
     lambda x: np.tanh(x.astype(np.float64)).reshape(len(x), 25), lambda x: (x > 0.5).reshape(len(x), 25) * 1.0,
-    lambda x: np.array([row.ravel() for row in x.copy()])], ids=["tanh", "compared", "rows"])
+    lambda x: np.array([row.ravel() for row in x.copy()]), halved], ids=["tanh", "compared", "rows", "in place"])
 def test_where_nobody_asks_for_a_gradient_a_function_on_arrays_will_do(function):
-    x = images(6)
-    np.testing.assert_array_equal(driver.logits(function, x, batch_size=2), function(x))
-    y = function(x).argmax(axis=1)
+    x, before = images(6), images(6)
+    np.testing.assert_array_equal(driver.logits(function, x, batch_size=2), function(x.copy()))
+    y = function(x.copy()).argmax(axis=1)
     result = attacks.Square(0.3, queries=20).run(function, x, y, seed=1)
-    np.testing.assert_array_equal(function(result.x_adv).argmax(axis=1) != y, result.success)
-    with pytest.raises((AttributeError, TypeError), match=r"has no attribute|not supported|does not support"):
+    assert (abs(result.x_adv.astype(np.float64) - before) <= 0.3).all()
+    np.testing.assert_array_equal(function(result.x_adv.copy()).argmax(axis=1) != y, result.success)
+    with pytest.raises((AttributeError, TypeError, ValueError), match=r"has no attribute|not supported|does not support|must be an array"):
         attacks.FGSM(0.3)(function, x, y)
 
 

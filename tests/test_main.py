@@ -87,7 +87,7 @@ def without_times(text):
     (("attack", "PGD", "--model", "mnist-none", "--eps", "0.1"), "name must be one of cifar10-airbench-natural, "),
     (("attack", "PGD", "--model", "none:net", *DIGITS, "--eps", "0.1"), "--model must be a network of the zoo, or mod"),
     (("attack", "PGD", "--model", "tinyadv.models:LeNet", "--eps", "0.1"), "--data must be given with --model tinyadv"),
-    (("attack", "PGD", "--model", "net.pth", *DIGITS, "--eps", "0.1"), "got 'net.pth'. --model also takes a file"),
+    (("attack", "PGD", "--model", "net.pth", *DIGITS, "--eps", "0.1"), "got 'net.pth'. Or give --model a file"),
     (("attack", "PGD", "--model", "own.npz", *DIGITS, "--eps", "0.1"), "into=model)\nOn the command line, give"),
     (("attack", "CW", "--model", "mnist-lenet-linf", *DIGITS), "got CW. It is attacks.CarliniWagner here"),
     (("attack", "PDG", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1"), "Square; got PDG"),

@@ -145,11 +145,13 @@ def network(name: str) -> tuple[Any, str | None]:
         try:
             return nn.load(name), None
         except nn.StateError as error:
-            raise ValueError(f"{error}\nOn the command line, give --model module:function, a function that builds the "
-                             "model and loads the file into it") from error
+            if "into=model" not in str(error):
+                raise
+            raise ValueError(f"{error}\nOn the command line, give --model module:function, a function that does so"
+                             ) from error
     if not colon and name not in models.zoo.cards():
-        raise ValueError(f"name must be one of {', '.join(models.zoo.cards())}; got {name!r}. --model also takes a "
-                         "file NAME.npz of nn.save, and module:function, such as one that loads a .pth into a model")
+        raise ValueError(f"name must be one of {', '.join(models.zoo.cards())}; got {name!r}. Or give --model a file "
+                         "NAME.npz of nn.save, or module:function, such as one that loads a .pth into a model")
     if not colon:
         return models.zoo.load(name), models.zoo.card(name).settings.get("data", "mnist")
     try:

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -172,8 +172,7 @@ def input_gradients(model: Callable, x: Array, y: Array, *, seed: int | Streams 
 
 def _input_gradients(loss: Callable[[Tensor, Array], Tensor], model: Callable, x: Array, y: Array,
                      streams: Streams) -> Array:
-    like = memory_of(model, x)
-    points = Tensor(arranged(move(x, like)))
+    points = Tensor(arranged(move(x, like := memory_of(model, x))))
     with recording(True):  # whatever the caller's no_grad()
         logits = call(model, points, streams.of_pass(0), gradient=True)
         check_graph(logits, points)
@@ -183,17 +182,22 @@ def _input_gradients(loss: Callable[[Tensor, Array], Tensor], model: Callable, x
 def call(model: Callable, x: Tensor, streams: Streams, gradient: bool = False) -> Tensor:
     """The model's logits at x (N, ...), checked: everything that attacks or evaluates a model calls it here.
 
-    streams: those of this pass, for random layers. gradient: whether one is to follow. Raises Stopped if told to end.
+    streams: those of this pass, for random layers. gradient: whether one is to follow; if not, a function that fails on
+    a Tensor gets the array. Raises Stopped if told to end.
     """
     stop_if_told()
     with drawing_from(streams):
         try:
-            return check_logits(model(x), x.data, gradient)
-        except (AttributeError, TypeError):
-            if not (gradient or isinstance(model, Module)):
-                with suppress(Exception):  # it may be a function on arrays, which will do without a gradient
-                    return check_logits(model(x.data), x.data)
-            raise
+            output = model(x)
+        except (AttributeError, TypeError, ValueError) as error:
+            if gradient or isinstance(model, Module):
+                raise
+            try:
+                output = model(x.data.copy())  # into which it may write
+            except Exception as second:
+                error.add_note(f"nor is it a function on arrays: {second}")
+                raise error from None
+        return check_logits(output, x.data, gradient)
 
 
 def check_graph(logits: Tensor, x: Tensor) -> None:
@@ -224,8 +228,7 @@ def check_logits(output: Any, x: Array, gradient: bool = False) -> Tensor:
 
     gradient: whether one is to follow; else an array of that shape will do.
     """
-    if is_array(output) and not gradient:
-        output = Tensor(output)
+    output = Tensor(output) if is_array(output) and not gradient else output
     if not isinstance(output, Tensor):
         raise TypeError(f"the model must return a Tensor of logits, got {type(output).__name__}"
                         + ", which has no gradient" * is_array(output))

@@ -120,8 +120,8 @@ def explain(error: Exception, name: str, args: Collection[Any], kwargs: Collecti
     if type(error) not in (IndexError, TypeError, ValueError):
         error.add_note(f"in {where}")
     elif not str(error).startswith(name):
-        rule = "; from the last axis on, two lengths must be equal, or one of them 1" * ("broadcast" in str(error))
-        raise type(error)(f"{where}: {error}{rule}") from error
+        rule = "; from the last axis on, two lengths must be equal, or one of them 1" * ("together" in str(error))
+        raise type(error)(f"{where}: {str(error).strip()}{rule}") from error
 
 
 def check_model(model: object) -> None:

@@ -201,7 +201,7 @@ TRAPDOORS = defenses.Trapdoors(3, (1, 4, 3), side=1)
      lambda: defenses.trapdoor_detector(network(), TRAPDOORS, stripes(9)[:0], stripes(9))),
     ("dataset must hold at least one image, but stripes-train is empty",
      lambda: defenses.trapdoor_detector(network(), TRAPDOORS, stripes(9), stripes(9)[:0])),
-    ("the model's number of classes is 3, but of signatures is 4",
+    ("the model's number of classes is 3, but that of the signatures is 4",
      lambda: defenses.TrapdoorDetector(network(), np.ones((4, 8)), np.ones(4))(Tensor(np.zeros((1, 1, 4, 3))))),
     (r"fpr must be a rate in \(0, 1\), got 1", lambda: defenses.trapdoor_detector(None, None, None, None, fpr=1)),
 ])

@@ -122,7 +122,7 @@ def test_what_cannot_be_compared_is_an_error(tmp_path):
     dataset = scene(model, 4)
     with pytest.raises(ValueError, match="state must be the file of one run, and these are three: leave it out"):
         evaluation.three_ways(model, model, AutoAttack(0.1), dataset, state=tmp_path / "state.npz")
-    with pytest.raises(TypeError, match="attack must be an attack"):
+    with pytest.raises(TypeError, match=r"black_box must be an attack, such as .*got <class"):
         evaluation.three_ways(model, model, FGSM(1), dataset, black_box=Square)
     with pytest.raises(ValueError, match=r"must have a budget, got DeepFool\(\), a minimum-norm attack"):
         evaluation.three_ways(model, model, DeepFool(), dataset)

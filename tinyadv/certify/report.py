@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -56,9 +56,9 @@ class CertifiedReport(Saved):
     eps: float
     norm: str
     data: str
-    certified: np.ndarray = field(repr=False)
-    clean: np.ndarray = field(repr=False)
-    attacked: np.ndarray | None = field(default=None, repr=False)
+    certified: np.ndarray
+    clean: np.ndarray
+    attacked: np.ndarray | None = None
     attack: str = ""
     seconds: float = 0.0
     version: str = VERSION

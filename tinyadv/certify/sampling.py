@@ -191,9 +191,9 @@ class CertifiedRadii(Saved):
     norm: str
     seed: int
     data: str
-    labels: np.ndarray = field(repr=False)
-    predictions: np.ndarray = field(repr=False)
-    radii: np.ndarray = field(repr=False)
+    labels: np.ndarray
+    predictions: np.ndarray
+    radii: np.ndarray
     seconds: float = 0.0
     version: str = VERSION
 

@@ -80,7 +80,7 @@ class TrapdoorDetector(Module):
     def forward(self, x: Tensor) -> Tensor:
         z, logits = latent(self.model, x)
         check_equal(logits.shape[1], len(self.thresholds), "TrapdoorDetector", "the model's number of classes",
-                    "of signatures")
+                    "that of the signatures")
         chosen = logits.data.argmax(axis=1)
         cosine = ops.sum(unit(z) * self.signatures[chosen], axis=1)
         flag = ops.max(logits, axis=1) + self.sharpness * (cosine - self.thresholds[chosen])

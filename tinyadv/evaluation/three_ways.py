@@ -70,7 +70,9 @@ def three_ways(undefended: Callable, defended: Callable, attack: Attack, dataset
     Raises ValueError for a minimum-norm attack, for a black_box with another or a larger budget, and if there is no
     black_box and no Square of that budget.
     """
-    check(dataset, attack, *([] if black_box is None else [black_box]))
+    check(dataset, attack)
+    if not isinstance(black_box, Attack | None):
+        raise TypeError(f"black_box must be an attack, such as attacks.Square(eps=0.3), got {black_box!r}")
     if attack.minimum_norm:
         raise ValueError(f"attack must have a budget, got {attack}, a minimum-norm attack, which always succeeds")
     if options.get("state") is not None:

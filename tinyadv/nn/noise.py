@@ -20,8 +20,10 @@ class Random(Module):
     """The base class of layers that draw random numbers, which nothing but a seed decides.
 
     seed: of what is drawn outside attacks and evaluations, as in training. Without one, `training.fit` gives the layer
-    one that follows from its own, and elsewhere a fresh one is drawn. calls: the number of those draws.
+    one that follows from the seed of the run, and elsewhere a fresh one is drawn. calls: the number of those draws.
     """
+
+    _unseeded = False
 
     def __init__(self, seed: int | None = None):
         self._unseeded = seed is None

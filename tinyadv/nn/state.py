@@ -33,13 +33,22 @@ def built_from(model: Module) -> dict[str, Any]:
 def settings(model: Module) -> dict[str, dict[str, str]]:
     """{layer: {attribute: value}}: the numbers, words and functions that a model computes with, beside its arrays.
 
-    Not among them are the seeds of dropouts and how often they have drawn, which change from run to run.
+    Of a function, the name and the numbers and words in its closure are told. Not among them are the seeds of dropouts
+    and how often they have drawn, which change from run to run.
     """
     left_out = {*vars(Module), "seed", "calls"}
-    return {name: {key: getattr(value, "__qualname__", repr(value)) for key, value in vars(module).items()
-                   if key[:1] != "_" and key not in left_out
-                   and isinstance(value, int | float | str | tuple | FunctionType)}
+    return {name: {key: _told(value) for key, value in vars(module).items()
+                   if key[:1] != "_" and key not in left_out and _told(value)}
             for name, module in model.named_modules()}
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, FunctionType):
+        inside = [cell.cell_contents for cell in value.__closure__ or ()]
+        return f"{value.__qualname__}{[each for each in inside if isinstance(each, int | float | str)]}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_told, value))})"
+    return repr(value) if isinstance(value, int | float | str | None) else ""
 
 
 def _plain(value: Any) -> Any:
@@ -69,7 +78,8 @@ def rebuilt(build: Callable[..., Module], header: dict[str, Any]) -> Module:
 def load(path: str | Path, into: Module | None = None) -> Module:
     """The model saved at `path`: built anew from the file's header, or loaded into the given model.
 
-    Of a checkpoint of `training.fit` it is the model as it was in the last step, without the average of its weights.
+    Of a checkpoint of `training.fit` it is the model as it was in the last step: not the average of its weights, nor
+    those of the best epoch.
     A class is looked for among the defined subclasses of Module, so a file can run no code but their constructors.
     Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
     """

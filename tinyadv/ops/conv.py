@@ -33,8 +33,8 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """The cross-correlation of the images with F kernels: (N, C, H, W), (F, C, kh, kw), (F,) -> (N, F, OH, OW).
 
     stride, padding: an integer or a (height, width) pair; padding is with zeros, on both sides.
-    dilation: the step between the pixels that a kernel meets; as slow as a kernel that meets those between them, too,
-    times 0: so what is infinite there gives NaN.
+    dilation: the step between the pixels that a kernel meets; as slow as a kernel that meets those between them, too.
+    It is one, with zeros there: an infinite pixel times 0 gives NaN.
     groups: how many parts the channels and the filters are split into, for convolutions side by side; the weight is
     then (F, C / groups, kh, kw).
     Raises ValueError if shapes do not match or the kernel does not fit.

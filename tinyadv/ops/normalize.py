@@ -71,7 +71,7 @@ def layer_norm(x, weight, bias, eps=1e-5):
 def standardize(x, floor):
     """(x - mean) / sqrt(max(variance, floor)) for every example of x (N, ...), of all its elements."""
     axes = tuple(range(1, x.ndim))
-    z, variance = _centred(_centred(x, axes)[0], axes)  # twice: where x is nearly flat, the floor magnifies rounding
+    z, variance = _centred(x.astype(np.float64, copy=False), axes)  # the floor would magnify rounding errors
     inverse = array_module(x).maximum(variance, floor) ** -0.5
     z *= inverse
     return z.astype(x.dtype, copy=False), lambda g: _normalised_vjp(g, z, inverse, axes, variance >= floor)

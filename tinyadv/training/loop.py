@@ -122,7 +122,7 @@ class _Run:
         alone = ranks().size == 1
         for number, (_, module) in enumerate(self.model.named_modules()):
             if isinstance(module, Random) and module._unseeded:
-                module.seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
+                module.seed, module.calls = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0]), 0
         self.base_rate, self.settings = self.optimizer.lr, described(vars(self)) if self.path or not alone else {}
         if resume and self.path and self.path.exists():
             self.state = State.load(self.path, self.model, self.optimizer, self.settings, extend)
@@ -148,7 +148,7 @@ class _Run:
         """The remaining batches of the epoch."""
         state, started = self.state, time.perf_counter() - self.state.seconds
         bar = progress_bar(len(self.train), f"{self.train.name}, epoch {state.epoch + 1}/{self.epochs}",
-                                  self.progress and ranks().number == 0)
+                           self.progress and ranks().number == 0)
         recent: deque[float] = deque(maxlen=5)
         todo = batches(self.train, self.batch_size, seed=self.seed, epoch=state.epoch)
         with self.model.mode(training=True), updates(self.model, self.optimizer, self.clip_norm) as update, bar:

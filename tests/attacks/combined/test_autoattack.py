@@ -273,11 +273,34 @@ def changed(images):
     return images
 
 
+class Counting(nn.Module):
+    """It counts, and holds what is no number: neither makes another model of it."""
+
+    def __init__(self):
+        self.model, self.queries, self.others = scene()[0], 0, (object(), "a")
+
+    def forward(self, x):
+        self.queries += len(x)
+        return self.model(x)
+
+
+def test_what_a_model_counts_is_no_setting(tmp_path):
+    (_, x, y), attack, path = scene(), MultiAttack([FGSM(0.1)]), tmp_path / "state.npz"
+    result = attack.run(model := Counting(), x, y, state=path)
+    for again in model, Counting():
+        assert same(attack.run(again, x, y, state=path), result)
+
+
+def times(factor):
+    return lambda x: x * factor
+
+
 @pytest.mark.parametrize("others", [
     [nn.Sequential(bpda(changed, gradient=gradient), scene()[0]) for gradient in ("identity", "zero")],
     [nn.Sequential(bpda(changed, smooth), scene()[0]) for smooth in (ops.tanh, ops.sigmoid)],
+    [nn.Sequential(bpda(changed, times(factor)), scene()[0]) for factor in (1.0, 2.0)],
     [Masked(dense(SHAPE, 5, np.float64, seed=seed)) for seed in (0, 1)],
-], ids=["gradient", "stand-in", "infinite logits"])
+], ids=["gradient", "stand-in", "closure", "infinite logits"])
 def test_the_state_of_another_model_is_refused_even_where_the_logits_are_alike(others, tmp_path):
     (_, x, y), (one, other) = scene(), others
     attack, path = MultiAttack([FGSM(0.1)]), tmp_path / "state.npz"

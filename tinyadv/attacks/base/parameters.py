@@ -41,7 +41,7 @@ class Parameters:
 
 
 def _refuse(self: Parameters, name: str, value: Any) -> NoReturn:
-    if "__dataclass_params__" not in vars(type(self)):
+    if "__dataclass_params__" not in vars(type(self)) and name not in {field.name for field in fields(self)}:
         raise FrozenInstanceError(f"the parameters of an attack are the fields of a dataclass: write @dataclass("
                                   f"frozen=True) above {type(self).__name__}, and {name} in its body, not in __init__")
     raise FrozenInstanceError(f"an attack never changes: make another by dataclasses.replace(attack, {name}={value!r})")

@@ -49,9 +49,9 @@ class Patch(WhiteBox):
         super().__post_init__()
         object.__setattr__(self, "size", check_sides(self.size))
         check_step_size(self.step_size, "1.25 * (high - low) / steps")
-        fixed = isinstance(self.places, tuple) and len(self.places) == 2
-        if not (all(to_count("places", place, 0) >= 0 for place in self.places) if fixed
-                else self.places in ("random", "all")):
+        if isinstance(self.places, tuple) and len(self.places) == 2:
+            object.__setattr__(self, "places", tuple(to_count("places", place, 0) for place in self.places))
+        elif not (isinstance(self.places, str) and self.places in ("random", "all")):
             raise ValueError(f'places must be "random" or "all", or a pixel (row, column), got {self.places!r}')
 
     def perturb(self, batch: Batch) -> Array:
