@@ -268,7 +268,8 @@ def test_where_nobody_asks_for_a_gradient_a_function_on_arrays_will_do(function)
     result = attacks.Square(0.3, queries=20).run(function, x, y, seed=1)
     assert (abs(result.x_adv.astype(np.float64) - before) <= 0.3).all()
     np.testing.assert_array_equal(function(result.x_adv.copy()).argmax(axis=1) != y, result.success)
-    with pytest.raises((AttributeError, TypeError, ValueError), match=r"has no attribute|not supported|does not support|must be an array"):
+    told = "has no attribute|not supported|does not support|must be an array"
+    with pytest.raises((AttributeError, TypeError, ValueError), match=told):
         attacks.FGSM(0.3)(function, x, y)
 
 
