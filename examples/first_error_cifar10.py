@@ -37,7 +37,7 @@ def main(options):
         plots.lines(lines, xlabel=f"eps, {norm}", ylabel="images with an error (%)", figure=part,
                     title=f"Along the direction of {NORMS[norm]}, and nearest")
     figure.savefig(options.out)
-    ratios = [row[2] / row[4] for row in rows]  # LeNet's, then the robust network's
+    ratios = [min(row[2], 1e9) / max(row[4], 1e-9) for row in rows]  # LeNet's, then the robust network's
     table = [[*names, f"{first:.3g}", float(missing), f"{nearest:.3g}"] for *names, first, missing, nearest in rows]
     verdict = "holds" if max(ratios[:2]) < 1.25 < min(ratios[2:]) else "does not hold: take more images"
     conclude(options, test, {f"First errors along a gradient, and the nearest by FAB, {len(few)} images": [

@@ -36,7 +36,7 @@ def settings(model: Module) -> dict[str, dict[str, str]]:
     Of a function, the name and the numbers and words in its closure are told. Not among them are the seeds of dropouts
     and how often they have drawn, which change from run to run.
     """
-    left_out = {*vars(Module), "seed", "calls"}
+    left_out = {*vars(Module), "forward", "seed", "calls"}
     return {name: {key: _told(value) for key, value in vars(module).items()
                    if key[:1] != "_" and key not in left_out and _told(value)}
             for name, module in model.named_modules()}

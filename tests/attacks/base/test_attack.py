@@ -262,7 +262,7 @@ class Averaged(WhiteBox):
 
 def test_one_loss_for_all_examples_is_refused():
     with pytest.raises(ValueError, match=r"an objective must return one loss for each example, of shape \(6,\)"):
-        Averaged().run(cnn(), images(6), labels(6, 3))
+        Averaged().run(cnn(), images(6), labels(6, 3), batch_size=6)
 
 
 @pytest.mark.parametrize("attack", [a for a in ATTACKS if getattr(a, "random_start", isinstance(a, APGD))], ids=name)
