@@ -37,12 +37,13 @@ def settings(model: Module) -> dict[str, dict[str, str]]:
     and how often they have drawn, which change from run to run.
     """
     left_out = {*vars(Module), "forward", "seed", "calls"}
-    return {name: {key: _told(value) for key, value in vars(module).items()
-                   if key[:1] != "_" and key not in left_out and _told(value)}
+    return {name: {key: told for key, value in vars(module).items()
+                   if key[:1] != "_" and key not in left_out and (told := _told(value))}
             for name, module in model.named_modules()}
 
 
 def _told(value: Any) -> str:
+    """As text, or "" for what is no number, word or function, nor a tuple of such."""
     if isinstance(value, FunctionType):
         inside = [cell.cell_contents for cell in value.__closure__ or ()]
         return f"{value.__qualname__}{[each for each in inside if isinstance(each, int | float | str)]}"

@@ -498,7 +498,8 @@ def test_one_target_for_all(attack, target):
 # 7 dtype, shape, library and memory are kept, and what is wrong is refused by name
 
 
-@pytest.mark.parametrize(("targeted", "skip"), [(False, True), (True, False)], ids=["skip", "targeted"])
+@pytest.mark.parametrize("skip", [False, True])
+@targeted_or_not
 @every_attack
 def test_data_and_model_may_lie_in_different_memories(xp, attack, targeted, skip):
     _, x, y, target = stage("cnn", targeted)
