@@ -23,6 +23,7 @@ from tinyadv.attacks import FGSM, PGD, Transfer
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import SGD, Adam, cosine
+from tinyadv.nn.state import recipe
 from tinyadv.training import TRADES, Adversarial, Fast, Free, Interrupted, Mixed, Standard, checkpoint
 
 METHODS = [Standard(label_smoothing=0.1), Adversarial(PGD(0.1, steps=2)), Adversarial(FGSM(0.1), crafting="train"),
@@ -218,9 +219,9 @@ def enclosed(by):
 ])
 def test_augmentations_with_other_numbers_are_others(make):
     """And one of the same numbers, made anew, is the same."""
-    assert checkpoint.recipe(make(0.1)) != checkpoint.recipe(make(0.5))
-    assert checkpoint.recipe(make(0.1)) == checkpoint.recipe(make(0.1))
-    assert " at 0x" not in checkpoint.recipe(make(0.1))
+    assert recipe(make(0.1)) != recipe(make(0.5))
+    assert recipe(make(0.1)) == recipe(make(0.1))
+    assert " at 0x" not in recipe(make(0.1))
 
 
 @pytest.mark.parametrize("make", [
@@ -269,8 +270,8 @@ def test_a_run_that_collapsed_is_not_extended(epochs, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("make", [twice, lambda change: partial(brighter, by=change)])
 def test_augmentations_made_of_other_functions_are_others(make):
-    assert checkpoint.recipe(make(data.augment.crop(2))) != checkpoint.recipe(make(data.augment.crop(4)))
-    assert checkpoint.recipe(make(data.augment.crop(2))) == checkpoint.recipe(make(data.augment.crop(2)))
+    assert recipe(make(data.augment.crop(2))) != recipe(make(data.augment.crop(4)))
+    assert recipe(make(data.augment.crop(2))) == recipe(make(data.augment.crop(2)))
 
 
 @pytest.mark.parametrize(("change", "differs"), [

@@ -1,16 +1,24 @@
-"""Saving and loading models, in files of archive.py."""
+"""Saving and loading models, in files of archive.py; and what tells one model from another."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import is_dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
+import numpy as np
+
+from tinyadv.backend import is_array, to_host
 from tinyadv.nn import init
 from tinyadv.nn.archive import StateError, read, write
 from tinyadv.nn.module import Module
+from tinyadv.tensor import Tensor
 
 
 def save(model: Module, path: str | Path) -> None:
@@ -31,25 +39,47 @@ def built_from(model: Module) -> dict[str, Any]:
 
 
 def settings(model: Module) -> dict[str, dict[str, str]]:
-    """{layer: {attribute: value}}: the numbers, words and functions that a model computes with, beside its arrays.
+    """{layer: {attribute: recipe}}: what a model computes with beside its layers and arrays.
 
-    Of a function, the name and the numbers and words in its closure are told. Not among them are the seeds of dropouts
-    and how often they have drawn, which change from run to run.
+    Not among it are the seeds of dropouts and how often they have drawn, which change from run to run.
     """
     left_out = {*vars(Module), "forward", "seed", "calls"}
-    return {name: {key: told for key, value in vars(module).items()
-                   if key[:1] != "_" and key not in left_out and (told := _told(value))}
+    return {name: {key: recipe(value) for key, value in vars(module).items()
+                   if key[:1] != "_" and key not in left_out and not isinstance(value, Module | Tensor | dict | list)
+                   and not is_array(value)}
             for name, module in model.named_modules()}
 
 
-def _told(value: Any) -> str:
-    """As text, or "" for what is no number, word or function, nor a tuple of such."""
-    if isinstance(value, FunctionType):
-        inside = [cell.cell_contents for cell in value.__closure__ or ()]
-        return f"{value.__qualname__}{[each for each in inside if isinstance(each, int | float | str)]}"
+def recipe(value: Any, around: tuple = ()) -> str:
+    """A number, word or array as text; of a function its name, and what is in its closure and defaults.
+
+    So are the fields of dataclasses and the arguments of partial functions told. Of other objects the class is, and no
+    code. around: the functions that it was found in, which are not told again.
+    """
+    around = (*around, value)
     if isinstance(value, tuple):
-        return f"({', '.join(map(_told, value))})"
-    return repr(value) if isinstance(value, int | float | str | None) else ""
+        return f"({', '.join(recipe(each, around) for each in value)})"
+    if isinstance(value, partial):
+        return recipe((value.func, *value.args, *value.keywords.items()), around)
+    if isinstance(value, MethodType):
+        return recipe((value.__func__, value.__self__), around)
+    if is_dataclass(value):
+        return recipe((type(value).__name__, *vars(value).items()), around)
+    if is_array(value):
+        return digest(value)
+    if not isinstance(value, FunctionType):
+        return repr(value) if isinstance(value, int | float | str | None | np.generic) else type(value).__name__
+    cells = zip(value.__code__.co_freevars, (cell.cell_contents for cell in value.__closure__ or ()), strict=True)
+    defaults = enumerate(value.__defaults__ or ()), (value.__kwdefaults__ or {}).items()
+    inside = [f"{name}={recipe(own, around)}" for name, own in chain(cells, *defaults)
+              if not any(own is each for each in around)]
+    return f"{value.__qualname__}({', '.join(inside)})".replace(".<locals>", "")
+
+
+def digest(array: Any) -> str:
+    """SHA-256 of an array on any device: of its dtype, shape and elements."""
+    host = to_host(array)
+    return hashlib.sha256(f"{host.dtype}{host.shape}".encode() + host.tobytes()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -11,9 +11,10 @@ from tinyadv.backend import Array, is_array
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
 from tinyadv.nn.optim import Optimizer
+from tinyadv.nn.state import recipe
 from tinyadv.shapes import is_number, to_count
 from tinyadv.spellings import foreign
-from tinyadv.training.checkpoint import EXTENDABLE, recipe
+from tinyadv.training.checkpoint import EXTENDABLE
 from tinyadv.training.consistent import Consistent
 from tinyadv.training.methods import Method
 

@@ -7,22 +7,20 @@ import threading
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
-from functools import partial
-from itertools import chain
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType, FunctionType, MethodType
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from tinyadv.attacks.base.parameters import held
-from tinyadv.backend import is_array, to_host
+from tinyadv.backend import to_host
 from tinyadv.data import Dataset
 from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
-from tinyadv.nn.state import built_from, settings
+from tinyadv.nn.state import built_from, recipe, settings
 from tinyadv.ranks import ranks
 from tinyadv.shapes import is_number
 from tinyadv.training.history import Epoch, History
@@ -170,32 +168,6 @@ def check_ranks(model: Module, settings: Mapping[str, Any], state: State) -> Non
         if differing := [name for name, value in own.items() if others[name] != value]:
             raise ValueError(f"all ranks must train the same, but rank {number} differs from rank {ranks().number} in "
                              f"{', '.join(differing)}: build models and data with seeds, and with the same on each")
-
-
-def recipe(value: Any, around: tuple = ()) -> str:
-    """An augmentation as text: the name of the function, and what is in its closure and defaults.
-
-    Numbers, strings, arrays, functions and dataclasses are told, of other objects the class; the code itself is not.
-    around: the functions that it was found in, which are not told again.
-    """
-    around = (*around, value)
-    if isinstance(value, tuple):
-        return f"({', '.join(recipe(each, around) for each in value)})"
-    if isinstance(value, partial):
-        return recipe((value.func, *value.args, *value.keywords.items()), around)
-    if isinstance(value, MethodType):
-        return recipe((value.__func__, value.__self__), around)
-    if is_dataclass(value):
-        return recipe((type(value).__name__, *vars(value).items()), around)
-    if is_array(value):
-        return held(value)[0]
-    if not isinstance(value, FunctionType):
-        return repr(value) if isinstance(value, int | float | str | None | np.generic) else type(value).__name__
-    cells = zip(value.__code__.co_freevars, (cell.cell_contents for cell in value.__closure__ or ()), strict=True)
-    defaults = enumerate(value.__defaults__ or ()), (value.__kwdefaults__ or {}).items()
-    inside = [f"{name}={recipe(own, around)}" for name, own in chain(cells, *defaults)
-              if not any(own is each for each in around)]
-    return f"{value.__qualname__}({', '.join(inside)})".replace(".<locals>", "")
 
 
 def fingerprint(dataset: Dataset) -> str:

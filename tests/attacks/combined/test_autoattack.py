@@ -1,10 +1,12 @@
 """AutoAttack: what it consists of, that it survives to be killed, and its warnings."""
 
 import itertools
+import operator
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -295,12 +297,23 @@ def times(factor):
     return lambda x: x * factor
 
 
+@dataclass(frozen=True)
+class Times:
+    factor: float
+
+    def __call__(self, x):
+        return x * self.factor
+
+
 @pytest.mark.parametrize("others", [
     [nn.Sequential(bpda(changed, gradient=gradient), scene()[0]) for gradient in ("identity", "zero")],
     [nn.Sequential(bpda(changed, smooth), scene()[0]) for smooth in (ops.tanh, ops.sigmoid)],
     [nn.Sequential(bpda(changed, times(factor)), scene()[0]) for factor in (1.0, 2.0)],
+    [nn.Sequential(bpda(changed, times(np.array(factor))), scene()[0]) for factor in (1.0, 2.0)],
+    [nn.Sequential(bpda(changed, partial(operator.mul, factor)), scene()[0]) for factor in (1.0, 2.0)],
+    [nn.Sequential(bpda(changed, Times(factor)), scene()[0]) for factor in (1.0, 2.0)],
     [Masked(dense(SHAPE, 5, np.float64, seed=seed)) for seed in (0, 1)],
-], ids=["gradient", "stand-in", "closure", "infinite logits"])
+], ids=["gradient", "stand-in", "closure", "array", "partial", "object", "infinite logits"])
 def test_the_state_of_another_model_is_refused_even_where_the_logits_are_alike(others, tmp_path):
     (_, x, y), (one, other) = scene(), others
     attack, path = MultiAttack([FGSM(0.1)]), tmp_path / "state.npz"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from contextlib import suppress
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from tinyadv import spellings
-from tinyadv.backend import is_array, to_host
+from tinyadv.backend import is_array
 from tinyadv.nn import Module
-from tinyadv.nn.state import defined_subclasses
+from tinyadv.nn.state import defined_subclasses, digest
 from tinyadv.shapes import is_number
 
 
@@ -79,8 +78,7 @@ def held(value: Any, known: Module | None = None) -> list[str]:
     own attributes; of a function, the name is all that is known.
     """
     if is_array(value):
-        host = to_host(value)
-        return [hashlib.sha256(f"{host.dtype}{host.shape}".encode() + host.tobytes()).hexdigest()]
+        return [digest(value)]
     if isinstance(value, Module):
         return [] if value is known else [repr(value), *held(list(value.state_dict().values()))]
     if isinstance(value, tuple | list):
