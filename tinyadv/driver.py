@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -58,7 +58,7 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     x = values[0]
     on_host = isinstance(memory_of(model, x), np.ndarray)
     parts = shards(len(x), batch_size, math.prod(x.shape[1:]), on_host)
-    threads = workers or usable_cores() if on_host else 1
+    threads = (workers or usable_cores()) if on_host else 1
 
     def arguments(part: slice) -> tuple:
         return work, [None if value is None else value[part] for value in values], part, x.shape
@@ -243,8 +243,6 @@ def memory_of(model: Callable, x: Array) -> Array:
     return parameters[0].data if parameters else x
 
 
-@contextmanager
-def evaluation_mode(model: Callable) -> Iterator[None]:
+def evaluation_mode(model: Callable) -> AbstractContextManager[Any]:
     """Evaluation mode within the block for a Module; any other callable is left as it is."""
-    with model.mode(training=False) if isinstance(model, Module) else nullcontext():
-        yield
+    return model.mode(training=False) if isinstance(model, Module) else nullcontext()

@@ -120,21 +120,23 @@ def run_elsewhere(executor: Executor, job: Callable, model: Callable, arguments:
         digest, unsent = uuid.uuid4().hex, error
     count = width(workers, executor) or len(parts)
     sent = _sent.setdefault(executor, deque(maxlen=KEPT))
-    with_model, done = 0 if digest in sent else count, 0
+    copies = 0 if digest in sent else count  # of the model, that the next jobs take along
+    done = 0
     if digest not in sent:
         sent.append(digest)
 
     def start(part: slice) -> Future:
-        nonlocal with_model
+        nonlocal copies
         stop_if_told()
-        with_model -= 1
-        return executor.submit(_attend, run, digest, model if with_model >= 0 else None, job, arguments(part))
+        future = executor.submit(_attend, run, digest, model if copies else None, job, arguments(part))
+        copies = max(copies - 1, 0)
+        return future
 
     def take(part: slice, answer: tuple | None) -> bool:
-        nonlocal with_model, done
+        nonlocal copies, done
         stop_if_told()
         if answer is None:
-            with_model = max(with_model, 0) + 1
+            copies += 1
             return True
         put(part, *answer)
         os.utime(run.file)  # lest it be taken for a file that nobody needs any more

@@ -98,6 +98,6 @@ def stepped(xp, before, step, lr):
 
 
 @fused
-def balanced(xp, first, second, share, square_share, eps):
-    """Adam's direction from its two averages, divided by what they have seen of the gradients."""
-    return first / (share * (xp.sqrt(second / square_share) + eps))
+def adam_direction(xp, mean, square, correction, square_correction, eps):
+    """Adam's direction from its averages of g and g², with bias correction (Kingma and Ba 2015, algorithm 1)."""
+    return mean / (correction * (xp.sqrt(square / square_correction) + eps))

@@ -112,7 +112,8 @@ def together(pool: ThreadPoolExecutor, work: Callable[[Part], T], parts: Sequenc
     shared, here = ranks(), range(len(parts))
     others = shared if shared.size > 1 and len(parts) % shared.size == 0 else None
     if others:
-        here = here[len(parts) // shared.size * shared.number:][:len(parts) // shared.size]
+        share = len(parts) // others.size
+        here = range(share * others.number, share * (others.number + 1))
     meeting = _Meeting(len(parts), here, others)
 
     def attend(index: int) -> T:
@@ -215,7 +216,7 @@ def _leave_blas(user: _User) -> None:
 def _limit_blas(threads: list[int]) -> None:
     for library, number in zip(_blas_libraries(), threads, strict=True):
         library.set_num_threads(number)
-        getattr(library, "clear_controlling_thread", int)()  # from 3.8 on, this thread alone could set it otherwise
+        getattr(library, "clear_controlling_thread", int)()  # else threadpoolctl 3.8 lets no other thread set it
 
 
 @cache

@@ -51,6 +51,7 @@ class Streams:
         return part
 
     def __getstate__(self) -> dict[str, Any]:
+        """Another process needs the generators of its own examples only."""
         own = set(zip(self.examples.tolist(), self._passes.tolist(), strict=True))
         return vars(self) | {"_streams": {key: value for key, value in self._streams.items() if key in own}}
 
@@ -62,7 +63,7 @@ class Streams:
     def of_pass(self, numbers: int | np.ndarray) -> Streams:
         """The streams of one forward pass, its number >= 0, or one for each example (N,): apart from all others."""
         drawn = Streams(self.seed, self.examples)
-        drawn._passes = drawn._passes + 1 + numbers
+        drawn._passes = drawn._passes + 1 + numbers  # 0 is what the attack itself draws from
         return drawn
 
     def _stream(self, example: int, number: int) -> np.random.Generator:

@@ -162,7 +162,7 @@ def op(function: Callable) -> Callable[..., Tensor]:
         try:
             arrays, options = [_raw(x) for x in args], {name: _raw(value) for name, value in kwargs.items()}
             if arrays and getattr(arrays[0], "dtype", None) is not None and arrays[0].dtype.kind in "iu":
-                arrays[0] = arrays[0].astype(np.float32)  # as a Tensor of them; a result would be cut to integers
+                arrays[0] = arrays[0].astype(np.float32)  # as a Tensor of them; the others may be labels
             with device_of(*arrays):
                 value, *vjps = function(*arrays, **options)
                 dtypes = [x.dtype for x in arrays[:len(vjps)] if hasattr(x, "dtype")]

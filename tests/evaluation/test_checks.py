@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from attack_cases import cnn, dense, images, on_device, predictions
 
-from tinyadv import Tensor, attacks, evaluation, nn, ops
+from tinyadv import Tensor, evaluation, nn, ops
 from tinyadv.attacks import FGSM, PGD
 from tinyadv.data import Dataset
 from tinyadv.tensor import op
@@ -113,13 +113,6 @@ def test_the_figures_are_what_they_say():
     assert "FGSM" in str(report)
     passed = sum(check.passed for check in report.checks)
     assert str(report).startswith(f"60 images of noise, linf eps=0.03: {passed} of 7 passed")
-
-
-def test_an_attack_that_sees_no_gradient_is_run_only_where_there_is_one(monkeypatch):
-    monkeypatch.delattr(attacks, "Square")
-    report, failed = check(HEALTHY)
-    assert [check.name for check in report.checks] == NAMES[:-1]
-    assert not failed
 
 
 def test_only_images_that_the_model_gets_right_are_attacked():

@@ -1,15 +1,15 @@
 """Abstract values: each stands for a set of arrays, and flows through the same operations as a Tensor.
 
-`@op` hands a call with an abstract argument to `through`, which looks for the rule of that operation in the table of
-the domain: intervals, or zonotopes. So every model that is built of operations can be bounded without being written
-twice. Cousot and Cousot 1977, "Abstract interpretation"; for networks Gehr et al. 2018 (AI2).
+`@op` hands a call with an abstract argument to `through`, and so to the domain: Interval looks for the rule of that
+operation in its table, Zonotope keeps affine ones exact. So every model that is built of operations can be bounded
+without being written twice. Cousot and Cousot 1977, "Abstract interpretation"; for networks Gehr et al. 2018 (AI2).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,13 +35,12 @@ class Abstract(Tensor):
 
     low, high: Tensors of that shape, between which every array of the set is. centre: half-way between them. value:
     None, or a Tensor of the set that is computed along with the bounds, such as the clean images. sample: any Tensor of
-    its shape and dtype. origin: how it was computed; None for an input. A subclass defines its `rules`, {operation:
-    function of the operation and its arguments}, and `_made`, which makes a result of what a rule returns.
+    its shape and dtype. origin: how it was computed; None for an input. A subclass defines `_through`, which computes
+    the result of an operation.
     """
 
     __slots__ = ("high", "low", "origin", "sample", "value")
 
-    rules: ClassVar[dict[Callable, Callable]]
     low: Tensor
     high: Tensor
     centre: Tensor
@@ -66,17 +65,7 @@ class Abstract(Tensor):
         return self._through(operation, args, kwargs)
 
     def _through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
-        if operation not in self.rules:
-            raise TypeError(f"{operation.__name__} has no rule for an argument of the class {type(self).__name__}: the "
-                            f"rules are those of {', '.join(sorted(each.__name__ for each in self.rules))}")
-        result = self._made(self.rules[operation](operation, *args, **kwargs), operation, args, kwargs)
-        known = all(x.value is not None for x in args if isinstance(x, Abstract))
-        result.value = operation(*at(args, "value"), **kwargs) if known else None
-        result.origin = Origin(operation, args, kwargs)
-        return result
-
-    def _made(self, found: Any, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
-        raise TypeError(f"{type(self).__name__} defines no _made(found, operation, args, kwargs)")
+        raise TypeError(f"{type(self).__name__} defines no _through(operation, args, kwargs)")
 
     @property
     def magnitude(self) -> Tensor:

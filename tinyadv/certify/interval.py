@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyadv import ops
 from tinyadv.attacks.base.arguments import check_images
 from tinyadv.backend import Array, array_module
-from tinyadv.certify.abstract import Abstract
+from tinyadv.certify.abstract import Abstract, Origin, at
 from tinyadv.certify.rounding import rounding_error
 from tinyadv.shapes import check_not_negative
 from tinyadv.tensor import _UNRECORDED, Tensor, recording
@@ -46,7 +46,6 @@ class Interval(Abstract):
     """
 
     __slots__ = ("centre", "radius", "roundoff")
-    rules: ClassVar = RULES
     radius: Tensor
 
     def __init__(self, low: Any, high: Any, value: Any = None, roundoff: float = 0.0):
@@ -79,13 +78,20 @@ class Interval(Abstract):
             return getattr(self, name)
         return super().__getattr__(name)  # type: ignore[misc]  # it names the remedy
 
-    def _made(self, found: Any, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Interval:
-        roundoff = max(x.roundoff for x in args if isinstance(x, Interval))
-        result = self._of(found, roundoff)
+    def _through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Interval:
+        if operation not in RULES:
+            raise TypeError(f"{operation.__name__} has no rule for an argument of the class Interval: the rules are "
+                            f"those of {', '.join(sorted(each.__name__ for each in RULES))}")
+        several = [x for x in args if isinstance(x, Interval)]
+        roundoff = max(x.roundoff for x in several)
+        result = self._of(RULES[operation](operation, *args, **kwargs), roundoff)
         if roundoff:
             error = rounding_error(operation, args, kwargs, roundoff, result.magnitude)
             if error is not None:
-                return self._of((result.low - error, result.high + error), roundoff)
+                result = self._of((result.low - error, result.high + error), roundoff)
+        known = all(x.value is not None for x in several)
+        result.value = operation(*at(args, "value"), **kwargs) if known else None
+        result.origin = Origin(operation, args, kwargs)
         return result
 
     def _of(self, found: Ball | tuple[Tensor, Tensor], roundoff: float) -> Interval:
@@ -112,7 +118,7 @@ class Interval(Abstract):
         if self.origin is None or self.origin.operation is not ops.linear:
             return (self.high - self.low[rows, labels].reshape(n, 1)) * others
         x, weight, *_ = self.origin.args
-        wide = weight.astype(self.dtype) if not isinstance(weight, Tensor) else weight * xp.ones(1, self.dtype)
+        wide = weight * xp.ones(1, self.dtype) if isinstance(weight, Tensor) else weight.astype(self.dtype)
         differences = ops.abs(wide.reshape(1, k, -1) - wide.reshape(k, 1, -1))  # (K, K, D): of each pair of rows
         radius = ops.linear(x.radius, differences.reshape(k * k, -1)).reshape(n, k, k)[rows, labels]
         centre = self.centre

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from tinyadv.attacks.base.result import same_fields
 from tinyadv.backend import VERSION
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
@@ -22,6 +23,12 @@ class Saved:
 
     title: ClassVar[str]
     dtypes: ClassVar[dict[str, str]]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether everything is the same, element by element."""
+        return same_fields(self, other) if type(other) is type(self) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # arrays can change
 
     def save(self, path: str | Path) -> None:
         """Write all of it to an .npz file, which is whole or not there at all."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from tinyadv import ops
 from tinyadv.backend import array_module
@@ -41,7 +41,6 @@ class Zonotope(Abstract):
     """
 
     __slots__ = ("box", "centre", "errors", "interval", "symbols", "terms")
-    rules: ClassVar[dict[Callable, Callable]] = Interval.rules
 
     def __init__(self, low: Any, high: Any, value: Any = None, roundoff: float = 0.0, terms: int = 0):
         interval, terms = Interval(low, high, value, roundoff), to_count("terms", terms, least=0)

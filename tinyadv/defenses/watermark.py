@@ -9,7 +9,7 @@ import numpy as np
 from tinyadv import ops
 from tinyadv.backend import Array, array_module
 from tinyadv.defenses.bpda import Defense
-from tinyadv.driver import evaluation_mode
+from tinyadv.driver import evaluation_mode, own_logits
 from tinyadv.ops.elementwise import guided
 from tinyadv.shapes import check_not_negative, to_count
 from tinyadv.tensor import Tensor, gradients, recording
@@ -57,8 +57,7 @@ def guided_gradient(model: Callable[[Tensor], Tensor], images: Array) -> Array:
     x = Tensor(images)
     with recording(True), guided.within(True), evaluation_mode(model):
         logits = model(x)
-        own = logits[array_module(images).arange(len(images)), logits.data.argmax(axis=1)]
-        return gradients(own.sum(), [x])[0]
+        return gradients(own_logits(logits, logits.data.argmax(axis=1)), [x])[0]
 
 
 def _dilated(mask: Array, side: int) -> Array:

@@ -115,10 +115,10 @@ def _listed(epsilons: Any) -> list[float]:
     return list(epsilons)
 
 
-def check(dataset: Any, *attacks: Attack) -> None:
+def check(dataset: Any, attack: Any = None) -> None:
     """Raise TypeError or ValueError unless the arguments are what they should be, and there are images."""
     if isinstance(dataset, Attack):
         raise TypeError(f"dataset must be a data.Dataset, got {type(dataset).__name__}: the attack comes before it")
     check_dataset(dataset)
-    if not all(isinstance(attack, Attack) for attack in attacks):
-        raise TypeError(f"attack must be an attack, such as attacks.FGSM(eps=0.3), got {attacks[0]!r}")
+    if attack is not None and not isinstance(attack, Attack):
+        raise TypeError(f"attack must be an attack, such as attacks.FGSM(eps=0.3), got {attack!r}")

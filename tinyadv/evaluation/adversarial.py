@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyadv.attacks import AttackResult
 from tinyadv.attacks.base.balls import ball_class
+from tinyadv.attacks.base.result import same_fields
 from tinyadv.backend import Array, to_host
 from tinyadv.evaluation.report import Check, Report
 from tinyadv.nn.table import table
@@ -45,7 +46,7 @@ def validate(x_adv: Array, x: Array, *, eps: float, norm: str = "linf",
     return Report("adversarial images", tuple(checks))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WorstCase:
     """The worst case over several attacks on the same images; prints as a table.
 
@@ -56,6 +57,12 @@ class WorstCase:
     rows: tuple[tuple[str, float, float], ...]
     accuracy: float
     robust: np.ndarray
+
+    def __eq__(self, other: object) -> bool:
+        """Whether everything is the same, element by element."""
+        return same_fields(self, other) if isinstance(other, WorstCase) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # arrays can change
 
     @property
     def robust_accuracy(self) -> float:

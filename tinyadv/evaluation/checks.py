@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv import attacks, driver
-from tinyadv.attacks import FGSM, PGD, Attack
+from tinyadv import driver
+from tinyadv.attacks import FGSM, PGD, Attack, Square
 from tinyadv.backend import Array, to_host
 from tinyadv.data import Dataset
 from tinyadv.evaluation.accuracy import check, predict
@@ -75,16 +75,15 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
         Check("random starts agree", differing <= DISAGREEMENT, differing,
               "is the fraction of images broken from some of three random starts, but not from all"),
     ]
-    black_box = getattr(attacks, "Square", None)
-    if black_box is not None and norm in black_box.norms:
-        blind = left(black_box(eps=eps, norm=norm, bounds=bounds, queries=10 * steps)).mean()
+    if norm in Square.norms:
+        blind = left(Square(eps=eps, norm=norm, bounds=bounds, queries=10 * steps)).mean()
         checks.append(Check("white box beats black box", robust <= blind + SLACK, robust - blind,
                             f"PGD leaves {robust:.3f} right, Square, which sees no gradient, {blind:.3f}"))
     if lost := (predicted < 0).sum() + attacked.sum():
         checks.append(Check("logits are numbers", False, lost, "images have NaN logits, "
                             f"{(predicted < 0).sum()} of {len(dataset)} as they are, {attacked.sum()} of {len(right)} "
                             "after an attack; such a prediction is neither right nor a success"))
-    checks = [Check(check.name, bool(check.passed), float(check.figure), check.explanation) for check in checks]
+    checks = [Check(each.name, bool(each.passed), float(each.figure), each.explanation) for each in checks]
     return Report(f"{len(right)} images of {dataset.name}, {norm} eps={eps:.4g}", tuple(checks))
 
 

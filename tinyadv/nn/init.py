@@ -7,15 +7,15 @@ number of outputs that each input affects.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 
+from tinyadv.parallel import Setting
 from tinyadv.shapes import Shape
 
-_left: ContextVar[list[int] | None] = ContextVar("left", default=None)  # numbers that layers may still have
+_left: Setting[list[int] | None] = Setting("left", None)  # numbers that layers may still have
 Initializer = Callable[[Shape, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
@@ -100,14 +100,9 @@ def initializer(name: str) -> Initializer:
     return draw
 
 
-@contextmanager
-def at_most(numbers: int) -> Iterator[None]:
+def at_most(numbers: int) -> AbstractContextManager[None]:
     """Within the block all layers together may have so many numbers: more are a ValueError, before there is memory."""
-    token = _left.set([numbers])
-    try:
-        yield
-    finally:
-        _left.reset(token)
+    return _left.within([numbers])
 
 
 def reserve(shape: Shape) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,11 +25,9 @@ _modes: Setting[dict[Module, bool]] = Setting("modes", {})  # the modes of the m
 _watchers: Setting[tuple[Callable[[Module, Tensor], None], ...]] = Setting("watchers", ())
 
 
-@contextmanager
-def watching(watcher: Callable[[Module, Tensor], None]) -> Iterator[None]:
+def watching(watcher: Callable[[Module, Tensor], None]) -> AbstractContextManager[None]:
     """Within the block, in this thread: watcher(module, output) after each module, after those of blocks around it."""
-    with _watchers.within((*_watchers.get(), watcher)):
-        yield
+    return _watchers.within((*_watchers.get(), watcher))
 
 
 class Module:
@@ -37,7 +35,7 @@ class Module:
 
     _training = True  # the module's own flag, see `training`
     _frozen = False  # see `freeze`
-    needs_whole_batch = False  # True if it draws random numbers, counts calls or mixes examples without all_reduce
+    needs_whole_batch = False  # True if it draws without Random, counts calls or mixes without all_reduce
     input_shape: Shape | None = None  # of one example, for `summary()`
     forward: Callable[..., Tensor]
     _arguments: tuple[tuple, dict]

@@ -36,7 +36,7 @@ class Random(Module):
         """
         if (drawn := in_hand()) is not None:
             len(drawn)  # an error if these are streams that no layer may draw from
-        (call,) = all_reduce(self.calls if part_index() == 0 else 0)
+        (call,) = all_reduce(self.calls if part_index() == 0 else 0)  # another part may have counted on already
         if first_part():  # once for the whole batch
             self.calls += 1
         return call

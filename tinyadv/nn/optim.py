@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.backend import Array, array_module, device_of, move, to_host, wide
-from tinyadv.fused import balanced, stepped
+from tinyadv.fused import adam_direction, stepped
 from tinyadv.nn.module import Module
 from tinyadv.shapes import check_not_negative, is_number
 from tinyadv.spellings import missing, spelled
@@ -154,7 +154,7 @@ class Adam(Optimizer):
         first += (1 - beta1) * g
         second *= beta2
         second += (1 - beta2) * g * g
-        return balanced(first, second, 1 - beta1**update, 1 - beta2**update, self.eps)
+        return adam_direction(first, second, 1 - beta1**update, 1 - beta2**update, self.eps)
 
 
 def step(milestones: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1) -> Schedule:

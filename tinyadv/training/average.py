@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tinyadv.backend import Array, move
+from tinyadv.fused import averaged
 from tinyadv.nn import BatchNorm2d, Module
 from tinyadv.tensor import Tensor, no_grad
 
@@ -21,9 +22,7 @@ SHOWN = 2000  # number of training images for the statistics; each channel has m
 def follow(average: dict[str, Array], model: Module, decay: float) -> None:
     """Set each average, by the name of its parameter, to decay * average + (1 - decay) * parameter."""
     for name, parameter in model.named_parameters():
-        mean = move(average[name], like=parameter.data)
-        mean += (1 - decay) * (parameter.data - mean)
-        average[name] = mean
+        average[name] = averaged(move(average[name], like=parameter.data), parameter.data, 1 - decay)
 
 
 def averaged_state(model: Module, average: dict[str, Array],

@@ -51,8 +51,9 @@ class Certified(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("eps", "warm_up", *["certify_at"] * (self.certify_at is not None)):
+        for name in ("eps", "warm_up"):
             check_not_negative(name, getattr(self, name))
+        check_not_negative("certify_at", self.eps if self.certify_at is None else self.certify_at)
         if not (is_number(self.clean_weight) and 0 <= self.clean_weight <= 1):
             raise ValueError(f"clean_weight must be a number in [0, 1], got {self.clean_weight!r}")
         check_bounds(self.bounds)

@@ -17,7 +17,7 @@ import numpy as np
 from tinyadv.attacks.base.parameters import held
 from tinyadv.backend import to_host
 from tinyadv.data import Dataset
-from tinyadv.nn import Module, archive
+from tinyadv.nn import Module, Random, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
 from tinyadv.nn.state import built_from, recipe, settings
@@ -65,7 +65,7 @@ class State:
                   **{name: getattr(self, name) for name in self._ARRAYS}}
         arrays = {f"{group}/{name}": to_host(array) for group, own in groups.items() for name, array in own.items()}
         header = {
-            "training": dict(settings), "dropouts": _dropouts(model),
+            "training": dict(settings), "dropouts": _random_layers(model),
             "history": [asdict(epoch) for epoch in self.history],
             **{name: getattr(self, name) for name in self._NUMBERS},
         }
@@ -102,9 +102,9 @@ class State:
                                  "cannot be extended: train anew, with another method or rate")
             modules, kept = dict(model.named_modules()), header["dropouts"]
             if {name: own.keys() for name, own in kept.items()} != {
-                    name: own.keys() for name, own in _dropouts(model).items()} or not all(
+                    name: own.keys() for name, own in _random_layers(model).items()} or not all(
                     _is_count(value) for own in kept.values() for value in own.values()):
-                raise ValueError(f"it has other dropouts: {kept}")
+                raise ValueError(f"it has other random layers: {kept}")
             optimizer.load_state_dict(groups["optimizer"])
             model.load_state_dict(groups["model"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -135,11 +135,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _dropouts(model: Module) -> dict[str, dict[str, int]]:
-    """What the next mask of each dropout depends on: its seed, and how many masks it has drawn."""
-    keys = ("calls", "seed")
-    return {name: {key: int(vars(module)[key]) for key in keys} for name, module in model.named_modules()
-            if all(isinstance(vars(module).get(key), int | np.integer) for key in keys)}
+def _random_layers(model: Module) -> dict[str, dict[str, int]]:
+    """What the next numbers of each random layer depend on: its seed, and how often it has drawn."""
+    return {name: {"calls": int(layer.calls), "seed": int(layer.seed)} for name, layer in model.named_modules()
+            if isinstance(layer, Random)}
 
 
 def described(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +162,7 @@ def described(run: Mapping[str, Any]) -> dict[str, Any]:
 def check_ranks(model: Module, settings: Mapping[str, Any], state: State) -> None:
     """ValueError unless all ranks that share the training begin it from the same point. It returns on all at once."""
     digests = {name: held(array) for name, array in model.state_dict().items()}
-    own = {**settings, "weights": digests, "dropouts": _dropouts(model), "epoch": state.epoch, "step": state.step}
+    own = {**settings, "weights": digests, "dropouts": _random_layers(model), "epoch": state.epoch, "step": state.step}
     for number, others in enumerate(ranks().exchange([own])):
         if differing := [name for name, value in own.items() if others[name] != value]:
             raise ValueError(f"all ranks must train the same, but rank {number} differs from rank {ranks().number} in "

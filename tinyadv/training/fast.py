@@ -101,7 +101,8 @@ class Free(Method):
         kind, eps = ball_class(self.norm), self.eps * scene.strength
         valid, free = kind(images, eps, self.bounds), kind(np.zeros_like(images), eps, (-np.inf, np.inf))
         delta = scene.memory.get("perturbation", images[:0])
-        own, rest = np.concatenate([delta[:len(images)], np.zeros_like(images[len(delta):])]), delta[len(images):]
+        rest = delta[len(images):]  # of a batch that is smaller than the one before
+        own = np.concatenate([delta[:len(images)], np.zeros_like(images[len(delta):])])
         for _ in range(self.replays):
             update = scene.update(valid.project(images + own), labels, self.losses, slope=True)
             own = free.step(own, update.slope, eps)

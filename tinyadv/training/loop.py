@@ -61,8 +61,8 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         from epoch to epoch.
     augment: a function (images, streams) -> images, as in data.augment. clip_norm: the largest l2 norm of a gradient.
     average: the decay of an exponential moving average of the weights, such as 0.999; in the k-th step, it is at most
-        (1 + k) / (10 + k). The averaged weights are those that are measured after each epoch, and that the model has in
-        the end. The statistics of batch normalisation are estimated again for them, on 2,000 training images, which
+        (1 + k) / (10 + k), as in TensorFlow. The averaged weights are measured after each epoch, and the model has them
+        in the end. The statistics of batch normalisation are estimated again for them, on 2,000 training images, which
         are attacked if the method attacks.
     validation: held-out images; the accuracy on them is measured after each epoch. With validation_attack, so is the
         robust accuracy, and the model ends with the weights of the epoch where it was highest. `Fast` has a validation

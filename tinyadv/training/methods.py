@@ -163,14 +163,13 @@ class TRADES(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_not_negative("beta", self.beta)
-        self._attack  # noqa: B018 - raises ValueError for a bad parameter
+        self._attack()  # checks the others
 
-    @property
     def _attack(self) -> Attack:
         return _Divergence(self.eps, self.step_size, self.steps, self.norm, bounds=self.bounds)
 
     def inputs(self, scene: Scene, images: np.ndarray, labels: np.ndarray) -> tuple[Array, ...]:
-        return images, attacked(self._attack, scene, images, labels)
+        return images, attacked(self._attack(), scene, images, labels)
 
     def losses(self, model: Callable, labels: Array, *x: Tensor) -> tuple[Tensor, Tensor]:
         (losses, clean), adversarial = super().losses(model, labels, x[0]), model(x[1])
@@ -185,7 +184,7 @@ class _Divergence(PGD):
     def perturb(self, batch: Batch) -> Array:
         with no_grad():
             p = ops.softmax(batch.logits(Tensor(batch.x))).data
-        ball, step_size = batch.ball, self.step_size or self._reach * self.eps / self.steps
+        ball, step_size = batch.ball, self._length
         x = ball.project(batch.x + move(1e-3 * batch.streams.normal(batch.x.shape[1:]), batch.x))
         for _ in range(self.steps):  # KL is the cross entropy of p, but for the entropy of p, which is constant
             g = batch.evaluate(x, lambda logits: ops.cross_entropy(logits, p, "none"), candidate=False)[2]

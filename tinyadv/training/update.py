@@ -83,7 +83,7 @@ def updates(model: Module, optimizer: Optimizer, clip_norm: float | None = None)
                 loss = (values * (1 / count)).sum()
                 hits = (driver.classes(logits.data) == labels[part]).sum()
                 doubtful = optimizer.steps == 0 and are_probabilities(logits.data)
-                found = gradients(loss, [*parameters, *inputs[:slope]])
+                found = gradients(loss, [*parameters, inputs[0]] if slope else parameters)
             value, right = _numbers(loss.data, hits)
             return value, int(right), doubtful, found[:len(parameters)], found[len(parameters):]
 

@@ -176,8 +176,10 @@ class Attack(Parameters):
             return
         batch.look_at_clean()
         batch.keep_clean()
-        left = batch.clean == batch.y if skip_misclassified else ~batch.succeeded
-        left = rows_of(left & ~batch.succeeded if self.minimum_norm else left)  # a success at x needs no perturbation
+        wanted = batch.clean == batch.y if skip_misclassified else ~batch.succeeded
+        if self.minimum_norm:
+            wanted = wanted & ~batch.succeeded  # a success at x needs no perturbation
+        left = rows_of(wanted)
         if len(left):
             rest = batch[left]
             if not self.minimum_norm:

@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,15 +71,14 @@ class Batch:
 
     def __getitem__(self, index: Array) -> Batch:
         """A batch of some of the examples, whose rows are given, with their best candidates so far."""
-        target = None if self.target is None else self.target[index]
-        ball, on_host = self.ball.around(arranged(self.x[index])), to_host(index)
-        part = Batch(self.model, ball, self._objective, self.y[index], target, self.streams[on_host], self._report,
-                     self._nearest, self._eot, self.queries)
-        for name in ("clean", *BEST):
+        part, on_host = copy(self), to_host(index)
+        part.ball = self.ball.around(arranged(self.x[index]))
+        part.x = part.ball.x
+        for name in ("y", "target", "clean", *BEST):
             value = getattr(self, name)
             setattr(part, name, None if value is None else value[index])
-        part.forwards, part.backwards = self.forwards[on_host], self.backwards[on_host]
-        part._iterations, part._checked = self._iterations, self._checked
+        for name in ("streams", "forwards", "backwards"):
+            setattr(part, name, getattr(self, name)[on_host])
         return part
 
     def __setitem__(self, index: Array, part: Batch) -> None:
@@ -93,11 +93,10 @@ class Batch:
 
         Passes and iterations of the new batch count for this one, too.
         """
-        ball = type(self.ball)(self.x, eps, self.ball.bounds)
-        other = Batch(self.model, ball, self._objective, self.y, self.target, self.streams, self._report,
-                      nearest=eps == math.inf, eot=self._eot, queries=self.queries)
-        other.forwards, other.backwards, other._iterations = self.forwards, self.backwards, self._iterations
-        other.clean, other._checked = self.clean, self._checked
+        other = copy(self)
+        other.ball, other._nearest = type(self.ball)(self.x, eps, self.ball.bounds), eps == math.inf
+        for name in BEST:
+            setattr(other, name, None)
         if other._nearest:
             other.keep_clean()
         return other
@@ -230,7 +229,7 @@ class Batch:
     def _keep(self, points: Array, losses: Array, logits: Array) -> None:
         xp = array_module(points)
         predictions = driver.classes(logits)
-        now = self.succeeds(logits) if self._nearest else reached(predictions, self.y, self.target)
+        now = self.succeeds(logits, predictions)
         if self.queries < math.inf:
             now = now & move(self.forwards + self.backwards <= self.queries, like=now)
         if self._nearest:
@@ -243,8 +242,8 @@ class Batch:
             now, losses, predictions, self.succeeded, self.losses, self.predictions)
         self.best = xp.where(column(ahead, points), points, self.best)
 
-    def succeeds(self, logits: Array) -> Array:
-        """(n,) bool: whether points with these logits (n, K) are successes."""
+    def succeeds(self, logits: Array, predictions: Array = None) -> Array:
+        """(n,) bool: whether points with these logits (n, K) are successes; predictions (n,): their classes."""
         if self._nearest:
             return surely_reached(logits, self.y, self.target)
-        return reached(driver.classes(logits), self.y, self.target)
+        return reached(driver.classes(logits) if predictions is None else predictions, self.y, self.target)

@@ -79,7 +79,7 @@ class AttackResult:
         """Whether everything is the same, element by element."""
         if not isinstance(other, AttackResult):
             return NotImplemented
-        return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return same_fields(self, other)
 
     __hash__ = None  # type: ignore[assignment]  # arrays can change
 
@@ -208,10 +208,11 @@ def _bounds(attack: Parameters | UnknownAttack) -> Any:
     return next((_bounds(each) for each in parts if isinstance(each, Parameters | UnknownAttack)), (0.0, 1.0))
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if is_array(one) and is_array(other):
-        return np.array_equal(to_host(one), to_host(other))
-    return not is_array(one) and not is_array(other) and one == other
+def same_fields(one: Any, other: Any) -> bool:
+    """Whether two dataclasses of one class have the same values in all fields, arrays element by element."""
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(one)]
+    return all(np.array_equal(to_host(a), to_host(b)) if is_array(a) and is_array(b)
+               else not is_array(a) and not is_array(b) and a == b for a, b in pairs)
 
 
 def _number(of: Callable[[np.ndarray], Any], values: np.ndarray) -> float | None:

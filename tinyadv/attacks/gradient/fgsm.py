@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tinyadv import driver
 from tinyadv.attacks.base.attack import WhiteBox
@@ -31,6 +32,9 @@ class FGSM(WhiteBox):
         return batch.ball.step(batch.x, batch.gradient(batch.x, candidate=False), self.eps)
 
 
-def least_likely_class(model: Callable, x: Array) -> Array:
-    """For every image the class of the lowest logit, (N,) integers: the hardest target (Kurakin et al. 2017)."""
-    return driver.logits(model, x).argmin(axis=1)
+def least_likely_class(model: Callable, x: Array, **options: Any) -> Array:
+    """For every image the class of the lowest logit, (N,) integers: the hardest target (Kurakin et al. 2017).
+
+    options: seed, batch_size, workers and executor, as for an attack.
+    """
+    return driver.logits(model, x, **options).argmin(axis=1)

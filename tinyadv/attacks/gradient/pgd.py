@@ -19,7 +19,8 @@ class PGD(WhiteBox):
 
     eps: the budget, in the units of the data; norm: "linf", "l2", "l1" or "l0".
     step_size: 2.5 * eps / steps unless given, so that the steps can cross the ball and still converge (their section
-    5). restarts: the number of runs, each from a new random point, on the examples that are not broken yet.
+    5). steps: their number. random_start: False starts at the image itself. restarts: the number of runs, each from a
+    new random point, on the examples that are not broken yet.
     loss: "cross_entropy", "margin" (that of Carlini and Wagner) or "dlr" (that of Croce and Hein).
     """
 
@@ -39,8 +40,12 @@ class PGD(WhiteBox):
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts need random_start=True: from the same point every run is the same")
 
+    @property
+    def _length(self) -> float:
+        return self.step_size or self._reach * self.eps / self.steps
+
     def perturb(self, batch: Batch) -> Array:
-        ball, step_size = batch.ball, self.step_size or self._reach * self.eps / self.steps
+        ball, step_size = batch.ball, self._length
         x = ball.random(batch.streams) if self.random_start else batch.x
         for _ in range(self.steps):
             g = batch.gradient(x, candidate=x is not batch.x)
