@@ -116,6 +116,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="peers, such as PyTorch torchattacks")
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
     args = parser.parse_args()
+    if not args.out.absolute().parent.is_dir():
+        parser.error(f"--out must be in a folder that exists, got {args.out}")
+    if min(*args.batches, args.steps, args.rounds) < 1:
+        parser.error("--batches, --steps and --rounds must be at least 1")
     torch.set_num_threads(usable_cores())
     if missing := [name for module, name in PEERS.items() if not importlib.util.find_spec(module)]:
         print(f"not installed, and left out: {', '.join(missing)} (pip install -e '.[bench]')")

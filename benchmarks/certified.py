@@ -4,6 +4,7 @@
 """
 
 import tinyadv  # noqa: F401  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
+import argparse
 import time
 
 import numpy as np
@@ -38,4 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m benchmarks.certified", description=__doc__.split("\n")[0]).parse_args()
     main()

@@ -10,6 +10,7 @@ one worker, and the peak memory for 1,000 and 10,000 images.
 from __future__ import annotations
 
 import tinyadv  # isort: skip  (first: it chooses the BLAS kernels before NumPy is loaded)
+import argparse
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,4 +98,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m benchmarks.limits", description=__doc__.split("\n")[0]).parse_args()
     main()

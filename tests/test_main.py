@@ -108,6 +108,8 @@ def without_times(text):
     (("attack", "PGD", "--model", "tinyadv.backend:usable_cores", *DIGITS, "--eps", "1"), "images, got int"),
     (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "-1"), "eps must be"),
     (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--out", "a.txt"), "must end in .npz"),
+    (("evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--out", "b.npz", "--state", "b.npz"),
+     "--state must be another file than those of the other options, got b.npz"),
     (("evaluate", "--model", "mnist-lenet-linf", "--data", "digits", "--images", "0"), "--images must be at least 1"),
     (("attack", "PGD", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--state", "s.npz"),
      "--state is for AutoAttack"),
@@ -149,3 +151,12 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr(attacks.AutoAttack, "run", interrupted)
     with pytest.raises(SystemExit, match=r"stopped by Ctrl-C\. The same command goes on"):
         main(["evaluate", "--model", "mnist-lenet-linf", *DIGITS, "--eps", "0.1", "--state", "s.npz"])
+
+
+def test_the_model_is_not_overwritten_by_the_result(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nn.save(models.SmallCNN(), "model.npz")
+    before = Path("model.npz").read_bytes()
+    with pytest.raises(SystemExit, match="--out must be another file than"):
+        main(["attack", "FGSM", "--model", "model.npz", *DIGITS, "--eps", "0.1", "--out", "./model.npz"])
+    assert Path("model.npz").read_bytes() == before

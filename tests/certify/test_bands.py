@@ -135,3 +135,10 @@ def test_arguments_are_checked(trained):
         Bands(2).certify(trained, labels, 1)
     assert repr(Bands(np.int64(4))) == "Bands(width=4)"
     assert certify.Bands is Bands
+
+
+def test_an_image_without_votes_is_not_right():
+    test = Dataset(np.zeros((2, 1, 4, 4), np.float32), np.array([0, 1]), "none", CLASSES)
+    report = Bands(1).certify(lambda x: x.reshape(len(x), -1)[:, :len(CLASSES)] * np.nan, test, patch=1)
+    assert not report.clean.any()
+    assert not report.certified.any()

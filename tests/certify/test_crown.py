@@ -193,3 +193,21 @@ def test_what_has_no_rule_is_bounded_by_its_interval():
     z = ops.tanh(ops.linear(Interval(x - 0.1, x + 0.1), np.eye(5)))
     labels = np.array([0, 1])
     np.testing.assert_allclose(crown_worst(z, labels).data, z.worst(labels).data)
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown-ibp", "zonotope"])
+def test_a_scale_that_has_lost_digits_is_covered(method):
+    """weight / sqrt(variance) is below 2**-126 in float32, and 1% off; the numbers before it are large."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(1, 2))
+    state = {name: np.zeros_like(array) for name, array in model.state_dict().items()}
+    for name, value in (("0.weight", 1e22), ("1.weight", 9.9e-29), ("1.running_var", 1e30), ("2.weight", 1e22)):
+        state[name][...] = value
+    state["4.weight"][0] = 1
+    model.load_state_dict(state)
+    model.eval()
+    x = np.full((1, 1, 1, 1), 0.5, np.float32)
+    state["4.bias"][1] = logits_of(model, x + np.float32(0.0005))[0, 0]
+    model.load_state_dict(state)
+    assert logits_of(model, x + np.float32(0.0009)).argmax() == 0
+    test = Dataset(x, np.array([1]), "one", ("0", "1"))
+    assert not certify.certified_accuracy(model, test, 0.001, method=method).certified.any()

@@ -423,3 +423,9 @@ def test_a_vision_transformer_has_bounds():
     for point in corners(model, box.low.data, box.high.data):
         with no_grad():
             assert_inside(model(Interval(box.low, box.high, value=point)), slack=1e-5)
+
+
+def test_the_least_value_of_gelu_is_known_to_the_last_bits():
+    points = np.linspace(-0.7517915246, -0.7517915248, 2001)
+    bound = ops.gelu(Interval(np.array([-1.0]), np.array([0.0]))).low.data[0]
+    assert bound <= ops.gelu(Tensor(points)).data.min() + 1e-16

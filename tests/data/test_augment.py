@@ -98,3 +98,8 @@ def test_each_image_needs_a_stream_of_its_own(change):
         change(np.ones((5, 1, 4, 4), np.float32), Streams(0, range(1)))
     with pytest.raises(ValueError, match=r"augment: .*images of shape \(N, C, H, W\)"):
         change(np.ones((1, 4, 4), np.float32), Streams(0, range(1)))
+
+
+def test_a_chain_takes_augmentations_one_by_one():
+    with pytest.raises(TypeError, match=r"as in chain\(flip\(\), crop\(4\)\)"):
+        augment.chain([augment.flip()])

@@ -329,3 +329,10 @@ def test_a_notebook_without_widgets_gets_no_warning():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_home_folder_may_be_named_by_a_tilde(tmp_path, monkeypatch, cache):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "images").write_bytes(CONTENT)
+    assert fetch("tiny", FILES, [], path="~/mine", download=False) == {"images": CONTENT}

@@ -94,3 +94,19 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 def test_a_batch_size_that_is_no_positive_integer_is_refused_at_once(batch_size):
     with pytest.raises(ValueError, match="batch_size must be an integer >= 1"):
         batches(numbered(4), batch_size)
+
+
+@pytest.mark.parametrize("classes", [10, "0123456789"])
+def test_classes_are_names(classes):
+    with pytest.raises(ValueError, match="classes must be the names of the classes, in order, got"):
+        Dataset(np.zeros((1, 1, 2, 2), np.float32), np.zeros(1, np.int64), classes=classes)
+
+
+def test_arrays_of_a_gpu_are_refused_with_the_remedy(xp):
+    images, labels = xp.zeros((1, 1, 2, 2), np.float32), xp.zeros(1, np.int64)
+    if xp is np:
+        assert len(Dataset(images, labels)) == 1
+    else:
+        with pytest.raises(ValueError, match=r"images must be an array of NumPy, got \w+.*: give images\.get\(\)"):
+            Dataset(images, labels)
+

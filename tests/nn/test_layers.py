@@ -447,3 +447,28 @@ def test_a_sequential_gives_its_layers_by_number():
     assert list(named[1:].state_dict()) == ["last.weight", "last.bias"]
     with pytest.raises(IndexError):
         model[3]
+
+
+def test_only_what_a_sequential_was_given_and_later_modules_are_its_layers():
+    class Net(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), ops.relu, last=ops.tanh)
+            self.activation = lambda x: x * 0
+
+    net, x = Net(), images((2, 1, 2, 2))
+    assert [name for name, _ in net._named()] == ["0", "1", "last"]
+    before = net(x).data
+    assert before.any()
+    net.more = nn.Linear(4, 3, rng=0)
+    net.last = ops.sigmoid
+    assert net(x).shape == (2, 3)
+    assert len(net[:2].layers) == 2
+
+
+@pytest.mark.parametrize(("make", "name"), [
+    (lambda: nn.Linear(0, 3), "in_features"), (lambda: nn.Linear(3, 2.5), "out_features"),
+    (lambda: nn.Conv2d(3, 0, 3), "out_channels"), (lambda: nn.Conv2d(1.5, 1, 3), "in_channels"),
+])
+def test_sizes_that_no_layer_has_are_told_by_name(make, name):
+    with pytest.raises(ValueError, match=f"{name} must be an integer >= 1"):
+        make()

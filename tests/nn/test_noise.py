@@ -72,3 +72,8 @@ def test_a_batch_of_several_draws_is_an_error():
 def test_a_layer_says_what_it_is():
     layer = nn.GaussianNoise(0.3, at_test=True, seed=4)
     assert repr(layer) == "GaussianNoise(sigma=0.3, at_test=True, seed=4, calls=0)"
+
+
+@pytest.mark.parametrize("layer", [nn.GaussianNoise(np.float64(0.1), at_test=True), nn.Dropout(np.float64(0.5))])
+def test_a_number_of_numpy_keeps_the_dtype_of_the_images(layer):
+    assert layer(Tensor(np.ones((2, 3), np.float32))).dtype == np.float32

@@ -293,3 +293,15 @@ def test_adam_starts_with_the_first_step_of_each_parameter():
     assert (optimizer.steps, optimizer.updates) == (31, [31, 1])
     other.step()
     assert late.item() == pytest.approx(2.2)
+
+
+def test_one_tensor_is_not_taken_for_its_rows():
+    with pytest.raises(TypeError, match=r"takes a model or a list of Tensors: write SGD\(\[x\]\)"):
+        optim.SGD(Tensor(np.ones((3, 2))))
+
+
+@pytest.mark.parametrize("name", ["start", "end"])
+@pytest.mark.parametrize("factor", [-1.0, math.nan, "a"])
+def test_one_cycle_has_no_negative_factors(name, factor):
+    with pytest.raises(ValueError, match=f"{name} must be a number >= 0"):
+        optim.one_cycle(**{name: factor})

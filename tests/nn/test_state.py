@@ -280,3 +280,56 @@ def test_a_tuple_with_names_is_not_saved_as_one_without(folder):
     nn.save(Keeper(namedtuple("Size", "height width")(2, 3)), folder / "kept.npz")
     with pytest.raises(StateError, match="was not built from plain numbers and words"):
         nn.load(folder / "kept.npz")
+
+
+def dull(model):
+    setattr(model, "1", nn.Tanh())
+
+
+def strange(model):
+    model.layers[5].p = 0.9
+
+
+def soft(model):
+    model.layers[4].slope = 0.3
+
+
+@pytest.mark.parametrize("change", [dull, strange, soft])
+def test_a_model_that_was_changed_after_it_was_built_is_not_built_again_as_another(tmp_path, change):
+    def made(seed):
+        return nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(4, 4, rng=seed), nn.Tanh(), nn.LeakyReLU(0.1),
+                             nn.Dropout(0.5, seed=0))
+
+    class Changed(nn.Sequential):
+        def __init__(self, seed=0):
+            super().__init__(*made(seed).layers)
+
+    model = Changed(seed=1)
+    nn.save(model, tmp_path / "built.npz")
+    assert identical(nn.load(tmp_path / "built.npz"), model)
+    change(model)
+    nn.save(model, tmp_path / "changed.npz")
+    with pytest.raises(StateError, match=r"the saved Changed was changed after it was built: .*into=model"):
+        nn.load(tmp_path / "changed.npz")
+    change(other := Changed(seed=2))
+    assert identical(nn.load(tmp_path / "changed.npz", into=other), model)
+
+
+def test_what_a_model_counts_does_not_change_it(tmp_path):
+    class Counter(nn.Module):
+        def __init__(self):
+            self.layer, self.queries, self.noise = nn.Linear(2, 2, rng=0), 0, nn.Dropout(0.5)
+
+        def forward(self, x):
+            self.queries += len(x)
+            return self.noise(self.layer(x))
+
+    model = Counter()
+    model(np.ones((3, 2), np.float32))
+    nn.save(model, tmp_path / "a.npz")
+    assert identical(nn.load(tmp_path / "a.npz"), model)
+
+
+def test_arguments_may_be_numbers_of_numpy(tmp_path):
+    nn.save(model := Tiny(seed=np.int64(3)), tmp_path / "a.npz")
+    assert identical(nn.load(tmp_path / "a.npz"), model)

@@ -327,3 +327,19 @@ def test_images_that_are_no_numbers_are_told_where_the_loss_is_none():
 def test_minutes_are_a_number():
     with pytest.raises(ValueError, match="minutes must be a number >= 0, got '5'"):
         fit(linear(), stripes(8), minutes="5")
+
+
+def test_an_optimizer_that_holds_what_the_model_has_not_is_refused():
+    """As one that was made before the last layer was set anew, which would never be trained."""
+    model = linear()
+    optimizer = SGD([*model.parameters(), Tensor(np.ones(2))], lr=0.1)
+    with pytest.raises(ValueError, match=r"1 of SGD.* are none: make it after the last change of the model"):
+        training.fit(model, stripes(20), epochs=1, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("factor", [-0.1, math.nan, math.inf])
+def test_a_schedule_gives_no_rate_below_zero(factor):
+    before = weights(model := linear())
+    with pytest.raises(ValueError, match="the factor of the schedule must be a number >= 0"):
+        training.fit(model, stripes(20), epochs=1, optimizer=SGD(model, lr=0.1), schedule=lambda progress: factor)
+    assert weights(model) == before

@@ -68,7 +68,7 @@ class Bands:
             wins_ties = (classes < labels[:, None]).astype(int)
             lead = votes[rows, labels][:, None] - votes - wins_ties
             lead[rows, labels] = votes.sum()
-            clean[part] = (lead >= 0).all(axis=1)
+            clean[part] = (lead >= 0).all(axis=1) & (votes[rows, labels] > 0)  # NaN logits are no votes
             certified[part] = (lead >= 2 * (patch + self.width - 1)).all(axis=1)
 
         driver.run(self.votes, model, (dataset.images,), put, batch_size=1, workers=workers)

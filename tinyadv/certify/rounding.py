@@ -42,9 +42,10 @@ def rounding_error(operation: Callable, args: tuple, kwargs: dict[str, Any], u: 
     if operation not in SUMS:
         raise TypeError(f"{operation.__name__} has no bound of its rounding error: a certificate of a network with "
                         "this operation would not be sound; model(Interval(low, high)) bounds it without rounding")
-    operands = SUMS[operation]
+    operands, least = SUMS[operation], LEAST
     sizes: list[Any] = [x if x is None else magnitude(x) for x in args[:operands]]  # so nothing is negative
     if operation is ops.batch_norm:  # scale * x + (bias - mean * scale)
+        least = LEAST * (1 + sizes[0] + sizes[3].reshape(-1, *[1] * (args[0].ndim - 2)))  # scale may be below 2**-126
         sizes[3], terms = -sizes[3], 16
     elif operation in (ops.linear, ops.conv2d):
         terms = math.prod(args[1].shape[1:]) + 1
@@ -57,7 +58,7 @@ def rounding_error(operation: Callable, args: tuple, kwargs: dict[str, Any], u: 
     else:
         terms = 2
     kind = ops.add if operation is ops.subtract else operation
-    return (kind(*sizes, *args[operands:], **kwargs) + LEAST) * _gamma(terms, u)
+    return (kind(*sizes, *args[operands:], **kwargs) + least) * _gamma(terms, u)
 
 
 def _gamma(terms: int, u: float) -> float:

@@ -60,6 +60,8 @@ def flip() -> Augmentation:
 
 def chain(*augmentations: Augmentation) -> Augmentation:
     """Apply the augmentations one after the other."""
+    if not all(map(callable, augmentations)):
+        raise TypeError(f"chain takes augmentations one by one, as in chain(flip(), crop(4)); got {augmentations!r}")
     return lambda images, streams: functools.reduce(lambda x, change: change(x, streams), augmentations, images)
 
 

@@ -45,7 +45,7 @@ def cifar10(path: str | os.PathLike[str] | None = None, download: bool = True) -
     Raises ValueError for a damaged file in the folder, DataUnavailable if no source has the data.
     """
     root = os.environ.get("TINYADV_DATA")
-    folder = Path(path) if path is not None else Path(root).expanduser() / NAME if root else None
+    folder = Path(path).expanduser() if path is not None else Path(root).expanduser() / NAME if root else None
     if folder and (folder / PROVENANCE).is_file():
         source, contents = _copy(folder)
     else:

@@ -37,7 +37,7 @@ def fetch(name: str, files: Mapping[str, tuple[str, int]], mirrors: Sequence[str
     root = os.environ.get("TINYADV_DATA")
     if path is None and root:
         path = Path(root).expanduser() / name
-    local = [] if path is None else [Path(path)]
+    local = [] if path is None else [Path(path).expanduser()]
     cache = user_cache(name)
     urls = {file: [f"{mirror}{file}{suffix}" for mirror in mirrors if download] for file in files}
     return {file: _fetch_file(file, *expected, local, cache, urls[file]) for file, expected in files.items()}

@@ -39,6 +39,8 @@ class Dataset:
         for name, array in (("images", images), ("labels", labels)):
             if not is_array(array):
                 raise ValueError(f"{name} must be an array, got {type(array).__name__}: convert it with np.asarray")
+            if not isinstance(array, np.ndarray):  # batches are moved to where the model is
+                raise ValueError(f"{name} must be an array of NumPy, got {type(array).__module__}: give {name}.get()")
         if images.ndim != 4 or images.dtype != np.float32:
             raise ValueError("images must be float32 of shape (N, C, H, W), got "
                              f"{images.dtype} {images.shape}: convert them with astype and reshape")
@@ -46,6 +48,8 @@ class Dataset:
             raise ValueError("labels must be int64 of shape (N,), got "
                              f"{labels.dtype} {labels.shape}"
                              f"{flat_labels(labels, 'labels') or ': convert them with astype'}")
+        if not isinstance(self.classes, tuple | list):
+            raise ValueError(f"classes must be the names of the classes, in order, got {self.classes!r}")
         if not self.classes:
             object.__setattr__(self, "classes", tuple(map(str, range(labels.max(initial=-1) + 1))))
         if len(images) != len(labels):

@@ -18,6 +18,7 @@ from tinyadv.nn import (
     ReLU,
     Sequential,
 )
+from tinyadv.shapes import to_count
 
 
 class SmallCNN(Sequential):
@@ -53,8 +54,8 @@ class LeNet(Sequential):
 
     def __init__(self, seed: int = 0, image_shape: tuple[int, int, int] = (1, 28, 28), extra: int = 0):
         options: Any = {"init": "keras", "rng": np.random.default_rng(seed)}
-        channels, height, width = image_shape
-        self.input_shape = (channels, height, width)
+        channels, height, width = (to_count("image_shape", side) for side in image_shape)
+        self.input_shape, extra = (channels, height, width), to_count("extra", extra, least=0)
         flat = 16 * ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2)
         dense = [each for k in range(extra) for each in (Linear(256 if k else 84, 256, **options), ReLU())]
         super().__init__(

@@ -14,14 +14,19 @@ from tinyadv import ops
 from tinyadv.backend import move
 from tinyadv.nn.init import initializer
 from tinyadv.nn.module import Module, array_of
-from tinyadv.shapes import check_ndim, pair
+from tinyadv.shapes import check_ndim, pair, to_count
 from tinyadv.tensor import Tensor
 
 Rng = np.random.Generator | int | None
 
 
 class Sequential(Module):
-    """Layers (or any functions on Tensors) one after the other, named "0", "1", ..., or by keywords."""
+    """Layers (or any functions on Tensors) one after the other, named "0", "1", ..., or by keywords.
+
+    A module that is set as an attribute later is one more layer, as in PyTorch.
+    """
+
+    _given: tuple[str, ...] = ()  # the names of the arguments, which may be plain functions
 
     def __init__(self, *layers: Callable[[Tensor], Tensor], **named: Callable[[Tensor], Tensor]):
         if not all(map(callable, (*layers, *named.values()))):
@@ -30,7 +35,8 @@ class Sequential(Module):
             raise TypeError(f"Sequential takes layers, got the class {classes[0]}: write {classes[0]}()")
         if taken := [name for name in named if hasattr(Sequential, name)]:
             raise ValueError(f"Sequential: {', '.join(taken)} names one of its methods: give the layer another name")
-        vars(self).update({str(i): layer for i, layer in enumerate(layers)}, **named)
+        given = {**{str(i): layer for i, layer in enumerate(layers)}, **named}
+        vars(self).update(given, _given=tuple(given))
 
     @property
     def layers(self) -> list[Callable[[Tensor], Tensor]]:
@@ -38,7 +44,7 @@ class Sequential(Module):
         return [layer for _, layer in self._named()]
 
     def _named(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
-        return [(name, layer) for name, layer in vars(self).items() if callable(layer) and name != "forward"]
+        return [(name, layer) for name, layer in vars(self).items() if name in self._given or isinstance(layer, Module)]
 
     def __getitem__(self, index: int | slice) -> Any:
         """The layer of that number, or a Sequential of several; they are shared, not copied."""
@@ -59,7 +65,8 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *,
                  init: str = "pytorch", rng: Rng = None):
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features = to_count("in_features", in_features)
+        self.out_features = to_count("out_features", out_features)
         weight, offset = initializer(init)((out_features, in_features), np.random.default_rng(rng))
         self.weight = Tensor(weight)
         self.bias = Tensor(offset) if bias else None
@@ -78,6 +85,7 @@ class Conv2d(Module):
                  stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | str = 0,
                  dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, *, init: str = "pytorch",
                  rng: Rng = None):
+        in_channels, out_channels = to_count("in_channels", in_channels), to_count("out_channels", out_channels)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"groups must divide in_channels, {in_channels}, and out_channels, {out_channels}; "
                              f"got {groups!r}")

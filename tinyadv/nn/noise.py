@@ -68,7 +68,7 @@ class Dropout(Random):
     def __init__(self, p: float = 0.5, seed: int | None = None):
         if not (is_number(p) and 0 <= p < 1):
             raise ValueError(f"p must be a probability in [0, 1), got {p!r}")
-        self.p = p
+        self.p = float(p)  # a number of NumPy would make float64 of float32
         super().__init__(seed)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class GaussianNoise(Random):
     def __init__(self, sigma: float, at_test: bool = False, seed: int | None = None):
         if not (is_number(sigma) and 0 <= sigma < math.inf):
             raise ValueError(f"sigma must be a number >= 0, in the units of the layer's input, got {sigma!r}")
-        self.sigma, self.at_test = sigma, at_test
+        self.sigma, self.at_test = float(sigma), at_test
         super().__init__(seed)
 
     def forward(self, x: Tensor) -> Tensor:

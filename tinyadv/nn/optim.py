@@ -33,6 +33,8 @@ class Optimizer:
     moments = 0  # how many arrays, each like the parameter, the rule carries
 
     def __init__(self, model: Module | Iterable[Tensor], lr: float, weight_decay: float = 0.0):
+        if isinstance(model, Tensor):  # whose rows would be other Tensors
+            raise TypeError(f"an optimiser takes a model or a list of Tensors: write {type(self).__name__}([x])")
         parameters = model.parameters() if isinstance(model, Module) else list(model)
         if not all(isinstance(parameter, Tensor) for parameter in parameters):
             raise TypeError("an optimiser takes a model or its parameters, and one rate for all of them: "
@@ -176,6 +178,8 @@ def one_cycle(peak: float = 0.3, start: float = 0.04, end: float = 0.0) -> Sched
     """
     if not (is_number(peak) and 0 <= peak <= 1):
         raise ValueError(f"peak must be a fraction of training, such as 0.3, got {peak!r}")
+    for name, factor in (("start", start), ("end", end)):
+        check_not_negative(name, factor)
     return lambda progress: float(np.interp(progress, (0, peak, 1), (start, 1, end)))
 
 

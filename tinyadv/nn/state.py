@@ -25,7 +25,7 @@ def save(model: Module, path: str | Path) -> None:
     """Write the model's state and how to build it; the file is whole or not there at all."""
     if not isinstance(model, Module):
         raise TypeError(f"save(model, path) takes a Module first, got {type(model).__name__}")
-    write(path, built_from(model), model.state_dict())
+    write(path, built_from(model) | {"layers": settings(model, counts=False)}, model.state_dict())
 
 
 def built_from(model: Module) -> dict[str, Any]:
@@ -38,15 +38,17 @@ def built_from(model: Module) -> dict[str, Any]:
         return {"class": name}
 
 
-def settings(model: Module) -> dict[str, dict[str, str]]:
-    """{layer: {attribute: recipe}}: what a model computes with beside its layers and arrays.
+def settings(model: Module, counts: bool = True) -> dict[str, dict[str, str]]:
+    """{layer: {attribute: recipe}}: what a model computes with beside its arrays, and the class of each layer.
 
-    Not among it are the seeds of dropouts and how often they have drawn, which change from run to run.
+    Not among it are the seeds of dropouts and how often they have drawn, which change from run to run; nor, unless
+    `counts`, other integers, as models may count in them.
     """
-    left_out = {*vars(Module), "forward", "seed", "calls"}
-    return {name: {key: recipe(value) for key, value in vars(module).items()
-                   if key[:1] != "_" and key not in left_out and not isinstance(value, Module | Tensor | dict | list)
-                   and not is_array(value)}
+    left_out, no_setting = {*vars(Module), "forward", "seed", "calls"}, (Module, Tensor, dict, list)
+    return {name: {"class": type(module).__name__} | {
+                key: recipe(value) for key, value in vars(module).items()
+                if key[:1] != "_" and key not in left_out and not isinstance(value, no_setting) and not is_array(value)
+                and (counts or type(value) is not int)}
             for name, module in model.named_modules()}
 
 
@@ -90,6 +92,8 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if type(value) is dict and all(isinstance(key, str) for key in value) and value.keys() != {"tuple"}:
         return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, np.generic):
+        return _plain(value.item())
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{type(value).__name__} is neither a number nor a word, nor made of them")
@@ -121,6 +125,7 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     if into is None:
         with init.at_most(sum(array.size for array in arrays.values())):
             model = _build(name, header, path)
+        _check_layers(header, model, path)
     else:
         model = into
     try:
@@ -128,6 +133,16 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     except ValueError as error:
         raise StateError(f"{path}: a saved {name}: {error}") from error
     return model
+
+
+def _check_layers(header: dict[str, Any], model: Module, path: str | Path) -> None:
+    """StateError if a layer was changed before it was saved; files of older versions do not tell."""
+    now, then = settings(model, counts=False), header.get("layers")
+    if then is not None and then != now:
+        told = [f"{name or 'the model'} was {then.get(name)}, not {own}" for name, own in now.items()
+                if isinstance(then, dict) and then.get(name) != own] or ["it had other layers"]
+        raise StateError(f"{path}: the saved {header['class']} was changed after it was built: {told[0]}; build and "
+                         "change the model, and call load(path, into=model)")
 
 
 def _saved(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

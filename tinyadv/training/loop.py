@@ -26,6 +26,7 @@ from tinyadv.nn.table import progress_bar
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams, check_seed
 from tinyadv.ranks import ranks
+from tinyadv.shapes import check_not_negative
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
 from tinyadv.training.arguments import check_augmented, check_fit
@@ -175,7 +176,9 @@ class _Run:
         """One step of the method, with the learning rate and budget of the schedules; then update the averages."""
         state = self.state
         progress = (state.epoch + state.step * self.batch_size / len(self.train)) / self.epochs
-        state.rate = self.optimizer.lr = float(self.base_rate * (self.schedule(progress) if self.schedule else 1))
+        factor = float(self.schedule(progress)) if self.schedule else 1.0
+        check_not_negative("the factor of the schedule", factor)
+        state.rate = self.optimizer.lr = self.base_rate * factor
         state.strength = float(self.eps_schedule(progress)) if self.eps_schedule else 1.0
         if not 0 <= state.strength <= 1:
             raise ValueError(f"eps_schedule must give factors in [0, 1], got {state.strength} at {progress:.0%}")

@@ -147,14 +147,12 @@ def identify(attacks: tuple, model: Any, x: Array, y: Array, target: Array | Non
              options: dict[str, Any]) -> dict[str, Any]:
     """All that a result depends on, apart from the model's logits, as JSON values: it identifies a run.
 
-    The model's settings are there because gradients depend on them where logits do not: `gradient="zero"`, say. Whole
-    numbers are not: models count in them.
+    The model's settings are there because gradients depend on them where logits do not: `gradient="zero"`, say.
     """
-    layers = settings(model) if isinstance(model, Module) else {}
+    layers = settings(model, counts=False) if isinstance(model, Module) else {}
     return {
         "attacks": [describe(attacks), held(attacks)], "x": held(x), "y": held(y), "target": held(target),
         "seed": [streams.seed, held(streams.examples)], "version": VERSION,
         "options": {name: describe(options.get(name)) for name in ("skip_misclassified", "quantize", "batch_size")},
-        "model": {name: {key: value for key, value in own.items() if not value.lstrip("-").isdigit()}
-                  for name, own in layers.items()},
+        "model": layers,
     }
