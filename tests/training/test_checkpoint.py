@@ -286,6 +286,8 @@ def test_augmentations_made_of_other_functions_are_others(make):
     ({"augment": data.augment.chain(data.augment.crop(1))}, r"now .chain.*\(augmentations=\(.*=1\)\)\)"),
     ({"model": nn.Sequential(nn.Flatten(), nn.Dropout(0.4, seed=0), nn.Linear(12, 3, rng=0))},
      r"layer 1: then {'p': '0.3'}, now .*0\.4"),
+    ({"model": nn.Sequential(nn.Flatten(), nn.GaussianNoise(0.3, seed=0), nn.Linear(12, 3, rng=0))},
+     "class of layer 1: then 'Dropout', now 'GaussianNoise'"),
     ({"optimizer": lambda m: SGD(m, 0.2, momentum=0.9)}, r"lr: then 0\.1, now 0\.2\nextend=\('lr',\) goes on"),
     ({"epochs": 2}, r"epochs: then '1', now '2'\nextend=\('epochs',\) goes on"),
     ({"epochs": 2, "average": 0.9}, r"epochs: then '1', now '2'\n  average: then 'None', now '0\.9'$"),

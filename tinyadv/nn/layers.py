@@ -23,7 +23,7 @@ Rng = np.random.Generator | int | None
 class Sequential(Module):
     """Layers (or any functions on Tensors) one after the other, named "0", "1", ..., or by keywords.
 
-    A module that is set as an attribute later is one more layer, as in PyTorch.
+    A module that is set as an attribute later is one more layer, as in PyTorch; a function is, if its name is a number.
     """
 
     _given: tuple[str, ...] = ()  # the names of the arguments, which may be plain functions
@@ -44,7 +44,8 @@ class Sequential(Module):
         return [layer for _, layer in self._named()]
 
     def _named(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
-        return [(name, layer) for name, layer in vars(self).items() if name in self._given or isinstance(layer, Module)]
+        return [(name, layer) for name, layer in vars(self).items()
+                if name in self._given or isinstance(layer, Module) or (name.isdigit() and callable(layer))]
 
     def __getitem__(self, index: int | slice) -> Any:
         """The layer of that number, or a Sequential of several; they are shared, not copied."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,9 +25,11 @@ _modes: Setting[dict[Module, bool]] = Setting("modes", {})  # the modes of the m
 _watchers: Setting[tuple[Callable[[Module, Tensor], None], ...]] = Setting("watchers", ())
 
 
-def watching(watcher: Callable[[Module, Tensor], None]) -> AbstractContextManager[None]:
+@contextmanager
+def watching(watcher: Callable[[Module, Tensor], None]) -> Iterator[None]:
     """Within the block, in this thread: watcher(module, output) after each module, after those of blocks around it."""
-    return _watchers.within((*_watchers.get(), watcher))
+    with _watchers.within((*_watchers.get(), watcher)):  # those around it where it is entered, not where it is made
+        yield
 
 
 class Module:

@@ -25,7 +25,7 @@ def save(model: Module, path: str | Path) -> None:
     """Write the model's state and how to build it; the file is whole or not there at all."""
     if not isinstance(model, Module):
         raise TypeError(f"save(model, path) takes a Module first, got {type(model).__name__}")
-    write(path, built_from(model) | {"layers": settings(model, counts=False)}, model.state_dict())
+    write(path, built_from(model) | {"layers": _layers(model)}, model.state_dict())
 
 
 def built_from(model: Module) -> dict[str, Any]:
@@ -39,17 +39,27 @@ def built_from(model: Module) -> dict[str, Any]:
 
 
 def settings(model: Module, counts: bool = True) -> dict[str, dict[str, str]]:
-    """{layer: {attribute: recipe}}: what a model computes with beside its arrays, and the class of each layer.
+    """{layer: {attribute: recipe}}: what a model computes with beside its layers and arrays.
 
     Not among it are the seeds of dropouts and how often they have drawn, which change from run to run; nor, unless
     `counts`, other integers, as models may count in them.
     """
     left_out, no_setting = {*vars(Module), "forward", "seed", "calls"}, (Module, Tensor, dict, list)
-    return {name: {"class": type(module).__name__} | {
-                key: recipe(value) for key, value in vars(module).items()
-                if key[:1] != "_" and key not in left_out and not isinstance(value, no_setting) and not is_array(value)
-                and (counts or type(value) is not int)}
+    return {name: {key: recipe(value) for key, value in vars(module).items()
+                   if key[:1] != "_" and key not in left_out and not isinstance(value, no_setting)
+                   and not is_array(value) and (counts or type(value) is not int)}
             for name, module in model.named_modules()}
+
+
+def classes(model: Module) -> dict[str, str]:
+    """{layer: the name of its class}."""
+    return {name: type(module).__name__ for name, module in model.named_modules()}
+
+
+def _layers(model: Module) -> dict[str, Any]:
+    """What two models must have in common beside their arguments, so as to be the same function of their arrays."""
+    own = settings(model, counts=False)
+    return {name: {"class": kind} | own[name] for name, kind in classes(model).items()}
 
 
 def recipe(value: Any, around: tuple = ()) -> str:
@@ -137,7 +147,7 @@ def load(path: str | Path, into: Module | None = None) -> Module:
 
 def _check_layers(header: dict[str, Any], model: Module, path: str | Path) -> None:
     """StateError if a layer was changed before it was saved; files of older versions do not tell."""
-    now, then = settings(model, counts=False), header.get("layers")
+    now, then = _layers(model), header.get("layers")
     if then is not None and then != now:
         told = [f"{name or 'the model'} was {then.get(name)}, not {own}" for name, own in now.items()
                 if isinstance(then, dict) and then.get(name) != own] or ["it had other layers"]

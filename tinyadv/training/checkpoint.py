@@ -20,7 +20,7 @@ from tinyadv.data import Dataset
 from tinyadv.nn import Module, Random, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
-from tinyadv.nn.state import built_from, recipe, settings
+from tinyadv.nn.state import built_from, classes, recipe, settings
 from tinyadv.ranks import ranks
 from tinyadv.shapes import is_number
 from tinyadv.training.history import Epoch, History
@@ -144,7 +144,8 @@ def _random_layers(model: Module) -> dict[str, dict[str, int]]:
 def described(run: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a resumed run must have, too, as JSON values. run: the arguments of `fit`."""
     model, optimizer = run["model"], run["optimizer"]
-    layers = {f"layer {name}": own for name, own in settings(model).items()}
+    layers = {f"layer {name}": own for name, own in settings(model).items()} | {
+        f"class of layer {name}": kind for name, kind in classes(model).items()}
     return {
         "model": built_from(model), **layers, "frozen": [name for name, m in model.named_modules() if m._frozen],
         "lr": float(optimizer.lr),

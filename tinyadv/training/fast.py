@@ -21,6 +21,8 @@ class Fast(Adversarial):
     Its robustness can vanish within an epoch, while the accuracy under its own attack rises to 100%. This is called
     catastrophic overfitting. So `fit` measures the accuracy under PGD with ten steps after each epoch, and stops when
     it has collapsed. A validation_attack of your own takes the place of this PGD.
+
+    eps, norm: the budget, in the units of the data; bounds: those of the data.
     """
 
     attack: Attack = field(init=False, repr=False)
@@ -77,6 +79,8 @@ class Free(Method):
     Shafahi et al. 2019, arXiv:1904.12843, algorithm 1. The perturbation is kept from one batch to the next. It is
     projected onto the ball, but not onto the bounds, so l0 is an error: its steps go to the bounds. An epoch costs as
     much as `replays` epochs of standard training, so divide the number of epochs by `replays`.
+
+    eps, norm: the budget, in the units of the data; bounds: those of the data.
     """
 
     eps: float

@@ -150,7 +150,8 @@ class TRADES(Method):
     image x and the adversarial image x'. The attack maximises KL, too, and needs no labels. Zhang et al. 2019,
     arXiv:1901.08573, eq. 5 and algorithm 1. In the authors' code beta is 1 for MNIST and 6 for CIFAR-10.
 
-    step_size: 2.5 * eps / steps unless given. The authors take 40 steps of 0.01 for MNIST.
+    eps, norm: the budget of x', in the units of the data; bounds: those of the data. steps, step_size: of the attack;
+    2.5 * eps / steps unless given. The authors take 40 steps of 0.01 for MNIST.
     """
 
     eps: float
@@ -206,6 +207,8 @@ def attacked(attack: Attack, scene: Scene, images: np.ndarray, labels: np.ndarra
 
 def ramp(until: float, start: float = 0.0) -> Schedule:
     """A schedule that is 0 until `start`, rises linearly to 1 at `until`, and stays 1; both are fractions of training.
+
+    ValueError unless 0 <= start < until <= 1.
     """
     if not 0 <= start < until <= 1:
         raise ValueError(f"start and until must be fractions of training, 0 <= start < until <= 1; got {start!r} and "
