@@ -50,7 +50,7 @@ def main(options):
     for part, (way, curves) in zip(figure.subfigures(1, len(ways)), found.items(), strict=True):
         rows = {name: (np.tile(BUDGETS, (len(seeds), 1)), 100 * np.array(each)) for name, each in curves.items()}
         plots.lines(rows, xlabel="budget ε", ylabel="accuracy (%)", figure=part,
-                    title=f"{way}, mean of {options.eot} gradients, each seed")
+                    title=f"{test.name}: {way}, mean of {options.eot} gradients, each seed")
     figure.savefig(options.out)
 
     means = {way: {name: np.mean(each, axis=0) for name, each in curves.items()} for way, curves in found.items()}
