@@ -40,17 +40,17 @@ def canvas(figure: Figure | SubFigure | None, width: float, height: float, names
 def legend(figure: Figure | SubFigure, handles: Sequence[Any], names: Sequence[str]) -> None:
     """A legend below all that is in the figure, where it hides nothing."""
     columns = _columns(names, figure.bbox.width / figure.dpi)
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.5)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.4)
 
 
 def _columns(names: Sequence[str], width: float) -> int:
     """How many entries of a legend stand side by side in so many inches."""
-    return min(max(1, len(names)), max(1, int(width / max(map(_entry, names), default=1))))
+    return min(max(1, len(names)), max(1, int((width + 0.2) / (max(map(_entry, names), default=1) + 0.2))))
 
 
 def _entry(name: str) -> float:
     """About how many inches wide a name is in a legend."""
-    return 0.75 + 0.09 * max(map(len, str(name).split("\n")))
+    return 0.5 + 0.088 * max(map(len, str(name).split("\n")))
 
 
 def finished(figure: Figure | SubFigure) -> Figure:
