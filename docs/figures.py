@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tinyadv import Tensor, attacks, certify, data, evaluation, nn, plots, training
+from tinyadv import attacks, certify, data, evaluation, nn, plots, training
+from tinyadv.tensor import op
 
 FOLDER = Path(__file__).parent / "figures"
 FIGURES = {}
@@ -137,7 +138,8 @@ def fab():
         "FAB": medians([attacks.FAB(norm="l2", steps=n) for n in (2, 3, 5, 10, 20, 50, 100)]),
         "CarliniWagner": medians([replace(cw, steps=n) for n in (20, 50, 100, 200, 500)]),
     }
-    return plots.lines(curves, xlabel="gradients for an image", ylabel="median l2 distance", log="x")
+    return plots.lines(curves, xlabel="gradients for an image", ylabel="median l2 distance", log="x",
+                       title=f"{test.name}: smallest changes found")
 
 
 @figure
@@ -176,7 +178,8 @@ def hopskipjump():
         curves[attack.__name__] = queries, [median(attack(queries=n, starts=train.images[:50])) for n in queries]
     gradients = attacks.CarliniWagner(binary_search_steps=5, steps=200, lr=0.1, initial_c=1.0)
     curves["CarliniWagner, by gradients"] = queries[::3], [median(gradients)] * 2
-    drawn = plots.lines(curves, xlabel="queries", ylabel="median l2 distance", log="x")
+    drawn = plots.lines(curves, xlabel="queries", ylabel="median l2 distance", log="x",
+                        title=f"{test.name}: smallest changes found")
     drawn.axes[0].set_ylim(bottom=0)
     return drawn
 
@@ -190,9 +193,7 @@ def transfer():
         "white box": attacks.PGD(0.1),
     }
     curves = {name: evaluation.epsilon_curve(model, attack, test, epsilons) for name, attack in several.items()}
-    drawn = plots.epsilon_curve(curves, title="PGD on another network, on this one, and noise")
-    drawn.axes[0].legend(frameon=False, loc="lower left")
-    return drawn
+    return plots.epsilon_curve(curves, title="PGD on another network, on this one, and noise")
 
 
 @figure
@@ -217,22 +218,25 @@ def apgd():
     several["APGD"] = attacks.APGD(0.15)
     shown = np.r_[0:20:2, 20:100:5, 99]
     curves = {name: (1 + shown, best(attack)[shown]) for name, attack in several.items()}
-    return plots.lines(curves, xlabel="gradients", ylabel="mean cross entropy, best so far", title="ε = 0.15")
+    return plots.lines(curves, xlabel="gradients", ylabel="mean cross entropy, best so far",
+                       title=f"{test.name}, ε = 0.15")
 
 
 @figure
-def autoattack():
-    def rounded(pixels):  # as it is done, the gradient ends here
-        return model(Tensor(np.rint(pixels.data * 7) / 7))
+def autoattack(count=60):
+    @op
+    def rounded(pixels):
+        return np.rint(pixels * 7) / 7, lambda g: 0 * g
 
-    networks = {"network": model, "logits × 1000": lambda pixels: model(pixels) * 1000, "pixels of 8 levels": rounded}
+    networks = {"network": model, "logits × 1000": lambda pixels: model(pixels) * 1000,
+                "pixels of 8 levels": lambda pixels: model(rounded(pixels))}
     curves = {}
     for name, network in networks.items():
-        result = attacks.AutoAttack(0.1).run(network, x[:60], y[:60], skip_misclassified=True)
+        result = attacks.AutoAttack(0.1).run(network, x[:count], y[:count], skip_misclassified=True)
         clean = (result.predictions_clean == result.y).sum()
         names = ["clean", *(row[0] for row in result.table[:-1])]
-        curves[name] = names, np.array([clean, *(row[1] for row in result.table[:-1])]) / 0.6
-    drawn = plots.lines(curves, xlabel="after", ylabel="accuracy left (%)")
+        curves[name] = names, np.array([clean, *(row[1] for row in result.table[:-1])]) * 100 / count
+    drawn = plots.lines(curves, xlabel="after", ylabel="accuracy left (%)", title=f"{test.name}: AutoAttack")
     drawn.axes[0].set_ylim(0, 100)
     return drawn
 

@@ -39,9 +39,9 @@ def median(result):
 
 
 def by_distance(result):
-    """The accuracy that is left at each distance."""
+    """The accuracy in percent that is left at each distance."""
     far = np.sort(result.distances[result.success])
-    return np.append(0, far), 1 - np.arange(len(far) + 1) / len(result.y)
+    return np.append(0, far), 100 - 100 * np.arange(len(far) + 1) / len(result.y)
 
 
 def main(options):
@@ -64,7 +64,7 @@ def main(options):
         bests += [(max(each.values()), norm, network) for network, each in local.items()]
     figure = plots.blank(10, 8)
     for part, (norm, lines) in zip(figure.subfigures(2, 2).flat, curves.items(), strict=True):
-        plots.lines(lines, xlabel=f"{norm} distance", ylabel="accuracy", title=f"{test.name}: {norm}", figure=part)
+        plots.lines(lines, xlabel=f"{norm} distance", ylabel="accuracy (%)", title=f"{test.name}: {norm}", figure=part)
     figure.savefig(options.out)
     reached, (least, norm, network) = sum(best[0] >= 0.97 for best in bests), min(bests)
     verdict = f"does not hold: the least is {least:.3f}, in {norm} on {network}" if least < 0.97 else "holds"

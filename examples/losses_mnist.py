@@ -31,7 +31,7 @@ def main(options):
     figure = plots.blank(11, 3.5)
     for part, (name, each) in zip(figure.subfigures(1, len(left)), left.items(), strict=True):
         plots.lines({loss: (options.steps, [100 * accuracy for accuracy in row]) for loss, row in each.items()},
-                    xlabel="steps", ylabel="accuracy (%)", title=name, figure=part)
+                    xlabel="steps", ylabel="accuracy (%)", title=f"{test.name}:\n{name}", figure=part)
         figure.axes[-1].set_ylim(-3, 103)
     figure.savefig(options.out)
 

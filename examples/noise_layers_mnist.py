@@ -49,8 +49,8 @@ def main(options):
     figure = plots.blank(10, 4)
     for part, (way, curves) in zip(figure.subfigures(1, len(ways)), found.items(), strict=True):
         rows = {name: (np.tile(BUDGETS, (len(seeds), 1)), 100 * np.array(each)) for name, each in curves.items()}
-        plots.lines(rows, xlabel="budget ε", ylabel="accuracy (%)", figure=part,
-                    title=f"{way}, mean of {options.eot} gradients, each seed")
+        plots.lines(rows, xlabel="budget ε", ylabel="accuracy (%), each seed", figure=part,
+                    title=f"{test.name}: {way}, mean of {options.eot} gradients")
     figure.savefig(options.out)
 
     means = {way: {name: np.mean(each, axis=0) for name, each in curves.items()} for way, curves in found.items()}

@@ -50,9 +50,9 @@ def main(options):
         (top, bottom), values = column.subfigures(2, 1), [value for name, value in means if name == axis]
         rows = np.array([means[axis, value] for value in values])  # (values, 2 + budgets + ways)
         plots.epsilon_curve({f"{value} {axis}": dict(zip(BUDGETS, row[2:-4].tolist(), strict=True))
-                             for value, row in zip(values, rows, strict=True)}, title="FGSM", figure=top)
+                             for value, row in zip(values, rows, strict=True)}, title=f"{test.name}: FGSM", figure=top)
         plots.lines({way: (values, 100 * each) for way, each in zip(ways, rows.T[-4:], strict=True)}, xlabel=axis,
-                    ylabel="accuracy (%)", title=f"all attacks, budget {eps:g}", figure=bottom)
+                    ylabel="accuracy (%)", title=f"{test.name}: all attacks, budget {eps:g}", figure=bottom)
         bottom.axes[0].set_ylim(0, 100)
         trained = rows[1:, 1] >= min(0.9, rows[1:, 1].max())
         stronger = np.stack([rows[:, -4], rows[:, -2], rows[:, [-3, -1]].min(axis=1)], axis=1)  # of the runs of PGD

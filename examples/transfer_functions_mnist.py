@@ -37,13 +37,13 @@ def draw(panels, left, out):
         plots.lines({name: (CYCLES, each / each.mean()) for name, each in curves.items()}, title=title, figure=part,
                     xlabel="cycles per image", ylabel="answer / its mean")
         part.axes[0].set_ylim(0, max(2.5, part.axes[0].get_ylim()[1]))
-    plots.surfaces({f"{level} levels of grey": each.clip(0, 1.25) for level, each in left.items()}, CYCLES, QUALITIES,
+    plots.surfaces({f"{level} levels of grey": each for level, each in left.items()}, CYCLES, QUALITIES,
                    xlabel="cycles per image", ylabel="quality of JPEG", figure=bottom,
                    title="LeNet's first layer behind JPEG: the share of its answer that is left")
     figure.savefig(out)
     for k in range(0, len(QUALITIES), 6):
         frames.append(plots.lines({f"{level} levels of grey": (CYCLES, each[k]) for level, each in left.items()},
-                                  xlabel="cycles per image", ylabel="share that is left", figure=plots.blank(4, 3),
+                                  xlabel="cycles per image", ylabel="share that is left", figure=plots.blank(4, 3.5),
                                   title=f"First layer behind JPEG of quality {QUALITIES[k]}"))
         frames[-1].axes[0].set_ylim(0, 2)
     plots.animate(frames, out.with_suffix(".gif"))

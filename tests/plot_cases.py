@@ -46,3 +46,7 @@ def check_layout(figure, titles=()):
     assert max(box.y1 for box in boxes) <= figure.bbox.y1
     assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
     return len(texts)
+
+
+def legend_texts(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plot_cases import check_layout
+from plot_cases import check_layout, legend_texts
 
 from tinyadv import plots
 from tinyadv.training import Epoch, History
@@ -18,7 +18,8 @@ fractions = st.dictionaries(st.floats(0, 1), st.floats(0, 1), min_size=1)
 @settings(max_examples=15)
 @given(curves=st.dictionaries(st.sampled_from("abcdefg"), fractions, min_size=1))
 def test_an_epsilon_curve_is_a_line_for_each_name_in_percent(curves):
-    (axes,) = plots.epsilon_curve(curves, title="pets").axes
+    figure = plots.epsilon_curve(curves, title="pets")
+    (axes,) = figure.axes
     assert [line.get_label() for line in axes.lines] == list(curves)
     for line, curve in zip(axes.lines, curves.values(), strict=True):
         epsilons, percents = line.get_data()
@@ -29,7 +30,7 @@ def test_an_epsilon_curve_is_a_line_for_each_name_in_percent(curves):
     assert axes.get_ylim() == (0, 100)
     assert axes.get_title() == "pets"
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("budget ε", "accuracy (%)")
-    assert (axes.get_legend() is not None) == (len(curves) > 1)
+    assert legend_texts(figure) == (list(curves) if len(curves) > 1 else [])
     assert plots.epsilon_curve(curves, xlabel="radius").axes[0].get_xlabel() == "radius"
 
 
@@ -53,8 +54,9 @@ numbers = st.floats(0.1, 1e4)
 def test_lines_are_thick_for_one_and_thin_for_many_of_a_name(x, seed, log):
     rng = np.random.default_rng(seed)
     one, many = rng.random(len(x)), rng.random((3, len(x)))
-    (axes,) = plots.lines({"one": (x, one), "many": (x, many), "own x": (many, many)}, xlabel="steps", ylabel="loss",
-                          title="pets", log=log).axes
+    figure = plots.lines({"one": (x, one), "many": (x, many), "own x": (many, many)}, xlabel="steps", ylabel="loss",
+                         title="pets", log=log)
+    (axes,) = figure.axes
     first, *others = axes.lines
     assert np.array_equal(first.get_data(), (x, one))
     for line, other, own_x, y in zip(axes.lines[:1] * 3, others[:3], others[3:], many, strict=True):
@@ -62,7 +64,7 @@ def test_lines_are_thick_for_one_and_thin_for_many_of_a_name(x, seed, log):
         assert np.array_equal(own_x.get_data(), (y, y))
         assert line.get_linewidth() > other.get_linewidth() == own_x.get_linewidth()
     assert [len({line.get_color() for line in group}) for group in (axes.lines, others[:3], others[3:])] == [3, 1, 1]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "many", "own x"]
+    assert legend_texts(figure) == ["one", "many", "own x"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("steps", "loss", "pets")
     assert "".join(name for name in "xy" if getattr(axes, f"get_{name}scale")() == "log") == log
 
@@ -114,7 +116,7 @@ def test_histograms_count_everything_in_bins_of_one_width(headings, names, n, se
     for axes in figure.axes:
         bars = [[bar.get_height() for bar in container] for container in axes.containers]
         assert [sum(heights) for heights in bars] == [n] * names
-    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == list("abc"[:names])
+    assert legend_texts(figure) == list("abc"[:names])
 
 
 @settings(max_examples=10, deadline=None)
@@ -171,7 +173,7 @@ def test_bars_below_zero_are_seen_and_none_are_refused():
     assert low <= -2
     assert high > 1
     percents = plots.bars({"a": [50, 100], "b": [20, 98]}, ["x", "y"], ylabel="%").axes[0]
-    assert percents.get_yticks().max() == 100  # above it is only the legend
+    assert percents.get_ylim()[1] < 110  # so no tick above 100 is seen: the legend is below
     with pytest.raises(ValueError, match="heights must hold at least one label"):
         plots.bars({"a": []}, [], ylabel="z")
 
@@ -198,3 +200,120 @@ def test_histograms_are_of_finite_numbers(several):
 
 def test_an_empty_histogram_stands_beside_another():
     assert plots.histograms({"h": [np.array([]), np.arange(3.0)]}, ["a", "b"], xlabel="x").axes
+
+
+words = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=9) | st.sampled_from(
+    ["_hidden", "_", r"$\frac$", "$", "$x$ and $y", r"\$"])
+
+
+@settings(max_examples=5, deadline=None)
+@given(names=st.lists(words, min_size=2, max_size=4, unique=True))
+def test_every_name_is_in_the_legend_as_it_is_written(names):
+    figures = [plots.lines({name: ([1, 2], [k, 1]) for k, name in enumerate(names)}, xlabel="", ylabel=names[0]),
+               plots.bars({name: [1] * len(names) for name in names}, names, ylabel="", title=names[0]),
+               plots.histograms({names[0]: [[1, 2]] * len(names)}, names, xlabel=names[0])]
+    for figure in figures:
+        assert legend_texts(figure) == names
+        figure.draw_without_rendering()  # would fail at a formula that has no meaning
+
+
+@pytest.mark.parametrize("draw", [
+    lambda text: plots.lines({"a": ([text, "b"], [1, 2])}, xlabel="", ylabel=""),
+    lambda text: plots.surfaces({text: np.eye(2)}, [0, 1], [0, 1], xlabel="", ylabel=""),
+    lambda text: plots.heatmaps({text: np.eye(2)}, xlabel="", ylabel="", label=text),
+    lambda text: plots.grid(np.zeros((1, 1, 1, 2, 2)), rows=[text], columns=[text], captions=text, title=text)])
+def test_a_dollar_begins_no_formula(draw):
+    draw(r"$\frac$").draw_without_rendering()
+
+
+def test_powers_of_ten_stay_formulas():
+    axes = plots.histograms({"a": [np.geomspace(1e-9, 1e9, 9)]}, "a", xlabel="", log=True).axes[0]
+    assert all(label.get_parse_math() for label in axes.get_xticklabels())
+
+
+@pytest.mark.parametrize(("kind", "count", "longest", "part"), [
+    ("lines", 2, 1, False), ("lines", 6, 15, True), ("lines", 35, 12, False), ("lines", 3, 80, False),
+    ("bars", 9, 9, False), ("bars", 9, 9, True), ("bars", 2, 60, False)])
+def test_a_legend_is_whole_and_hides_nothing(kind, count, longest, part):
+    names = [str(k).ljust(longest if k == 1 else 3, "n") for k in range(count)]
+    whole = plots.blank(9, 9) if part else None
+    figure = whole.subfigures(1, 2)[0] if part else None
+    if kind == "lines":
+        drawn = plots.lines({name: ([1, 2], [k, 1]) for k, name in enumerate(names)}, xlabel="", ylabel="",
+                            figure=figure)
+    else:
+        drawn = plots.bars({name: [k, 1] for k, name in enumerate(names)}, ["x", "y"], ylabel="", figure=figure)
+    drawn.draw_without_rendering()
+    (legend,) = (figure or drawn).legends
+    box, axes = legend.get_window_extent(), drawn.axes[0]
+    assert min(box.x0, box.y0) >= 0
+    assert box.x1 <= (figure or drawn).bbox.x1
+    assert box.y1 <= axes.get_tightbbox().y0 + 1
+    assert axes.get_window_extent().height > 100
+
+
+def test_of_curves_that_coincide_both_are_seen():
+    one, other, same = plots.lines({"one": ([1, 2], [1, 2]), "other": ([1, 2], [2, 2]), "same": ([1.0, 2.0], [1, 2])},
+                                   xlabel="", ylabel="").axes[0].lines
+    assert (one.get_linestyle(), other.get_linestyle(), same.get_linestyle()) == ("-", "-", "--")
+    assert (one.get_markerfacecolor() != "none", same.get_markerfacecolor()) == (True, "none")
+
+
+def test_x_may_be_texts():
+    axes = plots.lines({"net": (["clean", "APGD-CE"], [90, 40])}, xlabel="", ylabel="").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["clean", "APGD-CE"]
+
+
+@pytest.mark.parametrize("pair", [
+    [0.7, 0.2], [0.7, 0.2, 0.1], 3, None, ([1, 2], [1, 2, 3]), ([1], 2), ([[1, 2]], [1, 2]), ([1, 2], np.zeros((0, 2))),
+    (np.zeros((2, 3)), np.zeros((3, 2))), {1: 2, 3: 4}])
+def test_what_is_no_pair_of_x_and_y_is_refused(pair):
+    with pytest.raises(ValueError, match=r"a pair \(x, y\) for each name, x of shape \(n,\), .* got .* for 'loss'"):
+        plots.lines({"loss": pair}, xlabel="", ylabel="")
+
+
+@pytest.mark.parametrize("values", [[0.7, 0.2], [], None, np.ones(3)])
+def test_values_without_names_are_refused(values):
+    labels = {"xlabel": "", "ylabel": ""}
+    for argument, draw in {
+            "curves": lambda: plots.lines(values, **labels), "heights": lambda: plots.bars(values, "ab", ylabel=""),
+            "values": lambda: plots.histograms(values, "ab", xlabel="")}.items():
+        with pytest.raises(TypeError, match=rf"{argument} must be a dict {{name: .*}}, got .*: give {{\"a name\""):
+            draw()
+    for argument, draw in {
+            "heights": lambda: plots.surfaces(values, [0, 1], [0, 1], **labels),
+            "values": lambda: plots.heatmaps(values, **labels, label="")}.items():
+        with pytest.raises(TypeError, match=rf"{argument} must be a dict {{name: .*}}, got .*: give {{\"a name\""):
+            draw()
+    with pytest.raises(TypeError, match="a curve needs a name"):
+        plots.epsilon_curve(values)
+    with pytest.raises(ValueError, match="heights must hold at least one label, with 2 numbers for each"):
+        plots.bars({"a": 3}, "ab", ylabel="")
+
+
+def test_numbers_may_lie_on_a_device(xp):
+    x, y = xp.asarray(np.arange(3.0)), xp.asarray(np.ones((2, 3)))
+    assert len(plots.lines({"a": (x, y)}, xlabel="", ylabel="").axes[0].lines) == 2
+    assert len(plots.bars({"a": x}, "abc", ylabel="").axes[0].containers[0]) == 3
+    assert plots.histograms({"a": [x, y]}, "ab", xlabel="").axes[0].containers[0]
+    assert plots.surfaces({"a": y}, x, x[:2], xlabel="", ylabel="").axes[0].collections
+    assert np.array_equal(plots.heatmaps({"a": y}, xlabel="", ylabel="", label="").axes[0].images[0].get_array(),
+                          np.ones((2, 3)))
+
+
+def test_what_one_epoch_has_not_measured_is_a_gap():
+    epochs = History([Epoch(k, 1.0, 0.5, 0.75, 0.1, 2.0, None if k == 2 else 0.25) for k in (1, 2, 3)])
+    attacked = plots.history(epochs).axes[0].lines[-1]
+    assert attacked.get_label() == "attacked"
+    np.testing.assert_equal(attacked.get_ydata(), [25, np.nan, 25])
+
+
+def test_a_figure_holds_one_drawing():
+    whole = plots.blank(9, 5)
+    plots.lines({"a": ([1], [1])}, xlabel="", ylabel="", figure=whole)
+    with pytest.raises(ValueError, match="give each drawing a part of its own"):
+        plots.lines({"a": ([1], [1])}, xlabel="", ylabel="", figure=whole)
+    epochs, (left, _) = History([Epoch(1, 1.0, 0.5, 0.75, 0.1, 2.0, None)]), plots.blank(9, 5).subfigures(1, 2)
+    plots.history(epochs, figure=left)
+    with pytest.raises(ValueError, match="give each drawing a part of its own"):
+        plots.history(epochs, figure=left)

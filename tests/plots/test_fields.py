@@ -87,3 +87,15 @@ def test_signed_zeros_lie_in_the_middle_of_the_colours():
 def test_heatmaps_are_of_finite_numbers():
     with pytest.raises(ValueError, match="values must hold finite arrays"):
         plots.heatmaps({"a": np.array([[0.0, np.nan]]), "b": np.ones((2, 2))}, xlabel="x", ylabel="y", label="l")
+
+
+@settings(max_examples=10, deadline=None)
+@given(low=st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.25, 2.3, 1000.0]), span=st.floats(-3, 3))
+def test_the_numbers_beside_the_colours_are_those_of_the_levels(low, span):
+    high = low + max(10 ** span, 1e-6 * abs(low))
+    figure = plots.surfaces({"a": np.array([[low, high], [low, low]])}, [0, 1], [0, 1], xlabel="", ylabel="")
+    figure.draw_without_rendering()
+    axis = figure.axes[-1].yaxis
+    factor = float(axis.get_offset_text().get_text().replace("\N{MINUS SIGN}", "-") or 1)
+    written = [factor * float(label.get_text().replace("\N{MINUS SIGN}", "-")) for label in axis.get_ticklabels()]
+    np.testing.assert_allclose(written, np.linspace(low, high, 6), atol=0.01 * (high - low))

@@ -167,3 +167,30 @@ def test_a_class_without_a_name_has_its_number_and_no_class_is_nan():
 
     assert captions(lambda x: np.tile([0.0, 0, 9], (len(x), 1))) == {"“2”\n100.0%"}
     assert captions(lambda x: np.full((len(x), 3), np.nan)) == {"NaN"}
+
+
+@pytest.mark.parametrize("worst", [np.nan, np.inf])
+def test_a_pixel_that_is_no_number_leaves_the_other_noise_as_it_is(worst):
+    clean = dataset(2, 1)
+    x_adv = attacked(clean)
+    x_adv[0, 0, 0, 0] = worst
+    figure = plots.adversarial_triples(lambda x: np.ones((len(x), 3)), clean, x_adv)
+    assert figure.get_suptitle().endswith("at most 0.25")
+    noise = pixels(figure.axes[4])
+    assert np.allclose(clean.images[1, 0] + 0.25 * noise, x_adv[1, 0], atol=1e-6)
+    figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize(("logits", "found"), [([0, 1e-9, 0], 1), ([0, np.inf, 0], 1), ([0, 0, 1e-12], 2)])
+def test_the_class_of_a_caption_is_that_of_the_highest_logit(logits, found):
+    clean = dataset(1, 1)
+    figure = plots.adversarial_triples(lambda x: np.tile(np.float64(logits), (len(x), 1)), clean, clean.images)
+    assert figure.axes[0].texts[0].get_text().startswith(f"“{CLASSES[found]}”")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int64, bool])
+def test_images_of_integers_are_refused(dtype):
+    images, clean = np.zeros((1, 1, 1, 4, 5), dtype), dataset(1, 1)
+    for draw in (lambda: plots.grid(images), lambda: plots.adversarial_triples(model, clean, images[0])):
+        with pytest.raises(ValueError, match=re.escape("give images.astype(np.float32) / 255")):
+            draw()
