@@ -193,3 +193,15 @@ def test_what_has_no_rule_is_bounded_by_its_interval():
     z = ops.tanh(ops.linear(Interval(x - 0.1, x + 0.1), np.eye(5)))
     labels = np.array([0, 1])
     np.testing.assert_allclose(crown_worst(z, labels).data, z.worst(labels).data)
+
+
+@flat_or_not
+def test_it_runs_where_the_box_is(flat, xp):
+    layers, x = dense(), np.random.default_rng(0).random((2, 6))
+    labels = np.array([0, 3])
+    expected = crown_worst(through(layers, Interval(x - 0.1, x + 0.1)), labels, flat)
+    there = [tuple(map(xp.asarray, layer)) for layer in layers]
+    box = Interval(xp.asarray(x - 0.1), xp.asarray(x + 0.1))
+    found = crown_worst(through(there, box), xp.asarray(labels), flat)
+    assert isinstance(found.data, xp.ndarray)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-9)

@@ -40,7 +40,7 @@ def test_results_lie_where_the_images_were(where):
 
 @pytest.mark.parametrize("method", [
     training.Standard(), training.Adversarial(PGD(0.1, steps=2)), training.Mixed(FGSM(0.1)),
-    training.TRADES(0.1, steps=2),
+    training.TRADES(0.1, steps=2), training.Certified(0.1), training.CROWNIBP(0.1),
 ], ids=lambda method: type(method).__name__)
 def test_training_on_the_second_gpu_ends_near_the_weights_of_numpy(method):
     train, test = data.digits(64, 16)
@@ -49,7 +49,7 @@ def test_training_on_the_second_gpu_ends_near_the_weights_of_numpy(method):
         model = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, rng=0), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
                               nn.Flatten(), nn.Linear(144, 10, rng=1)).to(device)
         training.fit(model, train, epochs=1, optimizer=nn.optim.SGD(model, 0.05, momentum=0.9), method=method,
-                     batch_size=32, clip_norm=1.0, average=0.9, validation=test)
+                     batch_size=32, clip_norm=1.0, average=0.9, validation=test, eps_schedule=training.ramp(0.5))
         states.append(model.state_dict())
         assert 0 <= evaluation.accuracy(model, test) <= 1
     for name, expected in states[0].items():

@@ -33,7 +33,8 @@ def crown_worst(z: Interval, labels: Any, flat: bool = False) -> Tensor:
     if not isinstance(z, Interval):
         raise TypeError(f"crown_worst takes an Interval of logits, as model(Interval(low, high)), got "
                         f"{type(z).__name__}")
-    labels, xp, bound = z.own(labels, "crown_worst"), array_module(z.low.data), Tensor(0.0)
+    labels, xp = z.own(labels, "crown_worst"), array_module(z.low.data)
+    bound: Any = 0.0  # a number lies in any memory
     eye = xp.eye(z.shape[1], dtype=z.dtype)
     found = {id(z): Tensor(eye[:, None] - eye[labels])}  # the coefficients of each value, (K, N, ...)
     h: Any
