@@ -56,6 +56,24 @@ def test_training_on_the_second_gpu_ends_near_the_weights_of_numpy(method):
         np.testing.assert_allclose(states[1][name], expected, rtol=0, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("rule", [nn.optim.SGD, nn.optim.Adam, lambda model: nn.optim.SGD(model, momentum=0.9)])
+def test_an_optimiser_follows_a_model_from_device_to_device(rule):
+    x, states = images(3), []
+    for devices in ("cpu", "cpu", "cpu"), ("cpu", "cuda", "cuda:1"):
+        model = cnn().eval()
+        optimizer = rule(model)
+        for device in devices:
+            model.to(device)
+            optimizer.zero_grad()
+            ops.cross_entropy(model(to_device(x, device)), to_device(np.arange(3), device)).backward()
+            optimizer.step()
+        states.append(model.state_dict())
+    for name, expected in states[0].items():
+        np.testing.assert_allclose(states[1][name], expected, rtol=0, atol=1e-4, err_msg=name)
+    model.load_state_dict({name: to_device(array, "cuda:1") for name, array in states[0].items()})
+    np.testing.assert_equal(model.state_dict(), states[0])
+
+
 def test_layers_and_gradients_by_hand_run_on_the_second_gpu():
     x = images(3)
     found, expected = (
