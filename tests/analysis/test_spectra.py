@@ -103,7 +103,7 @@ def test_a_norm_that_is_no_length_is_refused(norm):
     (lambda: analysis.fourier_sensitivity(cnn(), images(0), norm=1), "images must be (N, C, H, W), with N >= 1"),
     (lambda: analysis.fourier_sensitivity(lambda x: x, images(2).reshape(2, -1), norm=1),
      "images must be (N, C, H, W), with N >= 1, got shape (2, 64)"),
-    (lambda: analysis.noise_spectrum([[[[1.0]]]]), "noise must be an array, got list: give np.array(noise, np.float32)"),
+    (lambda: analysis.noise_spectrum([[[[1.0]]]]), "noise must be an array, got list: give np.array(noise"),
     (lambda: analysis.radial_mean([[1.0]]), "spectrum must be an array, got list: give np.array(spectrum, np.float32)"),
     (lambda: analysis.radial_mean(np.ones((1, 2, 2))), "spectrum must be (H, W), as that of noise_spectrum, got shape"),
 ])

@@ -105,8 +105,8 @@ def correlation(noise: Array, maps: Array) -> np.ndarray:
     """Pearson's correlation of |noise| and the map over the pixels, (N,); 0 where one of the two is constant.
 
     noise: (N, C, H, W), what an attack has added; the largest |noise| over the channels counts. maps: (N, H, W), such
-    as those of `saliency`. An attack that moves all pixels equally, such as FGSM, has little to correlate. It is NaN where
-    one of the two has NaN.
+    as those of `saliency`. An attack that moves all pixels equally, such as FGSM, has little to correlate.
+    It is NaN where one of the two has NaN.
     """
     noise, maps = (on_host(name, each).astype(np.float64) for name, each in (("noise", noise), ("maps", maps)))
     if noise.ndim != 4 or (len(noise), *noise.shape[2:]) != maps.shape:
