@@ -68,6 +68,10 @@ class ndarray:
     def __setitem__(self, index, value):
         self._host[_index(index)] = _host(value)
 
+    @property
+    def device(self):
+        return types.SimpleNamespace(id=0)
+
     def __len__(self):
         return len(self._host)
 

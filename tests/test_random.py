@@ -30,6 +30,15 @@ def test_batching_and_order_do_not_matter(draw, seed, indices, shape, data):
 
 @draws
 @given(seed=seeds, indices=examples, data=st.data())
+def test_an_example_that_is_there_twice_draws_once(draw, seed, indices, data):
+    rows = np.array(data.draw(st.lists(st.integers(0, len(indices) - 1), min_size=1, max_size=9)))
+    once, several = Streams(seed, indices), Streams(seed, indices)[rows]
+    for _ in range(2):
+        assert np.array_equal(draw(several, (2,)), draw(once, (2,))[rows])
+
+
+@draws
+@given(seed=seeds, indices=examples, data=st.data())
 def test_a_part_shares_its_streams_with_the_whole(draw, seed, indices, data):
     """What the part draws, the whole goes on from, wherever the part comes from."""
     whole, split = Streams(seed, indices), Streams(seed, indices)

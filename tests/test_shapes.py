@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from strategies import shapes, sizes
 
-from tinyadv import ops
-from tinyadv.shapes import broadcast_axes, check_equal, check_ndim, pair, window_counts
+from tinyadv import Tensor, data, nn, ops
+from tinyadv.shapes import broadcast_axes, check_equal, check_floating, check_ndim, pair, window_counts
 
 
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 3))
@@ -82,3 +82,16 @@ x, images, three = np.ones((2, 3)), np.ones((1, 2, 1, 1)), np.ones(3)
 def test_errors_name_the_operation_and_both_sides(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("images", "message"), [
+    ([[0.5]], r"got list: give np\.array\(images, np\.float32\)$"),
+    (Tensor([[0.5]]), r"got Tensor: give images\.numpy\(\)$"),
+    (data.Dataset(np.zeros((1, 1, 2, 2), np.float32), np.zeros(1, int), "none"), r"got Dataset: give dataset\.images$"),
+    (nn.ReLU(), "got ReLU: the model comes first$"),
+    (None, r"got NoneType: give an array \(N, C, H, W\)$"),
+    (np.zeros(2, np.uint8), r"got uint8: for 8-bit images, give images\.astype\(np\.float32\) / 255$"),
+])
+def test_what_is_given_in_place_of_images_has_a_remedy_of_its_own(images, message):
+    with pytest.raises(ValueError, match="^images must be a floating-point array, " + message):
+        check_floating(images)

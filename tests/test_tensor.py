@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from strategies import broadcastable, positive, reals
 
-from tinyadv import ops
+from tinyadv import nn, ops
 from tinyadv.tensor import Tensor, gradients, no_grad, op
 
 
@@ -212,3 +212,20 @@ def test_the_error_of_an_operation_names_it_and_keeps_its_class():
     with pytest.raises(Mine, match=r"in failing of shape \(2, 3\)") as caught:
         failing(x)
     assert caught.value.args == ("not fitted", 3)
+
+
+def test_arrays_in_two_memories_are_an_error_that_says_so(xp):
+    x = np.ones((2, 3), np.float32)
+    there = xp.asarray(x)
+    for run, places in (
+            (lambda: Tensor(there) + x, "cuda:0 and cpu"), (lambda: x @ Tensor(there.T), "cpu and cuda:0"),
+            (lambda: ops.concatenate([x, there], axis=0), "cpu and cuda:0"),
+            (lambda: nn.Linear(3, 2, rng=0)(there), "cuda:0 and cpu and cpu")):
+        if there is x:  # NumPy: all is in one memory
+            run()
+        else:
+            with pytest.raises(TypeError, match=f'; they lie on {places}: move one, by model.to."cuda:0". or backend'):
+                run()
+    with pytest.raises(ValueError, match="add of shape") as error:
+        Tensor(there) + there[:, :2]
+    assert "lie on" not in str(error.value)

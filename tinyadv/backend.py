@@ -125,6 +125,11 @@ def _to_current(array: Array, xp: ModuleType) -> Array:
         return xp.asarray(array)
 
 
+def memory(array: Array) -> str:
+    """The name of the memory that holds the array, as `to_device` takes it: "cpu" or "cuda:0"."""
+    return "cpu" if array_module(array) is np else f"cuda:{array.device.id}"
+
+
 def device_of(*values: Any) -> AbstractContextManager[Any]:
     """A block in which the GPU that holds the first array there is the current one; on a CPU it does nothing.
 

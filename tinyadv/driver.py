@@ -136,7 +136,7 @@ def logits(model: Callable, x: Array, *, seed: int | Streams = 0, batch_size: in
     check_input(x)
     streams = streams_of(x, seed)
     if not len(x):
-        with evaluation_mode(model):
+        with evaluation_mode(model), device_of(memory_of(model, x)):
             return _logits(model, x, streams)
     found: dict[int, Array] = {}
     run(_logits, model, (x, streams), lambda part, rows: found.update({part.start: rows}), batch_size=batch_size,
@@ -213,6 +213,7 @@ def forward(model: Callable, x: Array, seed: int | Streams = 0) -> Tensor:
         return call(model, Tensor(x), streams_of(x, seed).of_pass(0))
 
 
+@on_its_device
 def classes(logits: Array) -> Array:
     """The classes (N,) of the highest logits (N, K); -1, which is none, where a logit is NaN."""
     return array_module(logits).where((logits != logits).any(axis=1), -1, logits.argmax(axis=1))
@@ -243,6 +244,6 @@ def memory_of(model: Callable, x: Array) -> Array:
     return parameters[0].data if parameters else x
 
 
-def evaluation_mode(model: Callable) -> AbstractContextManager[Any]:
+def evaluation_mode(model: Callable | None) -> AbstractContextManager[Any]:
     """Evaluation mode within the block for a Module; any other callable is left as it is."""
     return model.mode(training=False) if isinstance(model, Module) else nullcontext()

@@ -25,7 +25,8 @@ def check_seed(seed: int) -> int:
 
 
 class Streams:
-    """The random streams of some examples. A draw is a NumPy array with one row per example.
+    """The random streams of some examples. A draw is a NumPy array with one row per example; an example that is there
+    twice has equal rows.
 
     `streams[index]` are the streams of some of the examples. They are shared, not copied: a draw from them
     also advances the original ones.
@@ -83,9 +84,10 @@ class Streams:
         return self._draw(shape, lambda stream: stream.standard_normal(shape))
 
     def _draw(self, shape: tuple[int, ...], draw: Callable[[np.random.Generator], Any]) -> np.ndarray:
-        rows = np.empty((len(self), *shape))
+        rows, first = np.empty((len(self), *shape)), dict[tuple[int, int], int]()
         for row, stream in enumerate(zip(self.examples.tolist(), self._passes.tolist(), strict=True)):
-            rows[row] = draw(self._stream(*stream))
+            drawn = first.setdefault(stream, row)
+            rows[row] = draw(self._stream(*stream)) if drawn == row else rows[drawn]
         return rows
 
     def __repr__(self) -> str:

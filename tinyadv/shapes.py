@@ -112,9 +112,16 @@ def flat_labels(labels: Any, name: str) -> str:
 
 def check_floating(x: Any) -> None:
     """ValueError unless the images are floating-point numbers: results of their dtype would be cut to integers."""
-    if getattr(getattr(x, "dtype", None), "kind", None) != "f":
-        raise ValueError(f"images must be a floating-point array, got {getattr(x, 'dtype', type(x).__name__)}: for "
-                         "8-bit images, give images.astype(np.float32) / 255")
+    kind, meant = getattr(getattr(x, "dtype", None), "kind", None), instead(x, "images")
+    if kind == "f" and not meant:
+        return
+    if meant:
+        got, remedy = type(x).__name__, f"give {meant}"
+    elif kind:
+        got, remedy = x.dtype, "for 8-bit images, give images.astype(np.float32) / 255"
+    else:
+        got, remedy = type(x).__name__, "the model comes first" if callable(x) else "give an array (N, C, H, W)"
+    raise ValueError(f"images must be a floating-point array, got {got}: {remedy}")
 
 
 def check_input(x: Any) -> None:
@@ -124,12 +131,15 @@ def check_input(x: Any) -> None:
             raise TypeError("the images are uint8: give x.astype(np.float32) / 255, or without / 255 if the model is "
                             "made for 0 to 255")
         return
-    remedy = ""
-    if isinstance(x, list) and x and isinstance(x[0], list):
-        remedy = "np.array(x, np.float32)"
-    elif hasattr(x, "images"):
-        remedy = "dataset.images"
-    elif hasattr(x, "numpy"):
-        remedy = "x.numpy()"
-    if remedy:
+    several = isinstance(x, list | tuple) and not (isinstance(x, list) and x and isinstance(x[0], list))
+    if remedy := "" if several else instead(x, "x"):
         raise TypeError(f"images must be an array or a Tensor, got {type(x).__name__}: give {remedy}")
+
+
+def instead(x: Any, name: str) -> str:
+    """What to write for a data set, a Tensor, foreign or not, or a list that is meant as an array; else nothing."""
+    if hasattr(x, "images"):
+        return "dataset.images"
+    if hasattr(x, "numpy"):
+        return f"{name}.numpy()"
+    return f"np.array({name}, np.float32)" if isinstance(x, list | tuple) else ""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection
 from types import ModuleType
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
+from tinyadv.backend import is_array, memory
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -121,7 +123,18 @@ def explain(error: Exception, name: str, args: Collection[Any], kwargs: Collecti
         error.add_note(f"in {where}")
     elif not str(error).startswith(name):
         rule = "; from the last axis on, two lengths must be equal, or one of them 1" * ("together" in str(error))
-        raise type(error)(f"{where}: {str(error).strip()}{rule}") from error
+        raise type(error)(f"{where}: {str(error).strip()}{rule}{_apart(args)}") from error
+
+
+def _apart(args: Collection[Any]) -> str:
+    """What to do about arguments that lie in several memories: the end of an error, empty for one memory."""
+    arrays = [x if is_array(x) else getattr(x, "data", None) for x in args]
+    places = [memory(x) for x in arrays if is_array(x)]
+    if len(set(places)) < 2:
+        return ""
+    gpu = max(places)
+    return (f'; they lie on {" and ".join(places)}: move one, by model.to("{gpu}") or '
+            f'backend.to_device(array, "{gpu}")')
 
 
 def check_model(model: object) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyadv.backend import Array, array_module, device_of, is_array, to_host
+from tinyadv.backend import Array, array_module, device_of, is_array, on_its_device, to_host
 from tinyadv.graph import Node, Vertex, topological_order, walk_back
 from tinyadv.parallel import Setting
 from tinyadv.shapes import Shape
@@ -109,7 +109,7 @@ class Tensor:
 
     def argmax(self, axis: int | None = None) -> Array:
         """The index of the (first) largest element along an axis, or of all: an array of integers."""
-        return self.data.argmax(axis=axis)
+        return on_its_device(lambda array: array.argmax(axis=axis))(self.data)
 
     def _require_grad(self, value: bool) -> None:
         if not value:

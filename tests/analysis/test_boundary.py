@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from strategies import seeds
 
 from tinyadv import Tensor, analysis, evaluation, nn, ops
+from tinyadv.attacks import FGSM
 
 
 def two_classes(seed, shape=(1, 3, 3)):
@@ -80,6 +81,12 @@ def test_it_depends_on_no_shard_and_no_memory(xp):
 @pytest.mark.parametrize(("direction", "options", "message"), [
     (np.zeros((2, 1, 8, 7)), {}, "direction must have the shape of the images, (2, 1, 8, 8), got (2, 1, 8, 7)"),
     ("up", {}, "norm must be"),
+    (FGSM(0.1), {}, 'direction must be an array like the images, or "linf" or "l2", got FGSM('),
+    (images(2).tolist(), {}, 'direction must be an array like the images, or "linf" or "l2", got ['),
+    ("linf", {"cells": 2.5}, "cells must be an integer >= 1, got 2.5"),
+    ("linf", {"labels": [0, 99]}, "labels must lie in [0, 5), the classes of the logits; got labels from"),
+    ("linf", {"labels": [-1, 0]}, "labels must lie in [0, 5)"),
+    (images(2), {"labels": [-1, 0]}, "first_error: labels must lie in [0, 5)"),
     ("linf", {"cells": 0}, "cells must be >= 1 and tolerance > 0, got 0 and 0.0001"),
     ("linf", {"tolerance": 0}, "cells must be >= 1 and tolerance > 0, got 100 and 0"),
 ])
@@ -101,6 +108,28 @@ def test_the_first_error_along_a_tiny_direction_is_found_to_the_last_bit(length)
     x = np.full((1, 1, 2, 2), 0.2)
     (found,) = analysis.first_error(leaning(1.0), x, np.full_like(x, length), tolerance=1e-17)
     np.testing.assert_allclose(found * length, 0.3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1e-300, 1e-170, 1e160, 1e300])
+def test_directions_whose_squares_are_no_numbers_are_no_others(length):
+    x, way = np.full((1, 1, 2, 2), 0.2), np.ones((1, 1, 2, 2))
+    expected = analysis.first_error(leaning(1.0), x, way, tolerance=1e-320)
+    found = analysis.first_error(leaning(1.0), x, way * length, tolerance=1e-320)
+    np.testing.assert_allclose(found * length, expected, rtol=1e-6)
+
+
+@given(seed=seeds, rows=st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True))
+@settings(max_examples=10)
+def test_of_a_random_model_the_error_of_an_image_depends_on_no_other_image(seed, rows):
+    """A prefix keeps the places of the images, and so their streams; so do labels that end the search of others."""
+    model, x = nn.Sequential(nn.GaussianNoise(0.5, at_test=True, seed=0), cnn()), images(6)
+    way, y = np.sign(np.random.default_rng(seed).normal(size=x.shape)), evaluation.predict(model, x)
+    found = analysis.first_error(model, x, way, y, cells=10)
+    np.testing.assert_allclose(analysis.first_error(model, x[:3], way[:3], y[:3], cells=10), found[:3], atol=2e-4)
+    wrong = np.isin(np.arange(6), rows)
+    other = analysis.first_error(model, x, way, np.where(wrong, (y + 1) % 5, y), cells=10)
+    assert (other[wrong] == 0).all()
+    np.testing.assert_allclose(other[~wrong], found[~wrong], atol=2e-4)
 
 
 def test_no_number_is_no_error_and_no_direction():

@@ -177,3 +177,27 @@ def test_the_correlation_of_what_does_not_fit_is_refused():
 
 def test_constants_correlate_with_nothing_however_their_mean_rounds():
     assert analysis.correlation(np.full((1, 1, 7, 7), 0.1), np.full((1, 7, 7), 0.1)).tolist() == [0]
+
+
+@given(seed=seeds, power=st.integers(-1000, 1000))
+def test_the_correlation_depends_on_no_scale(seed, power):
+    rng = np.random.default_rng(seed)
+    noise, maps = rng.normal(size=(3, 2, 4, 5)), rng.random((3, 4, 5))
+    expected = analysis.correlation(noise, maps)
+    for a, b in ((np.ldexp(noise, power), maps), (noise, np.ldexp(maps, power))):
+        np.testing.assert_array_equal(analysis.correlation(a, b), expected)
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, -np.inf])
+def test_the_correlation_with_no_number_is_no_number(spoilt):
+    noise, maps = np.random.default_rng(0).normal(size=(2, 3, 1, 4, 4)), np.random.default_rng(1).random((3, 4, 4))
+    noise, other = noise[0], maps.copy()
+    noise[0, 0, 1, 2], other[1, 3, 3] = spoilt, spoilt
+    assert np.isnan(analysis.correlation(noise, other)).tolist() == [True, True, False]
+
+
+def test_the_correlation_of_what_is_no_array_is_refused():
+    with pytest.raises(ValueError, match=re.escape("maps must be an array, got list: give np.array(maps, np.float32)")):
+        analysis.correlation(np.zeros((2, 1, 4, 4)), [[1.0]])
+    with pytest.raises(ValueError, match=re.escape("noise must be an array, got Tensor: give noise.numpy()")):
+        analysis.correlation(Tensor(np.zeros((2, 1, 4, 4))), np.zeros((2, 4, 4)))

@@ -85,3 +85,33 @@ def test_sensitivity_without_a_wave_is_the_error_and_depends_on_no_shard(xp):
 def test_a_spectrum_of_what_is_no_noise_is_refused(shape):
     with pytest.raises(ValueError, match=re.escape(f"noise must be (N, C, H, W), with N >= 1, got shape {shape}")):
         analysis.noise_spectrum(np.zeros(shape))
+
+
+@pytest.mark.parametrize("labels", [99, -1, [0, 5]])
+def test_labels_that_are_no_classes_are_refused(labels):
+    with pytest.raises(ValueError, match=r"fourier_sensitivity: labels must lie in \[0, 5\)"):
+        analysis.fourier_sensitivity(cnn(), images(2), labels, norm=0.1)
+
+
+@pytest.mark.parametrize("norm", [np.nan, np.inf, -1, "l2"])
+def test_a_norm_that_is_no_length_is_refused(norm):
+    with pytest.raises(ValueError, match=f"norm must be a number >= 0, got {norm!r}"):
+        analysis.fourier_sensitivity(cnn(), images(2), norm=norm)
+
+
+@pytest.mark.parametrize(("run", "message"), [
+    (lambda: analysis.fourier_sensitivity(cnn(), images(0), norm=1), "images must be (N, C, H, W), with N >= 1"),
+    (lambda: analysis.fourier_sensitivity(lambda x: x, images(2).reshape(2, -1), norm=1),
+     "images must be (N, C, H, W), with N >= 1, got shape (2, 64)"),
+    (lambda: analysis.noise_spectrum([[[[1.0]]]]), "noise must be an array, got list: give np.array(noise"),
+    (lambda: analysis.radial_mean([[1.0]]), "spectrum must be an array, got list: give np.array(spectrum, np.float32)"),
+    (lambda: analysis.radial_mean(np.ones((1, 2, 2))), "spectrum must be (H, W), as that of noise_spectrum, got shape"),
+])
+def test_what_is_no_array_of_that_shape_is_refused(run, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run()
+
+
+def test_the_rings_of_an_array_on_a_device_are_those_of_the_host(xp):
+    spectrum = np.random.default_rng(0).random((5, 6))
+    assert np.array_equal(analysis.radial_mean(xp.asarray(spectrum)), analysis.radial_mean(spectrum))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from tinyadv import analysis, models, nn, ops
+from tinyadv import Tensor, analysis, models, nn, ops
 
 
 @given(filters=st.integers(1, 4), channels=st.integers(1, 3), kh=st.integers(1, 5), kw=st.integers(1, 5), seed=seeds,
@@ -70,3 +70,40 @@ def test_an_amplitude_that_leaves_the_image_is_refused(amplitude):
     message = f"amplitude must be above 0 and, on a grey image, at most 0.5; got {amplitude}"
     with pytest.raises(ValueError, match=re.escape(message)):
         analysis.transfer_function(ops.relu, [1], amplitude)
+
+
+@given(sigma=st.floats(0.01, 2), seed=seeds, n=st.integers(1, 3))
+def test_noise_alone_changes_no_gain_and_nothing_is_counted(sigma, seed, n):
+    noise = nn.GaussianNoise(sigma, at_test=True, seed=seed)
+    base = np.random.default_rng(seed).random((n, 1, 6, 6))
+    found = analysis.transfer_function(noise, [1, 2.5], 0.3, base=base)
+    np.testing.assert_allclose(found, [1, 1])
+    assert np.array_equal(analysis.transfer_function(lambda x: x, [1, 2.5], 0.3, noise, base), found)
+    assert noise.calls == 0
+
+
+def test_a_random_model_has_the_same_gains_each_time():
+    model, x = nn.Sequential(nn.GaussianNoise(0.3, at_test=True, seed=1), cnn()), images(3)
+    first = analysis.transfer_function(model, [1, 2], 0.2, base=x)
+    assert np.array_equal(analysis.transfer_function(model, [1, 2], 0.2, base=x), first)
+
+
+def test_what_comes_before_is_in_evaluation_mode_too_and_stays_as_it_was():
+    through = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5, seed=0)).train()
+    before, x = through.state_dict(), images(4)
+    found = analysis.transfer_function(lambda y: 2 * y, [1, 3], 0.2, through, x)
+    np.testing.assert_allclose(found, [2, 2], rtol=1e-4)
+    np.testing.assert_equal(through.state_dict(), before)
+    assert through.training
+
+
+@pytest.mark.parametrize(("frequencies", "base", "message"), [
+    (1, images(2), "frequencies must be a list of cycles per image, such as [1, 2, 3], got 1"),
+    ([1], images(2)[0], "base must be (N, C, H, W), with N >= 1, got shape (1, 8, 8)"),
+    ([1], images(0), "base must be (N, C, H, W), with N >= 1, got shape (0, 1, 8, 8)"),
+    ([1], images(2).tolist(), "images must be a floating-point array, got list: give np.array(images, np.float32)"),
+    ([1], Tensor(images(2)), "images must be a floating-point array, got Tensor: give images.numpy()"),
+])
+def test_what_is_no_list_of_frequencies_and_no_images_is_refused(frequencies, base, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        analysis.transfer_function(cnn(), frequencies, 0.1, base=base)

@@ -211,3 +211,15 @@ def test_a_scale_that_has_lost_digits_is_covered(method):
     assert logits_of(model, x + np.float32(0.0009)).argmax() == 0
     test = Dataset(x, np.array([1]), "one", ("0", "1"))
     assert not certify.certified_accuracy(model, test, 0.001, method=method).certified.any()
+
+
+@flat_or_not
+def test_it_runs_where_the_box_is(flat, xp):
+    layers, x = dense(), np.random.default_rng(0).random((2, 6))
+    labels = np.array([0, 3])
+    expected = crown_worst(through(layers, Interval(x - 0.1, x + 0.1)), labels, flat)
+    there = [tuple(map(xp.asarray, layer)) for layer in layers]
+    box = Interval(xp.asarray(x - 0.1), xp.asarray(x + 0.1))
+    found = crown_worst(through(there, box), xp.asarray(labels), flat)
+    assert isinstance(found.data, xp.ndarray)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-9)

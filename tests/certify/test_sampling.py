@@ -441,3 +441,11 @@ def test_the_vote_of_a_random_base_model_is_attacked_and_depends_on_no_other_ima
     logits = driver.logits(vote, test.images, batch_size=1)
     np.testing.assert_allclose(driver.logits(vote, test.images, batch_size=5), logits, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(driver.logits(vote, test.images, batch_size=1), logits)
+
+
+@pytest.mark.parametrize("certificate", [Smoothing(0.2), Ablation(5)], ids=repr)
+def test_images_on_a_device_are_varied_there_as_on_the_host(certificate, xp):
+    x = np.random.default_rng(0).random((3, 1, 5, 4), np.float32)
+    found = certificate.vary(xp.asarray(x), Streams(1, range(3)))
+    assert isinstance(found, xp.ndarray)
+    np.testing.assert_array_equal(Tensor(found).numpy(), certificate.vary(x, Streams(1, range(3))))

@@ -82,6 +82,37 @@ def test_a_moved_model_learns_the_same_where_its_arrays_are(xp, moved, optimizer
         assert name in ("0.mean", "0.std") or not np.array_equal(expected, before[name]), name
 
 
+@pytest.mark.parametrize("optimizer", [
+    lambda model: nn.optim.SGD(model, momentum=0.9, nesterov=True), nn.optim.Adam, nn.optim.SGD,
+])
+def test_an_optimiser_follows_a_model_that_moves(xp, monkeypatch, optimizer):
+    monkeypatch.setattr(nn.module, "to_device", lambda array, device: xp.asarray(array))
+    stays, moves = network(), network()
+    for model in stays, moves:
+        rule, images = optimizer(model), IMAGES
+        for k in range(3):
+            if k and model is moves:
+                images = xp.asarray(images)
+                model.to("the device of xp")
+            rule.zero_grad()
+            ops.cross_entropy(model(images), move(np.arange(3), like=images)).backward()
+            rule.step()
+    assert all(isinstance(array, xp.ndarray) for each in rule.state for array in each)
+    for name, expected in stays.state_dict().items():
+        np.testing.assert_allclose(moves.state_dict()[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_state_of_arrays_on_a_device_loads(xp):
+    model, other = network(), nn.Sequential(nn.Linear(2, 2, rng=0))
+    model.load_state_dict({name: xp.asarray(array) for name, array in network().state_dict().items()})
+    np.testing.assert_equal(model.state_dict(), network().state_dict())
+    ops.sum(other(IMAGES[0, 0, :, :2])).backward()
+    rules = nn.optim.Adam(other), nn.optim.Adam(other)
+    rules[0].step()
+    rules[1].load_state_dict({name: xp.asarray(array) for name, array in rules[0].state_dict().items()})
+    np.testing.assert_equal(rules[1].state_dict(), rules[0].state_dict())
+
+
 def test_a_moved_models_state_is_on_the_host_and_loads_to_where_it_is(xp, moved, tmp_path):
     state = moved.state_dict()
     assert all(type(array) is np.ndarray for array in state.values())

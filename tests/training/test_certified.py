@@ -259,3 +259,14 @@ def test_averaged_weights_get_the_statistics_of_what_training_saw(clean_weight):
     images = Tensor(train.images) if clean_weight else Interval.around(train.images, 0.3).centre
     seen = model.layers[0](images).data  # the centre goes through a convolution as images do
     np.testing.assert_allclose(model.layers[1].running_mean, seen.mean(axis=(0, 2, 3)), atol=1e-5)
+
+
+@every_method
+def test_a_model_on_a_device_learns_the_same_while_eps_grows(method, xp, monkeypatch):
+    monkeypatch.setattr(nn.module, "to_device", lambda array, device: xp.asarray(array))
+    on_host, moved = network(), network().to("the device of xp")
+    histories = [fit(model, stripes(60), lr=0.05, epochs=2, batch_size=20, method=method,
+                     eps_schedule=training.ramp(0.5), validation=stripes(30, seed=1)) for model in (on_host, moved)]
+    assert histories[0][-1].certified == pytest.approx(histories[1][-1].certified, abs=1e-9)
+    for name, array in on_host.state_dict().items():
+        np.testing.assert_allclose(moved.state_dict()[name], array, atol=1e-4, err_msg=name)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver
-from tinyadv.analysis.saliency import chosen
+from tinyadv.analysis.saliency import chosen, finite
 from tinyadv.attacks.base.balls import ball_class
-from tinyadv.backend import Array, move, to_host
+from tinyadv.backend import Array, is_array, move, to_host
+from tinyadv.ops.loss import check_labels
+from tinyadv.shapes import to_count
 
 
 def first_error(model: Callable, images: Array, direction: Any, labels: Any = None, *, cells: int = 100,
@@ -30,23 +32,26 @@ def first_error(model: Callable, images: Array, direction: Any, labels: Any = No
     """
     if cells < 1 or not tolerance > 0:
         raise ValueError(f"cells must be >= 1 and tolerance > 0, got {cells!r} and {tolerance!r}")
+    cells = to_count("cells", cells)
+    if not (isinstance(direction, str) or is_array(direction)):
+        raise ValueError(f'direction must be an array like the images, or "linf" or "l2", got {direction!r}')
     shards: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     labels = chosen(model, images, labels, bounds, **shards)
     if isinstance(direction, str):
-        direction = ball_class(direction).steepest(driver.input_gradients(model, images, labels, **shards))
+        direction = ball_class(direction).steepest(to_host(driver.input_gradients(model, images, labels, **shards)))
     x, way, y = (to_host(each) for each in (images, direction, labels))
     if way.shape != x.shape:
         raise ValueError(f"direction must have the shape of the images, {x.shape}, got {way.shape}")
-    if not np.isfinite(way).all():
-        raise ValueError("direction must be finite, and has values that are infinite or NaN")
-    axes = tuple(range(1, x.ndim))
-    length = np.sqrt((way.astype(np.float64) ** 2).sum(axis=axes))
+    axes, streams = tuple(range(1, x.ndim)), driver.streams_of(x, 0)
+    length = ball_class("l2").distance(finite("direction", way))  # whose squares neither overflow nor vanish
     farthest = (bounds[1] - bounds[0]) * math.sqrt(math.prod(x.shape[1:])) / np.where(length > 0, length, 1)  # (N,)
 
     def wrong(rows: np.ndarray, eps: np.ndarray) -> np.ndarray:
         points = x[rows] + eps.reshape(-1, *(1 for _ in axes)) * way[rows]
         points = move(points.clip(*bounds).astype(x.dtype), images)
-        predicted = to_host(driver.classes(driver.logits(model, points, **shards)))
+        logits = to_host(driver.logits(model, points, seed=streams[rows], **shards))
+        check_labels(y, logits.shape[1], "first_error")
+        predicted = driver.classes(logits)
         return (predicted >= 0) & (predicted != y[rows])
 
     found, left = np.full(len(x), np.inf), np.arange(len(x))

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver
-from tinyadv.analysis.saliency import chosen
-from tinyadv.backend import Array, move, to_host
+from tinyadv.analysis.saliency import chosen, finite
+from tinyadv.backend import Array, move, on_its_device, to_host
 from tinyadv.ops.loss import cross_entropy
 from tinyadv.tensor import no_grad
 
 
+@on_its_device
 def landscape(model: Callable, images: Array, labels: Any, across: Array, along: Array, reach: Any, *,
               bounds: tuple[float, float] = (0.0, 1.0), batch_size: int | None = None,
               workers: int | None = None) -> np.ndarray:
@@ -25,7 +26,8 @@ def landscape(model: Callable, images: Array, labels: Any, across: Array, along:
     image is outside of the bounds.
     """
     labels = chosen(model, images, labels, bounds, batch_size=batch_size, workers=workers)
-    x, one, other, reach = to_host(images), to_host(across), to_host(along), np.asarray(reach)
+    x, one, other = to_host(images), finite("across", across), finite("along", along)
+    reach, streams = finite("reach", np.asarray(to_host(reach))), driver.streams_of(x, 0)
     if one.shape != x.shape or other.shape != x.shape or reach.ndim != 1:
         raise ValueError(f"across and along must have the shape of the images, {x.shape}, and reach one axis; got "
                          f"{one.shape}, {other.shape} and {reach.shape}")
@@ -33,7 +35,8 @@ def landscape(model: Callable, images: Array, labels: Any, across: Array, along:
     planes = []
     for k, image in enumerate(x):
         points = move((image + a * one[k] + b * other[k]).clip(*bounds).astype(x.dtype), images)  # (R * R, C, H, W)
-        logits = driver.logits(model, points, batch_size=batch_size, workers=workers)
+        drawn = streams[np.full(len(points), k)]  # so that random layers draw the same at all points
+        logits = driver.logits(model, points, seed=drawn, batch_size=batch_size, workers=workers)
         with no_grad():
             losses = cross_entropy(logits, labels[[k] * len(points)], "none")
         planes.append(losses.numpy().reshape(len(reach), len(reach)))

@@ -14,13 +14,13 @@ import numpy as np
 from tinyadv import driver
 from tinyadv.attacks.base.arguments import check_images, check_target
 from tinyadv.attacks.base.parameters import check_bounds
-from tinyadv.backend import Array, move, to_host
+from tinyadv.backend import Array, is_array, move, on_its_device, to_host
 from tinyadv.nn import Module
 from tinyadv.nn.module import watching
 from tinyadv.ops.elementwise import guided
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams
-from tinyadv.shapes import check_floating
+from tinyadv.shapes import check_floating, instead
 from tinyadv.tensor import Tensor, gradients, recording
 
 
@@ -106,16 +106,25 @@ def correlation(noise: Array, maps: Array) -> np.ndarray:
 
     noise: (N, C, H, W), what an attack has added; the largest |noise| over the channels counts. maps: (N, H, W), such
     as those of `saliency`. An attack that moves all pixels equally, such as FGSM, has little to correlate.
+    It is NaN where one of the two has NaN.
     """
-    sizes, maps = abs(to_host(noise).astype(np.float64)).max(axis=1), to_host(maps).astype(np.float64)
-    if sizes.shape != maps.shape:
+    noise, maps = (on_host(name, each).astype(np.float64) for name, each in (("noise", noise), ("maps", maps)))
+    if noise.ndim != 4 or (len(noise), *noise.shape[2:]) != maps.shape:
         raise ValueError(f"maps must be (N, H, W), to match noise of shape {noise.shape}; got {maps.shape}")
-    a, b = (np.where(np.ptp(each, axis=(1, 2), keepdims=True) > 0, each - each.mean(axis=(1, 2), keepdims=True), 0)
-            for each in (sizes, maps))  # a mean of equal numbers may round to another
-    norm = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
-    return (a * b).sum(axis=(1, 2)) / np.where(norm > 0, norm, 1)
+    with np.errstate(invalid="ignore"):  # of infinities: NaN, as of NaN
+        a, b = map(_centred, (abs(noise).max(axis=1), maps))
+        norm = np.sqrt((a * a).sum(axis=(1, 2)) * (b * b).sum(axis=(1, 2)))
+        return (a * b).sum(axis=(1, 2)) / np.where(norm == 0, 1, norm)
 
 
+def _centred(maps: np.ndarray) -> np.ndarray:
+    """The maps (N, H, W) less their means, in units of a power of two, so that no square overflows or vanishes."""
+    maps = np.ldexp(maps, -np.frexp(abs(maps).max(axis=(1, 2), keepdims=True))[1])
+    away = maps - maps.mean(axis=(1, 2), keepdims=True)
+    return np.where(np.ptp(maps, axis=(1, 2), keepdims=True) == 0, 0, away)  # a mean of equals may round to another
+
+
+@on_its_device
 def chosen(model: Callable, images: Array, classes: Any, bounds: Any = None, **shards: Any) -> Array:
     """The classes (N,), one for each image, on the device of the images: those given, or else the predicted ones.
 
@@ -133,3 +142,27 @@ def chosen(model: Callable, images: Array, classes: Any, bounds: Any = None, **s
         raise ValueError(f"the model's logits are NaN at {lost} of {len(images)} images, so they have no class: mend "
                          "the model, or give the classes")
     return predicted
+
+
+def on_host(name: str, value: Any) -> np.ndarray:
+    """The array in the host's memory; ValueError for what is no array."""
+    if not is_array(value):
+        remedy = instead(value, name) or "an array"
+        raise ValueError(f"{name} must be an array, got {type(value).__name__}: give {remedy}")
+    return to_host(value)
+
+
+def some(name: str, value: Any) -> np.ndarray:
+    """The same; ValueError unless these are images, or like images, and there is one at least."""
+    array = on_host(name, value)
+    if array.ndim != 4 or not array.size:
+        raise ValueError(f"{name} must be (N, C, H, W), with N >= 1, got shape {array.shape}")
+    return array
+
+
+def finite(name: str, value: Any) -> np.ndarray:
+    """The same as `on_host`; ValueError for what is infinite or NaN."""
+    array = on_host(name, value)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, and has values that are infinite or NaN")
+    return array

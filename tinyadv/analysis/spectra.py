@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver
-from tinyadv.analysis.saliency import chosen
+from tinyadv.analysis.saliency import chosen, on_host, some
 from tinyadv.backend import Array, move, to_host
+from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
+from tinyadv.shapes import check_not_negative
 
 
 def noise_spectrum(noise: Array) -> np.ndarray:
@@ -21,18 +23,19 @@ def noise_spectrum(noise: Array) -> np.ndarray:
     Images have far more energy than the noise on them, which is lost in their spectra: look at the spectrum of the
     noise, or at the difference of two spectra of images. ValueError for other shapes.
     """
-    if noise.ndim != 4 or not noise.size:
-        raise ValueError(f"noise must be (N, C, H, W), with N >= 1, got shape {noise.shape}")
-    noise = to_host(noise).astype(np.float64)
+    noise = some("noise", noise).astype(np.float64)
     transform = np.fft.fft2(noise - noise.mean(axis=(2, 3), keepdims=True))
     return np.fft.fftshift(np.log1p(abs(transform)).mean(axis=(0, 1)))
 
 
-def radial_mean(spectrum: np.ndarray) -> np.ndarray:
+def radial_mean(spectrum: Array) -> np.ndarray:
     """The mean over each ring of a spectrum (H, W): element r is that of r cycles per image, in any direction.
 
     A frequency belongs to the nearest whole number of cycles. The last rings are those of the corners.
     """
+    spectrum = on_host("spectrum", spectrum)
+    if spectrum.ndim != 2:
+        raise ValueError(f"spectrum must be (H, W), as that of noise_spectrum, got shape {spectrum.shape}")
     down, across = (np.arange(n) - n // 2 for n in spectrum.shape)
     radius = np.hypot(down[:, None], across).round().astype(int).ravel()
     counts = np.bincount(radius)
@@ -49,16 +52,19 @@ def fourier_sensitivity(model: Callable, images: Array, labels: Any = None, *, n
     frequency in the middle is a constant. It takes H W / 2 predictions of each image.
     labels: (N,), the predicted classes by default. ValueError for images outside of the bounds.
     """
+    check_not_negative("norm", norm)
     shards: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     labels = to_host(chosen(model, images, labels, bounds, **shards))
-    x, (count, channels, h, w) = to_host(images), images.shape
+    x = some("images", images)
+    count, channels, h, w = x.shape
     signs = np.where(Streams(seed, range(count)).uniform((channels, 1, 1)) < 0.5, -1, 1)
     errors = np.full((h, w), np.nan)
     for i, j in np.ndindex(h, w):
         if np.isnan(errors[i, j]):  # or else it is the other half of a wave that has been tried
             noisy = (x + norm * signs * wave(h, w, i, j)).clip(*bounds).astype(x.dtype)
-            predicted = to_host(driver.classes(driver.logits(model, move(noisy, images), **shards)))
-            errors[i, j] = errors[-i % h, -j % w] = (predicted != labels).mean()
+            logits = to_host(driver.logits(model, move(noisy, images), **shards))
+            check_labels(labels, logits.shape[1], "fourier_sensitivity")
+            errors[i, j] = errors[-i % h, -j % w] = (driver.classes(logits) != labels).mean()
     return np.fft.fftshift(errors)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tinyadv import driver
+from tinyadv.analysis.saliency import some
 from tinyadv.backend import Array, move, to_host
+from tinyadv.random import drawing_from
 from tinyadv.shapes import check_floating
 from tinyadv.tensor import Tensor, no_grad
 
@@ -27,7 +29,8 @@ def transfer_function(layer: Callable, frequencies: Sequence[float], amplitude: 
 
     layer: a layer, such as the first one of a model before its activation, or a model: any function on Tensors.
     frequencies: cycles per image, from left to right; the stripes are the same in all rows and channels. amplitude: of
-    the stripes, in the units of the data. through: a layer that the images pass first, such as defenses.JPEG(10).
+    the stripes, in the units of the data. through: a layer that the images pass first, such as defenses.JPEG(10). Both
+    are in evaluation mode, and random layers draw the same with and without stripes.
     base: images (N, C, H, W) to put the stripes on; by default one of 1/2 everywhere, of the layer's `input_shape` or
     28 x 28. ValueError if the amplitude is not above 0 or, without a base, is above 1/2.
     """
@@ -37,11 +40,14 @@ def transfer_function(layer: Callable, frequencies: Sequence[float], amplitude: 
         shape = getattr(layer, "input_shape", None) or (getattr(layer, "in_channels", 1), 28, 28)
         base = move(np.full((1, *shape), 0.5, np.float32), driver.memory_of(layer, np.zeros(0)))
     check_floating(base)
-    x, like = to_host(base), driver.memory_of(layer, base)
+    if np.ndim(frequencies) != 1:
+        raise ValueError(f"frequencies must be a list of cycles per image, such as [1, 2, 3], got {frequencies!r}")
+    x, like, streams = some("base", base), driver.memory_of(layer, base), driver.streams_of(base, 0)
     places = 2 * math.pi * np.arange(x.shape[3]) / x.shape[3]
 
     def output(images: np.ndarray) -> np.ndarray:
-        with no_grad(), driver.evaluation_mode(layer):
+        same = drawing_from(streams.of_pass(0))  # what random layers draw: the difference is that of the stripes alone
+        with no_grad(), driver.evaluation_mode(layer), driver.evaluation_mode(through), same:
             seen = Tensor(move(images.astype(x.dtype), like))
             return to_host(layer(seen if through is None else through(seen)).data).astype(np.float64)
 

@@ -7,19 +7,35 @@ without being written twice. Cousot and Cousot 1977, "Abstract interpretation"; 
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
 from tinyadv import ops
 from tinyadv.attacks.base.arguments import check_classes, check_several
-from tinyadv.backend import Array, array_module, is_array
+from tinyadv.backend import Array, array_module, device_of, is_array
 from tinyadv.ops.loss import check_labels
 from tinyadv.shapes import Shape, check_ndim
 from tinyadv.spellings import check_keywords
 from tinyadv.tensor import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def beside(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, called in a block of `device_of` its first argument, an abstract value."""
+
+    @functools.wraps(function)
+    def there(*args: P.args, **kwargs: P.kwargs) -> T:
+        sample = getattr(next(iter((*args, *kwargs.values())), None), "sample", None)
+        with device_of(None if sample is None else sample.data):
+            return function(*args, **kwargs)
+
+    return there
 
 
 class Origin(NamedTuple):
@@ -48,6 +64,7 @@ class Abstract(Tensor):
     value: Tensor | None
     origin: Origin | None
 
+    @beside
     def through(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Abstract:
         """The result of an operation one of whose arguments is abstract; TypeError if there is no rule for it.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tinyadv import ops
 from tinyadv.backend import Array, array_module
+from tinyadv.certify.abstract import beside
 from tinyadv.certify.interval import Interval
 from tinyadv.certify.rounding import rounding_error
 from tinyadv.certify.rules import _variance
@@ -22,6 +23,7 @@ SLACK = 2.0**-32  # in units of each number: covers the roundings of this pass i
 LEAST = 1e-8      # the width that the interval before a relu has at least
 
 
+@beside
 def crown_worst(z: Interval, labels: Any, flat: bool = False) -> Tensor:
     """(N, K): for logits z (N, K), upper bounds of z_j - z_y as `Interval.worst` has them, some better, some worse.
 
@@ -33,7 +35,8 @@ def crown_worst(z: Interval, labels: Any, flat: bool = False) -> Tensor:
     if not isinstance(z, Interval):
         raise TypeError(f"crown_worst takes an Interval of logits, as model(Interval(low, high)), got "
                         f"{type(z).__name__}")
-    labels, xp, bound = z.own(labels, "crown_worst"), array_module(z.low.data), Tensor(0.0)
+    labels, xp = z.own(labels, "crown_worst"), array_module(z.low.data)
+    bound: Any = 0.0  # a number lies in any memory
     eye = xp.eye(z.shape[1], dtype=z.dtype)
     found = {id(z): Tensor(eye[:, None] - eye[labels])}  # the coefficients of each value, (K, N, ...)
     h: Any

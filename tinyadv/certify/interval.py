@@ -14,8 +14,8 @@ import numpy as np
 
 from tinyadv import ops
 from tinyadv.attacks.base.arguments import check_images
-from tinyadv.backend import Array, array_module
-from tinyadv.certify.abstract import Abstract, Origin, at
+from tinyadv.backend import Array, array_module, device_of, on_its_device
+from tinyadv.certify.abstract import Abstract, Origin, at, beside
 from tinyadv.certify.rounding import rounding_error
 from tinyadv.shapes import check_not_negative
 from tinyadv.tensor import _UNRECORDED, Tensor, recording
@@ -62,6 +62,7 @@ class Interval(Abstract):
                      high=self.high)
 
     @classmethod
+    @on_its_device
     def around(cls, x: Array, eps: float, bounds: tuple[float, float] = (0.0, 1.0), value: Any = None) -> Interval:
         """The points within linf distance eps of the images x (N, ...), and within the bounds of the data.
 
@@ -104,6 +105,7 @@ class Interval(Abstract):
             made.low, made.high = found
         return made
 
+    @beside
     def worst(self, labels: Any) -> Tensor:
         """(N, K): for logits, upper bounds of z_j - z_y, where y are the labels (N,); 0 for j = y.
 
@@ -141,11 +143,13 @@ def _require(what: str, holds: Callable[..., Array], **given: Tensor) -> None:
     shapes = dict.fromkeys(each.shape for each in given.values())
     if len(shapes) > 1:
         raise ValueError(f"{what}; got shapes {' and '.join(map(str, shapes))}")
-    right = holds(*(each.data for each in given.values()))
-    if not right.all():
-        place = int((~right).reshape(-1).argmax())
-        wrong = (f"{name} {float(each.data.reshape(-1)[place])}" for name, each in given.items())
-        raise ValueError(f"{what}; got {', '.join(wrong)}")
+    arrays = [each.data for each in given.values()]
+    with device_of(*arrays):
+        right = holds(*arrays)
+        if not right.all():
+            place = int((~right).reshape(-1).argmax())
+            wrong = (f"{name} {float(each.data.reshape(-1)[place])}" for name, each in given.items())
+            raise ValueError(f"{what}; got {', '.join(wrong)}")
 
 
 def rule(*operations: Callable) -> Callable[[Callable], Callable]:

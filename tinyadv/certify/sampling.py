@@ -76,10 +76,10 @@ class Sampled:
         """The versions of N images (N, C, H, W) that N draws make; gradients pass through them."""
         raise TypeError(f"{type(self).__name__} defines no show(x, drawn)")
 
-    def vary(self, images: np.ndarray, streams: Streams) -> np.ndarray:
+    def vary(self, images: Array, streams: Streams) -> Array:
         """A random version of each image (N, C, H, W), drawn from its own stream."""
         with no_grad():
-            return self.show(Tensor(images), self.draw(images.shape[1:], streams)).data
+            return self.show(Tensor(images), move(self.draw(images.shape[1:], streams), images)).data
 
     def radius(self, share: float, shape: tuple[int, ...], other: float | None = None) -> float:
         """The certified radius of an image (C, H, W) one of whose classes has at least this share.

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tinyadv import ops
-from tinyadv.backend import array_module
-from tinyadv.certify.abstract import Abstract, Origin, at
+from tinyadv.backend import array_module, device_of
+from tinyadv.certify.abstract import Abstract, Origin, at, beside
 from tinyadv.certify.interval import Interval
 from tinyadv.certify.rounding import rounding_error
 from tinyadv.ops.movement import _concatenate
@@ -46,7 +46,8 @@ class Zonotope(Abstract):
         interval, terms = Interval(low, high, value, roundoff), to_count("terms", terms, least=0)
         radius = interval.radius.data
         xp, pixels = array_module(radius), math.prod(radius.shape[1:])
-        rows = xp.eye(pixels, dtype=radius.dtype)[:, None] * radius.reshape(1, -1, pixels)  # (D, N, D)
+        with device_of(radius):
+            rows = xp.eye(pixels, dtype=radius.dtype)[:, None] * radius.reshape(1, -1, pixels)  # (D, N, D)
         self.terms, self.symbols = terms, [pixels]  # the number of symbols so far, of all values made of this one
         self._set(interval, interval.centre, interval.radius * 0, Tensor(rows.reshape(-1, *radius.shape)), None)
 
@@ -114,6 +115,7 @@ class Zonotope(Abstract):
     def _term(self, k: int) -> Tensor:
         return self.errors[k] if k < len(self.errors) else self.centre * 0
 
+    @beside
     def worst(self, labels: Any) -> Tensor:
         """(N, K): for logits, upper bounds of z_j - z_y, as `Interval.worst`, and never above it."""
         labels, xp = self.own(labels), array_module(self.low.data)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver, ops
-from tinyadv.backend import Array, move, to_host
+from tinyadv.backend import Array, move, on_its_device, to_host
 from tinyadv.data import Dataset
 from tinyadv.data.loader import check_dataset
 from tinyadv.nn import Module
@@ -48,6 +48,7 @@ class Trapdoors:
     def __repr__(self) -> str:
         return f"Trapdoors({self.classes} classes, {self.masks.shape[1:]}, strength={self.masks.max(initial=0):g})"
 
+    @on_its_device
     def inject(self, images: Array, classes: Array | int) -> Array:
         """Images (N, C, H, W) in [0, 1] with the trapdoors of these classes (N,), or of one class for all."""
         check_floating(images)
@@ -75,7 +76,7 @@ class TrapdoorDetector(Module):
         check_equal(len(signatures), len(thresholds), "TrapdoorDetector", "the number of signatures", "of thresholds")
         self.model, self.sharpness, there = model, sharpness, driver.memory_of(model, signatures)
         self.signatures = unit(Tensor(move(signatures, like=there))).data  # buffers
-        self.thresholds = move(thresholds.astype(signatures.dtype), like=there)
+        self.thresholds = move(to_host(thresholds).astype(signatures.dtype), like=there)
 
     def forward(self, x: Tensor) -> Tensor:
         z, logits = latent(self.model, x)
@@ -93,7 +94,7 @@ class TrapdoorDetector(Module):
 
     def flagged(self, images: Array, **options: Any) -> np.ndarray:
         """(N,) bool: whether images (N, C, H, W) are taken for attacks."""
-        return to_host(driver.classes(driver.logits(self, images, **options)) == len(self.thresholds))
+        return to_host(driver.classes(driver.logits(self, images, **options))) == len(self.thresholds)
 
 
 def trapdoor_detector(model: Module, trapdoors: Trapdoors, train: Dataset, held_out: Dataset, *, fpr: float = 0.05,

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyadv.attacks import Attack
 from tinyadv.attacks.base.arguments import check_target
+from tinyadv.backend import Array
 from tinyadv.data import Dataset
 from tinyadv.data.loader import check_dataset
 from tinyadv.driver import classes, logits
@@ -19,10 +20,11 @@ from tinyadv.spellings import spelled
 
 
 def predict(model: Callable, images: Any, *, seed: int | Streams = 0, batch_size: int | None = None,
-            workers: int | None = None, executor: Executor | None = None) -> np.ndarray:
+            workers: int | None = None, executor: Executor | None = None) -> Array:
     """The predicted class of each image (N, C, H, W), with the model in evaluation mode: (N,) int64, -1 for NaN.
 
-    seed: of what random layers draw, for each image by itself; or a Streams object. executor: see `Attack.run`.
+    They are an array where the images are. seed: of what random layers draw, for each image by itself; or a Streams
+    object. executor: see `Attack.run`.
     """
     return classes(logits(model, images, seed=seed, batch_size=batch_size, workers=workers, executor=executor))
 

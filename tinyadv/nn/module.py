@@ -100,7 +100,7 @@ class Module:
             raise TypeError(f"a state is a dict of arrays, such as model.state_dict(), got {type(state).__name__}: a "
                             "file of nn.save is loaded by nn.load(path, into=model)")
         leaves = {name: (owner, key, value) for name, owner, key, value in _leaves(vars(self))}
-        arrays = {name: np.asarray(value) for name, value in state.items()}
+        arrays = {name: np.asarray(to_host(value)) for name, value in state.items()}
         wrong = [f"missing: {name} {array_of(leaves[name][2]).shape}" for name in leaves if name not in arrays]
         wrong += [f"unexpected: {name} {arrays[name].shape}" for name in arrays if name not in leaves]
         for name in leaves.keys() & arrays.keys():

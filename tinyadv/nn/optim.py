@@ -60,15 +60,16 @@ class Optimizer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set all that `state_dict` gives; ValueError, which says what does not fit, and then nothing is changed."""
+        state = {name: np.asarray(to_host(value)) for name, value in state.items()}
         own, new = ({name: (array.shape, array.dtype) for name, array in each.items()} for each in (
-            self.state_dict(), {name: np.asarray(value) for name, value in state.items()}))
+            self.state_dict(), state))
         wrong = [f"{name}: the state has {new.get(name, 'none')}, this optimiser {own.get(name, 'none')}"
                  for name in {**own, **new} if new.get(name) != own.get(name)]
-        if not wrong and not all(0 <= each <= state["steps"] for each in [0, *np.asarray(state["updates"])]):
+        if not wrong and not all(0 <= each <= state["steps"] for each in [0, *state["updates"]]):
             wrong = ["steps: fewer than none, or than updates"]
         if wrong:
             raise ValueError(f"the state does not fit {self}:\n  " + "\n  ".join(wrong))
-        self.steps, self.updates = int(state["steps"]), np.asarray(state["updates"]).tolist()
+        self.steps, self.updates = int(state["steps"]), state["updates"].tolist()
         self.state = [[move(np.array(state[f"{i}.{k}"]), like=array) for k, array in enumerate(each)]
                       for i, each in enumerate(self.state)]
 
@@ -88,6 +89,7 @@ class Optimizer:
                 self.updates[k] += 1
                 before = parameter.data
                 with device_of(before):
+                    state[:] = [move(each, like=before) for each in state]  # the model may have been moved
                     g = parameter.grad.astype(wide(before), copy=False)
                     if self.weight_decay:
                         g = stepped(g, before, -self.weight_decay)

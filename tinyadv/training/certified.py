@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -175,7 +176,7 @@ class SABR(Certified):
 def balance(z: Interval, box: Interval) -> Tensor:
     """The regularisers of Shi et al. 2021, averaged over the ReLUs between the input box and the logits z: a scalar."""
     before = [each.origin.args[0] for each in z.steps() if each.origin and each.origin.operation is ops.relu]
-    total = Tensor(0.0)
+    total: Any = 0.0  # a number lies in any memory
     for x in before:
         centre = x.centre
         active, inactive = x.low.data > 0, x.high.data < 0

@@ -12,7 +12,7 @@ from tinyadv.backend import Array, is_array, move, to_host
 from tinyadv.driver import streams_of
 from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
-from tinyadv.shapes import flat_labels
+from tinyadv.shapes import flat_labels, instead
 
 
 def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
@@ -30,10 +30,8 @@ def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:
     """Raise ValueError unless x is a floating-point array (N, ...) with all values within the bounds."""
     if not is_array(x) or x.dtype.kind != "f" or x.ndim < 2:
         what = f"{x.dtype} of shape {x.shape}" if is_array(x) else type(x).__name__
-        if hasattr(x, "numpy"):  # a Tensor, or one of PyTorch or TensorFlow
-            remedy = f"{name}.numpy()"
-        elif isinstance(x, list | tuple):
-            remedy = f"np.array({name}, np.float32)"
+        if meant := instead(x, name):
+            remedy = meant
         elif not is_array(x) or (x.ndim < 2 and x.dtype.kind != "f"):
             remedy = "the order is (model, x, y)"
         elif x.dtype.kind != "f":

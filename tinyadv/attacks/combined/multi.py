@@ -20,7 +20,7 @@ from tinyadv.attacks.base.objectives import margin
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.combined.composite import Composite
 from tinyadv.attacks.combined.standing import Standing, identify
-from tinyadv.backend import Array, to_host, usable_cores
+from tinyadv.backend import Array, on_its_device, to_host, usable_cores
 from tinyadv.executors import width
 from tinyadv.nn.archive import owned
 from tinyadv.random import Streams
@@ -70,6 +70,7 @@ class MultiAttack(Composite):
         return replace(self, attacks=tuple(attack.scaled(factor) for attack in self.attacks))
 
     @spelled
+    @on_its_device
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, skip_misclassified: bool = False, state: str | Path | None = None,
             progress: bool = False, **options: Any) -> AttackResult:

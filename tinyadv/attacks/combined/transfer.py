@@ -15,7 +15,7 @@ from tinyadv.attacks.base.attack import Attack
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.combined.composite import Composite
-from tinyadv.backend import Array, to_host
+from tinyadv.backend import Array, on_its_device, to_host
 from tinyadv.random import Streams
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
@@ -48,6 +48,7 @@ class Transfer(Composite):
         return replace(self, attack=self.attack.scaled(factor))
 
     @spelled
+    @on_its_device
     def run(self, model: Callable[[Tensor], Tensor], x: Array, y: Array, *, target: Array | None = None,
             seed: int | Streams = 0, skip_misclassified: bool = False, **options: Any) -> AttackResult:
         """As `run` of any attack; skip_misclassified skips the images that the model, not the surrogate, gets wrong."""

@@ -9,7 +9,7 @@ from typing import Any
 from tinyadv import driver
 from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.backend import Array
+from tinyadv.backend import Array, on_its_device
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class FGSM(WhiteBox):
         return batch.ball.step(batch.x, batch.gradient(batch.x, candidate=False), self.eps)
 
 
+@on_its_device
 def least_likely_class(model: Callable, x: Array, **options: Any) -> Array:
     """For every image the class of the lowest logit, (N,) integers: the hardest target (Kurakin et al. 2017).
 

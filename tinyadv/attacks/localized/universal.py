@@ -10,12 +10,13 @@ from tinyadv.attacks.base.arguments import check_arguments
 from tinyadv.attacks.base.ball import Ball, usable
 from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.attacks.base.window import check_sides, pasted, window
-from tinyadv.backend import Array, array_module, is_array, move, to_host
+from tinyadv.backend import Array, array_module, is_array, move, on_its_device, to_host
 from tinyadv.driver import input_gradients, streams_of
 from tinyadv.random import Streams
 from tinyadv.shapes import check_floating, check_positive, to_count
 
 
+@on_its_device
 def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None = None, size: tuple[int, int] = (5, 5),
                     steps: int = 200, step_size: float = 0.05, batch_size: int = 100,
                     bounds: tuple[float, float] = (0.0, 1.0), seed: int = 0) -> Array:
@@ -45,6 +46,7 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
     return patch
 
 
+@on_its_device
 def paste(x: Array, patch: Array, *, seed: int | Streams = 0) -> Array:
     """Copies of the images x (N, C, H, W) with the patch (C, h, w) at a random place of each, drawn from (seed, i)."""
     check_floating(x)
