@@ -157,6 +157,7 @@ def test_the_model_is_not_overwritten_by_the_result(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     nn.save(models.SmallCNN(), "model.npz")
     before = Path("model.npz").read_bytes()
+    out = f"../{tmp_path.name}/model.npz"
     with pytest.raises(SystemExit, match="--out must be another file than"):
-        main(["attack", "FGSM", "--model", "model.npz", *DIGITS, "--eps", "0.1", "--out", "./model.npz"])
+        main(["attack", "FGSM", "--model", "model.npz", *DIGITS, "--eps", "0.1", "--out", out])
     assert Path("model.npz").read_bytes() == before

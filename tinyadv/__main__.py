@@ -104,13 +104,13 @@ def run(options: argparse.Namespace) -> None:
     if options.out and options.out.suffix != ".npz":
         raise ValueError(f"--out must end in .npz, got {options.out}")
     check_seed(options.seed)
-    taken = [Path(options.model).absolute()]
+    taken = [Path(options.model).resolve()]
     for option in ("out", "state"):
         if not (path := getattr(options, option)):
             continue
-        if path.absolute() in taken:
+        if path.resolve() in taken:
             raise ValueError(f"--{option} must be another file than those of the other options, got {path}")
-        taken.append(path.absolute())
+        taken.append(path.resolve())
         if path.is_dir():
             raise ValueError(f"--{option} must be a file, got the folder {path}")
         if not os.access(path.absolute().parent, os.W_OK):

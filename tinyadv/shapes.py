@@ -110,18 +110,18 @@ def flat_labels(labels: Any, name: str) -> str:
     return f": take {name}[:, 0]" if labels.shape[1] == 1 else f": of one-hot labels, take {name}.argmax(axis=1)"
 
 
-def check_floating(x: Any) -> None:
+def check_floating(x: Any, name: str = "images") -> None:
     """ValueError unless the images are floating-point numbers: results of their dtype would be cut to integers."""
-    kind, meant = getattr(getattr(x, "dtype", None), "kind", None), instead(x, "images")
+    kind, meant = getattr(getattr(x, "dtype", None), "kind", None), instead(x, name)
     if kind == "f" and not meant:
         return
     if meant:
         got, remedy = type(x).__name__, f"give {meant}"
     elif kind:
-        got, remedy = x.dtype, "for 8-bit images, give images.astype(np.float32) / 255"
+        got, remedy = x.dtype, f"for 8-bit images, give {name}.astype(np.float32) / 255"
     else:
         got, remedy = type(x).__name__, "the model comes first" if callable(x) else "give an array (N, C, H, W)"
-    raise ValueError(f"images must be a floating-point array, got {got}: {remedy}")
+    raise ValueError(f"{name} must be a floating-point array, got {got}: {remedy}")
 
 
 def check_input(x: Any) -> None:

@@ -129,8 +129,8 @@ def explain(error: Exception, name: str, args: Collection[Any], kwargs: Collecti
 def _apart(args: Collection[Any]) -> str:
     """What to do about arguments that lie in several memories: the end of an error, empty for one memory."""
     arrays = [x if is_array(x) else getattr(x, "data", None) for x in args]
-    places = [memory(x) for x in arrays if is_array(x)]
-    if len(set(places)) < 2:
+    places = list(dict.fromkeys(memory(x) for x in arrays if is_array(x)))
+    if len(places) < 2:
         return ""
     gpu = max(places)
     return (f'; they lie on {" and ".join(places)}: move one, by model.to("{gpu}") or '

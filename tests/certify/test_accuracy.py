@@ -250,6 +250,7 @@ def test_a_report_prints_as_a_table_and_survives_a_file(trained, tmp_path):
         one.save(tmp_path / "report.npz")
         again = certify.CertifiedReport.load(tmp_path / "report.npz")
         assert repr(again) == repr(one)
+        assert again == one != replace(one, clean=~one.clean)
         assert all(np.array_equal(getattr(again, name), getattr(one, name))
                    for name in ("certified", "clean", "attacked"))
     trained[0].eval()

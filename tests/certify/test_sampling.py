@@ -350,6 +350,7 @@ def test_a_report_prints_draws_a_curve_and_survives_a_file(tmp_path):
     report.save(tmp_path / "radii.npz")
     again = certify.CertifiedRadii.load(tmp_path / "radii.npz")
     assert repr(again) == repr(report)
+    assert again == report != replace(report, radii=report.radii + 1)
     assert (again.radii == report.radii).all()
     nn.save(nn.ReLU(), tmp_path / "model.npz")
     with pytest.raises(StateError, match="certified radii"):

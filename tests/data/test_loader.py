@@ -109,4 +109,3 @@ def test_arrays_of_a_gpu_are_refused_with_the_remedy(xp):
     else:
         with pytest.raises(ValueError, match=r"images must be an array of NumPy, got \w+.*: give images\.get\(\)"):
             Dataset(images, labels)
-

@@ -1,5 +1,7 @@
 """Adversarial images that are there already: the validator of saved sets, and the worst case over attacks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from attack_cases import NORMS, cnn, every_attack_with_eps, images, labels, lengths, rows, stage
@@ -77,6 +79,7 @@ def test_the_worst_case_is_what_no_attack_has_broken():
     attacks = [FGSM(0.02), PGD(0.02, steps=3), PGD(0.02, steps=3, loss="margin")]
     found = results(attacks)
     table = evaluation.worst_case(found)
+    assert table == evaluation.worst_case(found) != replace(table, robust=~table.robust)
     right = np.array([(each.predictions == each.y) & (each.predictions_clean == each.y) for each in found])
     np.testing.assert_array_equal(table.robust, right.all(axis=0))
     assert table.robust_accuracy == right.all(axis=0).mean()
@@ -102,8 +105,6 @@ def test_the_worst_case_over_results_is_that_of_a_multi_attack():
     ({"predictions_clean": labels(40, seed=8)}, "predictions_clean"),
 ])
 def test_results_of_different_things_have_no_worst_case(change, name):
-    from dataclasses import replace
-
     (result,) = results([FGSM(0.02)])
     with pytest.raises(ValueError, match=f"but their {name} differ"):
         evaluation.worst_case([result, replace(result, **change)])

@@ -463,6 +463,8 @@ def test_only_what_a_sequential_was_given_and_later_modules_are_its_layers():
     net.last = ops.sigmoid
     assert net(x).shape == (2, 3)
     assert len(net[:2].layers) == 2
+    net.last = net.more = None  # no layer any more
+    assert [name for name, _ in net._named()] == ["0", "1"]
 
 
 @pytest.mark.parametrize(("make", "name"), [

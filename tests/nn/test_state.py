@@ -4,6 +4,7 @@ import os
 import stat
 import zipfile
 from collections import namedtuple
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyadv import models, nn
-from tinyadv.nn.archive import FORMAT, HEADER, StateError, read
+from tinyadv.nn.archive import FORMAT, HEADER, StateError, read, write
 
 
 class Tiny(nn.Module):
@@ -291,19 +292,27 @@ def strange(model):
 
 
 def soft(model):
-    model.layers[4].slope = 0.3
+    model.layers[4].negative_slope = 0.3
 
 
-@pytest.mark.parametrize("change", [dull, strange, soft])
+def wide(model):
+    model.layers[6].padding = 1
+
+
+def turned(model):
+    first, second = model.layers[1], model.layers[3]
+    setattr(model, "1", second)
+    setattr(model, "3", first)
+
+
+class Changed(nn.Sequential):
+    def __init__(self, seed=0):
+        super().__init__(nn.Flatten(), nn.ReLU(), nn.Linear(4, 4, rng=seed), nn.Tanh(), nn.LeakyReLU(0.1),
+                         nn.Dropout(0.5, seed=0), nn.MaxPool2d(2))
+
+
+@pytest.mark.parametrize("change", [dull, strange, soft, wide, turned])
 def test_a_model_that_was_changed_after_it_was_built_is_not_built_again_as_another(tmp_path, change):
-    def made(seed):
-        return nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(4, 4, rng=seed), nn.Tanh(), nn.LeakyReLU(0.1),
-                             nn.Dropout(0.5, seed=0))
-
-    class Changed(nn.Sequential):
-        def __init__(self, seed=0):
-            super().__init__(*made(seed).layers)
-
     model = Changed(seed=1)
     nn.save(model, tmp_path / "built.npz")
     assert identical(nn.load(tmp_path / "built.npz"), model)
@@ -315,18 +324,47 @@ def test_a_model_that_was_changed_after_it_was_built_is_not_built_again_as_anoth
     assert identical(nn.load(tmp_path / "changed.npz", into=other), model)
 
 
-def test_what_a_model_counts_does_not_change_it(tmp_path):
+@dataclass(slots=True)
+class Slotted:
+    """A note that holds itself."""
+
+    other: object = None
+
+
+def test_what_a_model_counts_and_notes_does_not_change_it(tmp_path):
     class Counter(nn.Module):
         def __init__(self):
             self.layer, self.queries, self.noise = nn.Linear(2, 2, rng=0), 0, nn.Dropout(0.5)
+            self.seen, self.hits, self.note = 0.0, np.int64(0), Slotted()
+            self.note.other = self.note
 
         def forward(self, x):
-            self.queries += len(x)
+            self.queries, self.seen, self.hits = self.queries + len(x), self.seen + 0.5, self.hits + 1
+            self.size = x.shape
             return self.noise(self.layer(x))
 
     model = Counter()
     model(np.ones((3, 2), np.float32))
+    model.layer.accuracy = 0.93  # as a note
     nn.save(model, tmp_path / "a.npz")
+    assert identical(nn.load(tmp_path / "a.npz"), model)
+
+
+def test_a_file_that_tells_no_layers_is_read_as_ever(tmp_path):
+    nn.save(model := Tiny(seed=3), tmp_path / "a.npz")
+    header, arrays = read(tmp_path / "a.npz", "a model file", "class")
+    del header["layers"]
+    write(tmp_path / "old.npz", header, arrays)
+    assert identical(nn.load(tmp_path / "old.npz"), model)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: nn.LeakyReLU(np.float64(0.1)), lambda: nn.MaxPool2d(np.int64(2)),
+    lambda: nn.Conv2d(1, 1, 2, stride=np.int64(2)), lambda: nn.BatchNorm2d(np.int64(2)),
+    lambda: nn.Dropout(np.float32(0.5)),
+])
+def test_layers_of_numbers_of_numpy_are_loaded(tmp_path, make):
+    nn.save(model := make(), tmp_path / "a.npz")
     assert identical(nn.load(tmp_path / "a.npz"), model)
 
 

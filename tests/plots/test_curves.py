@@ -226,9 +226,18 @@ def test_a_dollar_begins_no_formula(draw):
     draw(r"$\frac$").draw_without_rendering()
 
 
-def test_powers_of_ten_stay_formulas():
+def test_numbers_that_matplotlib_writes_as_formulas_stay_formulas():
     axes = plots.histograms({"a": [np.geomspace(1e-9, 1e9, 9)]}, "a", xlabel="", log=True).axes[0]
     assert all(label.get_parse_math() for label in axes.get_xticklabels())
+    axes = plots.lines({"a": ([1, 2], [1, 1e5])}, xlabel="", ylabel="").axes[0]
+    axes.set_yscale("log")  # by the user
+    assert all(label.get_parse_math() for label in axes.get_yticklabels())
+
+
+def test_equal_curves_with_gaps_are_both_seen():
+    curve = [1, 2, 3], [1, np.nan, 3]
+    axes = plots.lines({"a": curve, "b": curve}, xlabel="", ylabel="").axes[0]
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--"]
 
 
 @pytest.mark.parametrize(("kind", "count", "longest", "part"), [

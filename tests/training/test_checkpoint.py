@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_cases import linear, stripes, weights, with_modes
 
-from tinyadv import data, defenses, evaluation, models, nn, training
+from tinyadv import Tensor, data, defenses, evaluation, models, nn, training
 from tinyadv.attacks import FGSM, PGD, Transfer
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
@@ -432,6 +432,36 @@ def test_a_checkpoint_is_loaded_as_the_model_that_it_holds(tmp_path):
         assert weights(loaded) == weights(model)
     with pytest.raises(StateError, match="a saved SmallCNN: the state does not fit"):
         nn.load(path, into=linear())
+    model, path = models.LeNet(seed=1), tmp_path / "changed.npz"
+    setattr(model, "1", nn.Tanh())
+    training.fit(model, data.digits(20, 1)[0], epochs=1, optimizer=SGD(model, lr=0.1), checkpoint=path)
+    with pytest.raises(StateError, match=r"LeNet was changed after it was built: 1 was {'class': 'Tanh'}, not"):
+        nn.load(path)
+
+
+class Drawing(nn.Module):
+    """A random layer of one's own, that draws as those of tinyadv do."""
+
+    needs_whole_batch = True
+
+    def __init__(self, seed):
+        self.seed, self.calls = seed, 0
+
+    def forward(self, x):
+        self.calls += self.training
+        return x * Tensor(np.random.default_rng((self.seed, self.calls)).random(x.shape))
+
+
+def test_a_random_layer_of_ones_own_goes_on_where_it_was(tmp_path):
+    def run(path, epochs, seed=3):
+        model = nn.Sequential(nn.Flatten(), Drawing(seed), nn.Linear(12, 3, rng=0))
+        training.fit(model, stripes(20), epochs=epochs, optimizer=SGD(model, lr=0.1), checkpoint=path, resume=True,
+                     extend=("epochs",))
+        return weights(model)
+
+    run(tmp_path / "broken.npz", 1)
+    whole = run(tmp_path / "whole.npz", 2)
+    assert run(tmp_path / "broken.npz", 2, seed=4) == whole
 
 
 def test_a_checkpoint_of_a_model_of_its_own_is_loaded_into_it(tmp_path):

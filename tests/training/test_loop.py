@@ -329,12 +329,14 @@ def test_minutes_are_a_number():
         fit(linear(), stripes(8), minutes="5")
 
 
-def test_an_optimizer_that_holds_what_the_model_has_not_is_refused():
-    """As one that was made before the last layer was set anew, which would never be trained."""
-    model = linear()
-    optimizer = SGD([*model.parameters(), Tensor(np.ones(2))], lr=0.1)
-    with pytest.raises(ValueError, match=r"1 of SGD.* are none: make it after the last change of the model"):
+def test_an_optimizer_that_is_older_than_a_layer_is_refused():
+    """The new layer would never be trained. Parameters of a loss, beside those of the model, are allowed."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5, rng=0), nn.Linear(5, 3, rng=1))
+    optimizer = SGD(model, lr=0.1)
+    setattr(model, "2", nn.Linear(5, 3, rng=2))
+    with pytest.raises(ValueError, match=r"SGD.* lacks 2, and holds 2 others: make it after"):
         training.fit(model, stripes(20), epochs=1, optimizer=optimizer)
+    training.fit(model, stripes(20), epochs=1, optimizer=SGD([*model.parameters(), Tensor(np.ones(2))], lr=0.1))
 
 
 @pytest.mark.parametrize("factor", [-0.1, math.nan, math.inf])

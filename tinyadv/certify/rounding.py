@@ -45,7 +45,7 @@ def rounding_error(operation: Callable, args: tuple, kwargs: dict[str, Any], u: 
     operands, least = SUMS[operation], LEAST
     sizes: list[Any] = [x if x is None else magnitude(x) for x in args[:operands]]  # so nothing is negative
     if operation is ops.batch_norm:  # scale * x + (bias - mean * scale)
-        least = LEAST * (1 + sizes[0] + sizes[3].reshape(-1, *[1] * (args[0].ndim - 2)))  # scale may be below 2**-126
+        least = LEAST * (1 + sizes[0] + sizes[3].reshape(-1, 1, 1))  # scale may be below 2**-126
         sizes[3], terms = -sizes[3], 16
     elif operation in (ops.linear, ops.conv2d):
         terms = math.prod(args[1].shape[1:]) + 1

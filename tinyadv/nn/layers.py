@@ -26,7 +26,7 @@ class Sequential(Module):
     A module that is set as an attribute later is one more layer, as in PyTorch; a function is, if its name is a number.
     """
 
-    _given: tuple[str, ...] = ()  # the names of the arguments, which may be plain functions
+    _given: tuple[str, ...] | None = None  # the names of the arguments, which may be plain functions
 
     def __init__(self, *layers: Callable[[Tensor], Tensor], **named: Callable[[Tensor], Tensor]):
         if not all(map(callable, (*layers, *named.values()))):
@@ -45,7 +45,8 @@ class Sequential(Module):
 
     def _named(self) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
         return [(name, layer) for name, layer in vars(self).items()
-                if name in self._given or isinstance(layer, Module) or (name.isdigit() and callable(layer))]
+                if callable(layer) and name != "forward" and (
+                    self._given is None or name in self._given or name.isdigit() or isinstance(layer, Module))]
 
     def __getitem__(self, index: int | slice) -> Any:
         """The layer of that number, or a Sequential of several; they are shared, not copied."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -42,13 +42,17 @@ def settings(model: Module, counts: bool = True) -> dict[str, dict[str, str]]:
     """{layer: {attribute: recipe}}: what a model computes with beside its layers and arrays.
 
     Not among it are the seeds of dropouts and how often they have drawn, which change from run to run; nor, unless
-    `counts`, other integers, as models may count in them.
+    `counts`, the integers of classes outside of tinyadv, which may count in them.
     """
     left_out, no_setting = {*vars(Module), "forward", "seed", "calls"}, (Module, Tensor, dict, list)
     return {name: {key: recipe(value) for key, value in vars(module).items()
                    if key[:1] != "_" and key not in left_out and not isinstance(value, no_setting)
-                   and not is_array(value) and (counts or type(value) is not int)}
+                   and not is_array(value) and (counts or _ours(module) or not isinstance(value, int | np.integer))}
             for name, module in model.named_modules()}
+
+
+def _ours(module: Module) -> bool:
+    return type(module).__module__.startswith(__name__.partition(".")[0] + ".")
 
 
 def classes(model: Module) -> dict[str, str]:
@@ -57,9 +61,10 @@ def classes(model: Module) -> dict[str, str]:
 
 
 def _layers(model: Module) -> dict[str, Any]:
-    """What two models must have in common beside their arguments, so as to be the same function of their arrays."""
-    own = settings(model, counts=False)
-    return {name: {"class": kind} | own[name] for name, kind in classes(model).items()}
+    """{layer: its class and, if it is one of tinyadv, its settings}: others may write down there what they like."""
+    own, kinds = settings(model), classes(model)
+    return {name: {"class": kinds[name]} | (own[name] if _ours(module) else {})
+            for name, module in model.named_modules()}
 
 
 def recipe(value: Any, around: tuple = ()) -> str:
@@ -68,6 +73,8 @@ def recipe(value: Any, around: tuple = ()) -> str:
     So are the fields of dataclasses and the arguments of partial functions told. Of other objects the class is, and no
     code. around: the functions that it was found in, which are not told again.
     """
+    if any(value is each for each in around):
+        return type(value).__name__
     around = (*around, value)
     if isinstance(value, tuple):
         return f"({', '.join(recipe(each, around) for each in value)})"
@@ -75,12 +82,13 @@ def recipe(value: Any, around: tuple = ()) -> str:
         return recipe((value.func, *value.args, *value.keywords.items()), around)
     if isinstance(value, MethodType):
         return recipe((value.__func__, value.__self__), around)
-    if is_dataclass(value):
-        return recipe((type(value).__name__, *vars(value).items()), around)
+    if is_dataclass(value) and not isinstance(value, type):
+        return recipe((type(value).__name__, *((own.name, getattr(value, own.name)) for own in fields(value))), around)
     if is_array(value):
         return digest(value)
     if not isinstance(value, FunctionType):
-        return repr(value) if isinstance(value, int | float | str | None | np.generic) else type(value).__name__
+        value = value.item() if isinstance(value, np.generic) else value
+        return repr(value) if isinstance(value, int | float | str | None) else type(value).__name__
     cells = zip(value.__code__.co_freevars, (cell.cell_contents for cell in value.__closure__ or ()), strict=True)
     defaults = enumerate(value.__defaults__ or ()), (value.__kwdefaults__ or {}).items()
     inside = [f"{name}={recipe(own, around)}" for name, own in chain(cells, *defaults)
@@ -126,7 +134,8 @@ def load(path: str | Path, into: Module | None = None) -> Module:
     Of a checkpoint of `training.fit` it is the model as it was in the last step: not the average of its weights, nor
     those of the best epoch.
     A class is looked for among the defined subclasses of Module, so a file can run no code but their constructors.
-    Raises StateError if the file is damaged, foreign or does not fit, and then nothing is half-loaded.
+    Raises StateError if the file is damaged, foreign or does not fit, or if a layer was changed after the saved model
+    was built, so that the arguments would build another; and then nothing is half-loaded.
     """
     if isinstance(path, Module):
         raise TypeError("load takes the path first: nn.load(path, into=model)")
@@ -146,11 +155,17 @@ def load(path: str | Path, into: Module | None = None) -> Module:
 
 
 def _check_layers(header: dict[str, Any], model: Module, path: str | Path) -> None:
-    """StateError if a layer was changed before it was saved; files of older versions do not tell."""
+    """StateError if a layer of tinyadv was changed before it was saved; files of older versions do not tell."""
     now, then = _layers(model), header.get("layers")
-    if then is not None and then != now:
-        told = [f"{name or 'the model'} was {then.get(name)}, not {own}" for name, own in now.items()
-                if isinstance(then, dict) and then.get(name) != own] or ["it had other layers"]
+    if then is None:
+        return
+    told = [] if isinstance(then, dict) and list(then) == list(now) else ["it had other layers"]
+    for name, own in now.items() if not told else ():
+        was = then[name] if isinstance(then[name], dict) else {"class": None}
+        was = {key: was[key] for key in own if key in was}  # a later version may know more settings
+        if any(own[key] != value for key, value in was.items()):
+            told.append(f"{name or 'the model'} was {was}, not {own}")
+    if told:
         raise StateError(f"{path}: the saved {header['class']} was changed after it was built: {told[0]}; build and "
                          "change the model, and call load(path, into=model)")
 
@@ -165,8 +180,11 @@ def _saved(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
                              f"model.load_state_dict(nn.load_pytorch({str(path)!r}))") from error
         with suppress(KeyError, StateError, TypeError):
             header, arrays = read(path, "a training checkpoint", "training")
-            built, own = header["training"]["model"], "model/"
-            return {"class": built["class"], **built}, {
+            told = header["training"]
+            built, own = told["model"], "model/"
+            layers = {name: {"class": kind, **told[f"layer {name}"]} for key, kind in told.items()
+                      if (name := key.removeprefix("class of layer ")) != key}
+            return {"class": built["class"], **built, **({"layers": layers} if layers else {})}, {
                 name.removeprefix(own): array for name, array in arrays.items() if name.startswith(own)}
         raise
 

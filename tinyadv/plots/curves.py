@@ -38,7 +38,7 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
         colour, marker = LINES[i % len(LINES)]
         look: dict[str, Any] = {"marker": marker} if y.ndim == 1 else {"linewidth": 0.6}
         look["linestyle"] = ("-", "--", ":", "-.")[i // len(LINES) % 4]  # another one when the colours come again
-        if any(np.array_equal(x, other_x) and np.array_equal(y, other_y) for other_x, other_y in pairs[:i]):
+        if any(_same(x, other_x) and _same(y, other_y) for other_x, other_y in pairs[:i]):
             look |= {"linestyle": "--", "markerfacecolor": "none"}  # so the other one is seen below it
         first, *_ = axes.plot(x.T, y.T, color=colour, clip_on=False, **look)
         first.set_label(name)
@@ -61,6 +61,10 @@ def lines(curves: Mapping[str, tuple[Any, Any]], *, xlabel: str, ylabel: str, ti
     if names:
         legend(figure, handles, names)
     return finished(figure)
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f")
 
 
 def _pair(name: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -132,9 +136,9 @@ def bars(heights: Mapping[str, Sequence[float]], names: Sequence[str], *, ylabel
     labels = list(heights) if len(rows) > 1 else []
     figure = canvas(figure, 1 + len(names) * max(0.6, *(0.1 * len(name) for name in names)), 3, labels)
     axes, width, handles = figure.subplots(), 0.8 / len(rows), []
-    for k, (row, (colour, _)) in enumerate(zip(rows, cycle(LINES), strict=False)):
+    for k, (label, row, (colour, _)) in enumerate(zip(heights, rows, cycle(LINES), strict=False)):
         places = np.arange(len(names)) + (k - (len(rows) - 1) / 2) * width
-        handles.append(axes.bar(places, row, width, color=colour, hatch="//" * k, edgecolor="white"))
+        handles.append(axes.bar(places, row, width, color=colour, hatch="//" * k, edgecolor="white", label=label))
     axes.set_xticks(range(len(names)), names)
     axes.set_title(title or "", pad=12)
     axes.set_ylabel(ylabel)
@@ -166,8 +170,8 @@ def histograms(values: Mapping[str, Sequence[Array]], names: Sequence[str], *, x
     for axes, (heading, several) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
         every = np.concatenate(several)
         bins = (np.geomspace if log else np.linspace)(every.min(), every.max(), 41)
-        handles = [axes.hist(each, bins=bins if bins[-1] > bins[0] else 1, color=colour, alpha=0.7)[2]
-                   for each, (colour, _) in zip(several, cycle(LINES), strict=False)]
+        handles = [axes.hist(each, bins=bins if bins[-1] > bins[0] else 1, color=colour, alpha=0.7, label=name)[2]
+                   for name, each, (colour, _) in zip(names, several, cycle(LINES), strict=False)]
         axes.set(title=heading, yticks=[], xscale="log" if log else "linear")
         axes.spines[["top", "left", "right"]].set_visible(False)
     figure.supxlabel(xlabel, size="medium")

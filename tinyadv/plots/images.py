@@ -26,7 +26,7 @@ def adversarial_triples(model: Callable, clean: Dataset, adversarial: Array, *, 
     A value that is NaN or infinite counts as no change.
     Raises ValueError if the shapes do not fit, there is no image, or adversarial holds integers.
     """
-    check_floating(adversarial)
+    check_floating(adversarial, "adversarial")
     x, x_adv = clean.images, to_host(adversarial)
     if not len(x) or x.shape[1] not in (1, 3):
         raise ValueError(f"clean must hold images (N, C, H, W), N >= 1 and C = 1 or 3, got shape {x.shape}")

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axis import Axis
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter
 
 from tinyadv.backend import to_host
 
@@ -24,7 +26,7 @@ def blank(width: float, height: float) -> Figure:
 
 
 def canvas(figure: Figure | SubFigure | None, width: float, height: float, names: Sequence[str] = ()) -> Any:
-    """Where to draw: `figure`, or a blank one of that size with room below for a legend of the names.
+    """Where to draw: `figure`, from `blank`, or a blank one of that size with room below for a legend of the names.
 
     Raises ValueError if the figure holds a drawing: a second one would lie on top of it.
     """
@@ -55,11 +57,14 @@ def _entry(name: str) -> float:
 
 def finished(figure: Figure | SubFigure) -> Figure:
     """The whole figure, after its texts are set to be shown as they were given: "$" in a name begins no formula."""
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
+    numbers: set[Text] = set()  # which matplotlib itself may write as formulas
     for axis in figure.findobj(Axis):
-        for label in axis.get_ticklabels(which="both"):  # which makes them
-            label.set_parse_math(axis.get_scale() == "log")  # there matplotlib itself writes powers of ten so
+        texts = axis.get_ticklabels(which="both")  # made here
+        if not isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter | StrCategoryFormatter):
+            numbers |= {*texts, axis.get_offset_text()}
+    for text in figure.findobj(Text):
+        if text not in numbers:
+            text.set_parse_math(False)
     return figure.figure
 
 

@@ -41,9 +41,9 @@ def check_fit(*, model: Any, train: Any, epochs: Any, batch_size: Any, optimizer
     own, held = {id(p) for p in model.parameters()}, {id(p) for p in optimizer.parameters}
     if not held & own:
         raise ValueError(f"optimizer must hold the parameters of this model, but {optimizer} holds none of them")
-    if held - own:
-        raise ValueError(f"optimizer must hold parameters of this model only, but {len(held - own)} of {optimizer} are "
-                         "none: make it after the last change of the model")
+    if held - own and own - held:  # a layer has been replaced, and would never be trained
+        raise ValueError(f"optimizer must hold the parameters of this model, but {optimizer} lacks {len(own - held)}, "
+                         f"and holds {len(held - own)} others: make it after the last change of the model")
     for name, images in (("training", train), ("validation", validation)):
         if images is not None and not len(images):
             raise ValueError(f"{name} needs at least one image, and {images.name} has none")

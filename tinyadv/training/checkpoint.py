@@ -17,7 +17,7 @@ import numpy as np
 from tinyadv.attacks.base.parameters import held
 from tinyadv.backend import to_host
 from tinyadv.data import Dataset
-from tinyadv.nn import Module, Random, archive
+from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
 from tinyadv.nn.state import built_from, classes, recipe, settings
@@ -137,8 +137,9 @@ def _is_count(value: Any) -> bool:
 
 def _random_layers(model: Module) -> dict[str, dict[str, int]]:
     """What the next numbers of each random layer depend on: its seed, and how often it has drawn."""
-    return {name: {"calls": int(layer.calls), "seed": int(layer.seed)} for name, layer in model.named_modules()
-            if isinstance(layer, Random)}
+    keys = ("calls", "seed")  # of nn.Random, and of layers of one's own that draw likewise
+    return {name: {key: int(vars(module)[key]) for key in keys} for name, module in model.named_modules()
+            if all(isinstance(vars(module).get(key), int | np.integer) for key in keys)}
 
 
 def described(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
 
     attack: adversarial training with this attack (Madry et al.), short for method=Adversarial(attack). method: another
         method, such as TRADES(eps=0.3). Without either: standard training.
-    optimizer: it must hold the parameters of this model. schedule: a function from progress in [0, 1] to the factor
+    optimizer: of the parameters of this model, all or some. schedule: a function from progress in [0, 1] to the factor
         of its learning rate. eps_schedule: likewise, the factor of the attack's budget and step size; `ramp(0.2)` lets
         the budget grow.
     seed: of all random numbers, but for those of layers that have a seed of their own. The order of the images differs

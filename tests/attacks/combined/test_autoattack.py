@@ -297,6 +297,21 @@ def times(factor):
     return lambda x: x * factor
 
 
+class Straight(nn.Module):
+    def forward(self, x):
+        return x * 1
+
+
+class Dead(nn.Module):
+    """The same logits, but no gradient."""
+
+    def forward(self, x):
+        return defended(x)
+
+
+defended = bpda(changed, gradient="zero")
+
+
 @dataclass(frozen=True)
 class Times:
     factor: float
@@ -312,8 +327,9 @@ class Times:
     [nn.Sequential(bpda(changed, times(np.array(factor))), scene()[0]) for factor in (1.0, 2.0)],
     [nn.Sequential(bpda(changed, partial(operator.mul, factor)), scene()[0]) for factor in (1.0, 2.0)],
     [nn.Sequential(bpda(changed, Times(factor)), scene()[0]) for factor in (1.0, 2.0)],
+    [nn.Sequential(layer(), scene()[0]) for layer in (Straight, Dead)],
     [Masked(dense(SHAPE, 5, np.float64, seed=seed)) for seed in (0, 1)],
-], ids=["gradient", "stand-in", "closure", "array", "partial", "object", "infinite logits"])
+], ids=["gradient", "stand-in", "closure", "array", "partial", "object", "class", "infinite logits"])
 def test_the_state_of_another_model_is_refused_even_where_the_logits_are_alike(others, tmp_path):
     (_, x, y), (one, other) = scene(), others
     attack, path = MultiAttack([FGSM(0.1)]), tmp_path / "state.npz"
