@@ -24,8 +24,6 @@ def made(module, settings, **more):
 def recipe(settings, seed, steps=40, device="cpu"):
     """From the tables of settings: the model, an attack or a certificate to judge it, and how to train it."""
     model = made(models, settings["model"] | {"seed": seed}).to(device)
-    if "start" in settings:  # training goes on from weights of the zoo
-        model.load_state_dict(models.zoo.load(settings["start"]).state_dict())
     votes = made(certify, settings["certificate"]) if "certificate" in settings else None
     if (twice := settings["method"].get("class") == "Consistent") and not votes:  # it varies the images itself
         raise ValueError("training by Consistent needs a table [certificate]")

@@ -221,18 +221,6 @@ def test_every_file_of_settings_gives_its_network_and_how_to_train_it(config, mo
     assert how["schedule"](1.0) <= how["schedule"](0.5)
 
 
-def test_training_goes_on_from_the_weights_of_the_network_that_the_settings_name(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)
-    recipe = importlib.import_module("recipes").recipe
-    settings = models.zoo.settings(EXAMPLES / "configs" / "cifar10-resnet20-pgd-linf.toml")
-    start, state = models.zoo.load("cifar10-resnet20-linf"), recipe(settings, seed=3)[0].state_dict()
-    assert all(np.array_equal(state[name], array) for name, array in start.state_dict().items())
-    with pytest.raises(ValueError, match="name must be one of"):
-        recipe(settings | {"start": "none"}, seed=3)
-    with pytest.raises(ValueError, match="unexpected"):
-        recipe(settings | {"start": "mnist-lenet-linf"}, seed=3)
-
-
 @pytest.mark.parametrize("name", ["mnist-smoothing25-l2", "mnist-smoothing50-l2", "mnist-ablation-l0"])
 def test_a_network_for_votes_is_trained_and_certified(name, tmp_path):
     text = (EXAMPLES / "configs" / f"{name}.toml").read_text(encoding="utf-8")

@@ -131,7 +131,7 @@ def card(name: str) -> Card:
 def settings(path: Path) -> dict[str, Any]:
     """The settings of a training, from a TOML file such as those in examples/configs/; StateError if they are wrong."""
     table = archive.read_text(path, _toml, SETTINGS)
-    if unknown := (table.keys() - {*SETTINGS, "augment", "certificate", "data", "ramp", "start"}) | (
+    if unknown := (table.keys() - {*SETTINGS, "augment", "certificate", "data", "ramp"}) | (
             table["training"].keys() - {"average", "batch_size", "clip_norm", "epochs", "seed"}):
         raise StateError(f"{path} cannot be used: {', '.join(sorted(unknown))} is unknown")
     if table["held_out"] < 1:
