@@ -101,8 +101,8 @@ def test_what_comes_before_is_in_evaluation_mode_too_and_stays_as_it_was():
     (1, images(2), "frequencies must be a list of cycles per image, such as [1, 2, 3], got 1"),
     ([1], images(2)[0], "base must be (N, C, H, W), with N >= 1, got shape (1, 8, 8)"),
     ([1], images(0), "base must be (N, C, H, W), with N >= 1, got shape (0, 1, 8, 8)"),
-    ([1], images(2).tolist(), "base must be a floating-point array, got list: give np.array(base, np.float32)"),
-    ([1], Tensor(images(2)), "base must be a floating-point array, got Tensor: give base.numpy()"),
+    ([1], images(2).tolist(), "images must be a floating-point array, got list: give np.array(images, np.float32)"),
+    ([1], Tensor(images(2)), "images must be a floating-point array, got Tensor: give images.numpy()"),
 ])
 def test_what_is_no_list_of_frequencies_and_no_images_is_refused(frequencies, base, message):
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -39,7 +39,7 @@ def transfer_function(layer: Callable, frequencies: Sequence[float], amplitude: 
     if base is None:
         shape = getattr(layer, "input_shape", None) or (getattr(layer, "in_channels", 1), 28, 28)
         base = move(np.full((1, *shape), 0.5, np.float32), driver.memory_of(layer, np.zeros(0)))
-    check_floating(base, "base")
+    check_floating(base)
     if np.ndim(frequencies) != 1:
         raise ValueError(f"frequencies must be a list of cycles per image, such as [1, 2, 3], got {frequencies!r}")
     x, like, streams = some("base", base), driver.memory_of(layer, base), driver.streams_of(base, 0)

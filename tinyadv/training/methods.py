@@ -185,7 +185,7 @@ class _Divergence(PGD):
     def perturb(self, batch: Batch) -> Array:
         with no_grad():
             p = ops.softmax(batch.logits(Tensor(batch.x))).data
-        ball, step_size = batch.ball, self._length
+        ball, step_size = batch.ball, self.step_size or self._reach * self.eps / self.steps
         x = ball.project(batch.x + move(1e-3 * batch.streams.normal(batch.x.shape[1:]), batch.x))
         for _ in range(self.steps):  # KL is the cross entropy of p, but for the entropy of p, which is constant
             g = batch.evaluate(x, lambda logits: ops.cross_entropy(logits, p, "none"), candidate=False)[2]

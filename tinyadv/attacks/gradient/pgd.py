@@ -40,12 +40,8 @@ class PGD(WhiteBox):
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts need random_start=True: from the same point every run is the same")
 
-    @property
-    def _length(self) -> float:
-        return self.step_size or self._reach * self.eps / self.steps
-
     def perturb(self, batch: Batch) -> Array:
-        ball, step_size = batch.ball, self._length
+        ball, step_size = batch.ball, self.step_size or self._reach * self.eps / self.steps
         x = ball.random(batch.streams) if self.random_start else batch.x
         for _ in range(self.steps):
             g = batch.gradient(x, candidate=x is not batch.x)
