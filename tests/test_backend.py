@@ -222,9 +222,10 @@ def test_kernels_are_chosen_before_numpy_is_loaded_and_not_after():
 
 
 def test_importing_is_fast():
-    """Under 0.5 s on top of NumPy's own import, in time on the processor: others may run here too, on slow ones."""
-    code = "import time, numpy; start = time.process_time(); import tinyadv; print(time.process_time() - start)"
-    assert min(float(python(code)) for _ in range(3)) < 0.5
+    """It takes about twice as long as NumPy's own import, and never four times: seconds differ with the machine."""
+    code = ("from time import process_time as now; a = now(); import numpy; b = now(); import tinyadv; "
+            "print((now() - b) / (b - a))")
+    assert min(float(python(code)) for _ in range(3)) < 4
 
 
 def test_importing_loads_nothing_heavy():
