@@ -345,3 +345,9 @@ def test_a_schedule_gives_no_rate_below_zero(factor):
     with pytest.raises(ValueError, match="the factor of the schedule must be a number >= 0"):
         training.fit(model, stripes(20), epochs=1, optimizer=SGD(model, lr=0.1), schedule=lambda progress: factor)
     assert weights(model) == before
+
+
+def test_a_rate_that_is_a_number_of_numpy_is_kept_in_checkpoints_too(tmp_path):
+    model = linear()
+    training.fit(model, stripes(20), epochs=1, optimizer=SGD(model, lr=np.float32(0.5)), checkpoint=tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").is_file()

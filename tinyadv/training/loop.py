@@ -178,7 +178,7 @@ class _Run:
         progress = (state.epoch + state.step * self.batch_size / len(self.train)) / self.epochs
         factor = float(self.schedule(progress)) if self.schedule else 1.0
         check_not_negative("the factor of the schedule", factor)
-        state.rate = self.optimizer.lr = self.base_rate * factor
+        state.rate = self.optimizer.lr = float(self.base_rate * factor)
         state.strength = float(self.eps_schedule(progress)) if self.eps_schedule else 1.0
         if not 0 <= state.strength <= 1:
             raise ValueError(f"eps_schedule must give factors in [0, 1], got {state.strength} at {progress:.0%}")
