@@ -55,14 +55,14 @@ def _ours(module: Module) -> bool:
     return type(module).__module__.startswith(__name__.partition(".")[0] + ".")
 
 
-def classes(model: Module) -> dict[str, str]:
+def layer_classes(model: Module) -> dict[str, str]:
     """{layer: the name of its class}."""
     return {name: type(module).__name__ for name, module in model.named_modules()}
 
 
 def _layers(model: Module) -> dict[str, Any]:
     """{layer: its class and, if it is one of tinyadv, its settings}: others may write down there what they like."""
-    own, kinds = settings(model), classes(model)
+    own, kinds = settings(model), layer_classes(model)
     return {name: {"class": kinds[name]} | (own[name] if _ours(module) else {})
             for name, module in model.named_modules()}
 

@@ -120,7 +120,7 @@ def history(epochs: Sequence[Any], *, title: str | None = None, figure: Figure |
           ylabel="accuracy (%)", title=title, figure=first)
     for part, (name, label) in zip(parts, others.items(), strict=True):
         lines({name: (columns["epoch"], columns[name])}, xlabel="epoch", ylabel=label, title=" ", figure=part)
-    return finished(figure)
+    return figure.figure
 
 
 def bars(heights: Mapping[str, Sequence[float]], names: Sequence[str], *, ylabel: str, title: str | None = None,

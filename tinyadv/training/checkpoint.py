@@ -20,7 +20,7 @@ from tinyadv.data import Dataset
 from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import Optimizer
-from tinyadv.nn.state import built_from, classes, recipe, settings
+from tinyadv.nn.state import built_from, layer_classes, recipe, settings
 from tinyadv.ranks import ranks
 from tinyadv.shapes import is_number
 from tinyadv.training.history import Epoch, History
@@ -146,7 +146,7 @@ def described(run: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a resumed run must have, too, as JSON values. run: the arguments of `fit`."""
     model, optimizer = run["model"], run["optimizer"]
     layers = {f"layer {name}": own for name, own in settings(model).items()} | {
-        f"class of layer {name}": kind for name, kind in classes(model).items()}
+        f"class of layer {name}": kind for name, kind in layer_classes(model).items()}
     return {
         "model": built_from(model), **layers, "frozen": [name for name, m in model.named_modules() if m._frozen],
         "lr": float(optimizer.lr),

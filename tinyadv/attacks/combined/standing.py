@@ -14,7 +14,7 @@ from tinyadv.attacks.base.result import AttackResult
 from tinyadv.backend import VERSION, Array, move, to_host
 from tinyadv.nn import Module, archive
 from tinyadv.nn.archive import StateError
-from tinyadv.nn.state import classes, settings
+from tinyadv.nn.state import layer_classes, settings
 from tinyadv.random import Streams
 
 
@@ -149,7 +149,7 @@ def identify(attacks: tuple, model: Any, x: Array, y: Array, target: Array | Non
 
     The model's settings are there because gradients depend on them where logits do not: `gradient="zero"`, say.
     """
-    layers = [settings(model, counts=False), classes(model)] if isinstance(model, Module) else []
+    layers = [settings(model, counts=False), layer_classes(model)] if isinstance(model, Module) else []
     return {
         "attacks": [describe(attacks), held(attacks)], "x": held(x), "y": held(y), "target": held(target),
         "seed": [streams.seed, held(streams.examples)], "version": VERSION,
