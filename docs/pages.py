@@ -57,9 +57,11 @@ After this page you know which trained networks come with tinyadv, how each was 
 that would make the package too large has only its card, with the command that trains it.
 
 The accuracies are those on the first images of the test set; the tables give how many. They are measured on the
-weights as they are shipped, rounded to float16. Each card also says how far its figures go: how much PGD overstates the
-robust accuracy, what is left just beyond the budget, and what AutoAttack itself warns of. For comparison: in linf 0.3,
-AutoAttack leaves 88.50% for the network of Madry et al. and 92.81% for that of TRADES, as AutoAttack's authors report.
+weights as they are shipped, rounded to float16. "CIFAR-10 (JPEG copy)" has the images of CIFAR-10 from JPEG files of
+quality 75, so accuracies differ from those on the original. Each card also says how far its figures go: how much PGD
+overstates the robust accuracy, what is left just beyond the budget, and what AutoAttack itself warns of (a sanity check
+fails from 5% of the images on, AutoAttack warns from 0.2% on). For comparison: in linf 0.3, AutoAttack leaves
+88.50% for the network of Madry et al. and 92.81% for that of TRADES, as AutoAttack's authors report.
 What is certified is proven ([certificates](certificates.md)); the attacks then ran on the other images. Of a network
 for votes only certified accuracies are measured; the clean one is that within 0. Two figures of one row may be of
 different numbers of images: then the smaller set may by chance be the easier one, and more may be certified than
@@ -102,9 +104,11 @@ def results():
         (script,) = (found for folder in SCRIPTS if (found := folder / f"{path.stem}.py").is_file())
         claim, _, text = ast.get_docstring(ast.parse(script.read_text("utf-8"))).partition("\n")
         heading = claim.removesuffix(".") + " (does not hold here)" * ("does not hold" in told["verdict"])
+        verdict = re.sub("(?<=does not hold): (.+)", r" (\1)", told["verdict"])
         version, _, numpy, _, blas, *_ = told["machine"]
         sections.append("\n\n".join([
-            f"## {heading}", text.strip(), f"Here: {told['verdict']}.",
+            f"## {heading}", text.strip().replace("The last line says", '"Here" says'),
+            f"Here: {verdict}.",
             f"```sh\n{told['command']}\n```",
             f"Seed {told['seed']}, {told['seconds']:,} seconds, on {told['data'].removeprefix('Dataset ')}; {version}, "
             f"{numpy}, {blas}.",

@@ -4,7 +4,7 @@ Randomised ablation (Levine and Feizi 2020, arXiv:1911.09272): a network sees 45
 choices of them. The figure shows how many pixels may change without altering the vote. Levine and Feizi report about
 97% of the images right and a median certified radius of 8 pixels, for a network of 3,320,922 parameters, trained for
 400 epochs. The certificate here is that of Jia et al. (2022, arXiv:2011.07633), which mostly proves more from the same
-votes. Beside it are two attacks on the vote that count pixels: sigma-zero (Cina et al. 2024), with gradients, and
+votes. Beside it are two attacks on the vote that count pixels: sigma-zero (Cinà et al. 2024), with gradients, and
 Sparse-RS (Croce et al. 2022), without; and what is certified of the few images that they attack. Within 0 pixels fewer
 are certified than right, as the bounds need more votes than the prediction. The images are every 20th of the test set,
 and the prediction, the certificate and each attack have samples of their own. The last line says whether the claim

@@ -1,6 +1,6 @@
 """At 2,000 passes an image, one attack of each norm finds nearly the nearest points that all of them together find.
 
-AttackBench (Cina et al. 2024, arXiv:2404.19460) compares attacks at equal cost, by the nearest misclassified point that
+AttackBench (Cinà et al. 2024, arXiv:2404.19460) compares attacks at equal cost, by the nearest misclassified point that
 they find (evaluation.optimality). Those with an eps search for it. The last line says whether the claim holds: in each
 norm and for each network, the best attack has an optimality of 0.97 or more. The curves are of the last network.
 """

@@ -1,9 +1,9 @@
 """JPEG gives accuracy back under an attack that ignores it, and little under one that goes through it.
 
 Figures 7, 10, 11 and 15b of Kelley and Fritz (2021), on MNIST: an image at several qualities; accuracy by quality and
-budget of FGSM, for LeNet and a ResNet; clean accuracy. What they leave out are attacks through JPEG: Auto-PGD, for
-each image with the worse of two gradients, and Square. The last line says whether the claim holds: on both networks,
-some quality gives back 5 points or more under FGSM of --eps, but all attacks together leave at most 10 more.
+budget of FGSM, for LeNet and a ResNet; clean accuracy. What they leave out are attacks through JPEG: APGD, for each
+image with that of two gradients that breaks it, and Square. The last line says whether the claim holds: on both
+networks, some quality gives back 5 points or more under FGSM of --eps, but all attacks together leave at most 10 more.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The accuracy of three networks on new images follows that on the training images, epoch by epoch.
+"""Three networks reach the published accuracy on new images.
 
 Figures 26 to 28 of Kelley and Fritz ("Interpretabilidad de los Ataques Adversarios", 2021): accuracy and loss by epoch
 of their network for CIFAR-10, of LeNet on MNIST and of a residual network on MNIST, which they report to reach 87%, 99%

@@ -159,8 +159,8 @@ plots.grid(np.stack([noise, found]), rows=["noise", "image"], columns=list(tried
 # %% [markdown]
 # ## 6. Which pixels decide
 #
-# The *saliency* of a pixel is the slope of the winning logit at that pixel (Simonyan et al. 2014): how much the score
-# changes if the pixel does. It costs one gradient.
+# The *saliency* of a pixel is the size of the slope of the true class's logit there (Simonyan et al. 2014): how much
+# the score changes if the pixel does. It costs one gradient.
 
 # %%
 maps = analysis.saliency(natural, x, y)  # (10, 28, 28), none below 0

@@ -88,6 +88,8 @@ ATTRIBUTES = {
     "Tensor.contiguous": "nothing: operations see to it", "Tensor.to": 'model.to("cuda"); the images follow the model',
     "Tensor.device": "nothing: the images follow the model", "Tensor.norm": "ops.sqrt((x * x).sum())",
     "Tensor.sign": "np.sign(x.data), which has no gradient",
+    "Tensor.cuda": 'model.to("cuda"); the images follow the model', "nn.MSELoss": "ops.mse_loss(x, y)",
+    "Tensor.clone": "nothing: no operation changes a Tensor",
     "Tensor.clamp": "ops.clip(x, low, high)", "Tensor.cpu": "x.numpy()", "Tensor.unsqueeze": "x[None]",
     "Tensor.clip": "ops.clip(x, low, high)",
     **{f"Tensor.{name}": f"ops.{name}(x)" for name in ("abs", "exp", "log", "relu", "sigmoid", "softmax", "sqrt",

@@ -47,7 +47,7 @@ def bits(state):
 @given(state=st.dictionaries(st.text(max_size=9), arrays(DTYPES, array_shapes(min_dims=0, max_dims=4, min_side=0)),
                              min_size=1, max_size=4))
 def test_the_arrays_come_back_as_they_were(path, make, state):
-    state = {name: array for name, array in state.items() if not name.startswith("module.")} or ARRAYS
+    state = {name: array for name, array in state.items() if not name.startswith(("module.", "_orig_mod."))} or ARRAYS
     found = load(path, make(state))
     assert {name: each for name, each in bits(found).items() if name in state} == bits(state)
     assert list(found) == list(state) or any(name.endswith("running_var") for name in state)
@@ -66,6 +66,9 @@ def test_a_leading_module_is_removed_where_every_name_has_it(path, make):
     wrapped = {f"module.{name}": array for name, array in ARRAYS.items()}
     assert list(load(path, make(wrapped))) == list(ARRAYS)
     assert list(load(path, make({"n_averaged": np.array(3)} | wrapped))) == list(ARRAYS)
+    for prefix in "_orig_mod.", "module._orig_mod.", "_orig_mod.module.":
+        compiled = {f"{prefix}{name}": array for name, array in ARRAYS.items()}
+        assert list(load(path, make(compiled))) == list(ARRAYS)
     mixed = {"module.weight": ARRAYS["weight"], "bias": ARRAYS["bias"]}
     assert list(load(path, make(mixed))) == list(mixed)
 
@@ -257,7 +260,8 @@ def test_no_more_memory_is_taken_than_the_arrays_have(path, make, bfloat16, monk
 @given(state=st.dictionaries(st.text(max_size=9), arrays(
     DTYPES | st.sampled_from([">f4", "<u2"]), array_shapes(min_dims=0, max_dims=3, min_side=0)), max_size=5))
 def test_safetensors_are_written_as_the_specification_has_it(path, state):
-    state = {name: np.asfortranarray(array) for name, array in state.items() if not name.startswith("module.")}
+    state = {name: np.asfortranarray(array) for name, array in state.items()
+             if not name.startswith(("module.", "_orig_mod."))}
     nn.save_safetensors(state, path)
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")

@@ -23,7 +23,7 @@ def at_budget(queries: int) -> Callable[[Attack], AtBudget]:
 def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, AttackResult]]) -> dict[str, float]:
     """{name: optimality} of attacks, from {name: result} on one model, or {model: {name: result}}, all of one norm.
 
-    Cina et al. 2024, arXiv:2404.19460, section 2.3. Of one model, the local optimality: with A the area under the
+    Cinà et al. 2024, arXiv:2404.19460, section 2.3. Of one model, the local optimality: with A the area under the
     robust accuracy by distance of an attack, A* that of the nearest success of all attacks for each example, and eps
     the largest distance of those,
 

@@ -18,6 +18,7 @@ from tinyadv.nn.safetensors import read_numbers, read_safetensors
 
 LONGEST_PICKLE = 1 << 22  # bytes; one of ResNet-50 has 50,000
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "last")  # where a checkpoint keeps its weights
+WRAPPED = ("_orig_mod.", "module.", "_orig_mod.")  # torch.compile may be around DataParallel, or in it
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # the first two objects of the legacy format
 BFLOAT16 = "torch BFloat16Storage"
 COUNTED = re.compile(r"(?<![^.])running_var$")
@@ -33,9 +34,9 @@ def load_pytorch(path: str | Path) -> dict[str, np.ndarray]:
     hold the weights under "state_dict", "model_state_dict", "model", "net" or "last". Nothing that the file says is
     ever run: it is read by a parser that knows tensors and nothing else. Numbers in bfloat16 become float32.
 
-    Names are adapted: a leading "module." (of DataParallel and AveragedModel) is removed, with the `n_averaged` beside
-    it; the old names of DenseNet ("norm.1") become the new ones ("norm1"); and the `num_batches_tracked` that files
-    before PyTorch 0.4.1 lack are added as 0.
+    Names are adapted: where all have it, a leading "module." (of DataParallel and AveragedModel, with the `n_averaged`
+    beside it) or "_orig_mod." (of torch.compile) is removed; the old names of DenseNet ("norm.1") become the new ones
+    ("norm1"); and the `num_batches_tracked` that files before PyTorch 0.4.1 lack are added as 0.
 
     Raises FileNotFoundError, and StateError for every file that is damaged, of another kind, or holds other objects.
     """
@@ -163,8 +164,9 @@ def _arrays(state: dict[str, Stored], numbers: Callable[[Storage], np.ndarray]) 
 def _named(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays under the names that PyTorch's networks have today."""
     weights = {name: array for name, array in arrays.items() if name != "n_averaged"}
-    if weights and all(name.startswith("module.") for name in weights):
-        arrays = {name.removeprefix("module."): array for name, array in weights.items()}
+    for prefix in WRAPPED:
+        if weights and all(name.startswith(prefix) for name in weights):
+            arrays = weights = {name.removeprefix(prefix): array for name, array in weights.items()}
     renamed = {OLD_DENSENET.sub(r"\1\2.", name): array for name, array in arrays.items()}
     if len(renamed) < len(arrays):
         raise ValueError("two of its tensors have one name")

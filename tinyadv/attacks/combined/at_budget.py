@@ -17,7 +17,7 @@ from tinyadv.shapes import to_count
 class AtBudget(Composite):
     """Run an attack until each example has had `queries` forward and backward passes, and keep the nearest success.
 
-    The protocol of AttackBench (Cina et al. 2024, arXiv:2404.19460): attacks of all kinds are compared at equal cost,
+    The protocol of AttackBench (Cinà et al. 2024, arXiv:2404.19460): attacks of all kinds are compared at equal cost,
     by the nearest point that they have found. A minimum-norm attack runs as it is, and what it finds after the last
     pass does not count: choose its steps to fit. An attack with a budget begins with its own eps, which is doubled
     until it succeeds and then bisected, for each example by itself; its step size goes with eps.

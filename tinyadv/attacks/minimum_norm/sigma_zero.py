@@ -22,7 +22,7 @@ FIRST_THRESHOLD, THRESHOLD_STEP = 0.3, 0.01  # tau, in units of the range; and h
 class SigmaZero(WhiteBox):
     """Descend on the missing margin plus a smooth count of the changed pixels, and undo the small changes.
 
-    Cina et al. 2024, arXiv:2402.01879, algorithm 1: with m the margin, P pixels, and s_p the squared length of the
+    Cinà et al. 2024, arXiv:2402.01879, algorithm 1: with m the margin, P pixels, and s_p the squared length of the
     change of pixel p, minimise over delta, by Adam on gradients of linf norm 1,
 
         max(0, -m) + (1 / P) * sum_p s_p / (s_p + sigma)
