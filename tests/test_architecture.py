@@ -20,7 +20,7 @@ LIBRARY = ROOT / "tinyadv"
 
 FLOORS = {
     "backend": 0, "columns": 0, "executors": 0, "parallel": 0, "ranks": 0, "random": 0, "shapes": 0, "spellings": 0,
-    "fused": 0, "window": 0, "graph": 1, "tensor": 1,
+    "fused": 0, "rows": 0, "window": 0, "graph": 1, "tensor": 1,
     "ops": 2,
     "nn": 3, "data": 3,
     "driver": 4, "models": 4,

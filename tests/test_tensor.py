@@ -1,6 +1,8 @@
 """What a Tensor is, its operators, and when nothing is recorded."""
 
+import copy
 import operator
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -229,3 +231,100 @@ def test_arrays_in_two_memories_are_an_error_that_says_so(xp):
     with pytest.raises(ValueError, match="add of shape") as error:
         Tensor(there) + there[:, :2]
     assert "lie on" not in str(error.value)
+
+
+# What an operation takes
+
+ODD = {"integers": np.array([3, 1, 2]), "bytes": np.array([3, 1, 2], np.uint8), "a list": [3, 1, 2],
+       "booleans": np.array([True, False, True]), "a tuple": (3.0, 1.0, 2.0)}
+OPERATIONS = [ops.add, ops.subtract, ops.multiply, ops.power, ops.maximum, ops.minimum, ops.matmul, ops.mse_loss]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_what_is_no_float_takes_the_dtype_of_the_float_beside_it_from_either_side(operation, name, dtype):
+    odd, x = ODD[name], Tensor(np.array([2, 1, 4], dtype))
+    for pair, floats in ((x, odd), (x, np.array(odd, dtype))), ((odd, x), (np.array(odd, dtype), x)):
+        y, expected = operation(*pair), operation(*floats)
+        assert y.dtype == expected.dtype == dtype
+        np.testing.assert_array_equal(y.data, expected.data)
+        np.testing.assert_array_equal(gradients(y.sum(), [x])[0], gradients(expected.sum(), [x])[0])
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_without_floats_all_is_float32(name):
+    odd = ODD[name]
+    floats = np.array(odd, np.float32)
+    for operation in ops.sum, ops.mean, ops.exp, ops.relu, ops.softmax, ops.negative, ops.max, ops.logsumexp:
+        np.testing.assert_array_equal(operation(odd).data, operation(floats).data)
+        assert operation(odd).dtype == np.float32
+    for operation in ops.add, ops.subtract, ops.multiply, ops.power, ops.maximum:
+        assert operation(odd, odd).dtype == np.float32
+        np.testing.assert_array_equal(operation(odd, odd).data, operation(floats, floats).data)
+        np.testing.assert_array_equal(operation(2, odd).data, operation(2, floats).data)
+
+
+def test_digits_of_integers_are_kept_beside_float64():
+    many, none = np.array([2**24 + 1]), Tensor(np.zeros(1))
+    assert (many + none).item() == (none + many).item() == 2**24 + 1
+
+
+def test_a_layer_takes_what_is_no_float():
+    image = np.array([[1, 0], [0, 0]], bool).reshape(1, 1, 2, 2)
+    weight = Tensor(np.ones((1, 1, 2, 2), np.float32))
+    assert ops.mean(image).item() == ops.avg_pool2d(image, 2).item() == 0.25
+    for y in ops.conv2d(image, weight), ops.conv2d(image, [[[[1, 1], [1, 1]]]]), ops.linear(image[0, 0], weight[0, 0]):
+        assert y.dtype == np.float32
+    assert ops.concatenate([np.array([1, 2]), Tensor(np.ones(2, np.float32))]).dtype == np.float32
+
+
+def test_numbers_alone_are_float32():
+    for y in ops.sum(2.0), ops.mean(np.float32(2)), ops.softmax(2, axis=None), ops.mse_loss(2.0, 1), ops.leaky_relu(2):
+        assert y.dtype == np.float32
+    assert ops.power(2, np.array([9], np.uint8)).item() == 512
+
+
+def test_a_list_of_tensors_is_no_argument():
+    x = Tensor(np.ones(2))
+    with pytest.raises(TypeError, match=r"an argument is a list of Tensors: ops\.concatenate makes one"):
+        ops.add(x, [x, x])
+
+
+# Copies
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_is_a_leaf(copied):
+    x = Tensor(np.ones(3, np.float32))
+    with no_grad():
+        weight = x * 0.5
+    y = x * 2
+    for _ in range(2000):  # a graph is no part of a copy, however deep
+        y = y + 1
+    for each in x, weight, y:
+        leaf = copied(each)
+        np.testing.assert_array_equal(leaf.data, each.data)
+        (leaf * leaf).sum().backward()
+        np.testing.assert_array_equal(leaf.grad, 2 * each.data)
+    np.testing.assert_array_equal(copied(leaf).grad, leaf.grad)
+    assert (copied(x).data is x.data) == (copied is copy.copy)
+
+
+def test_a_gradient_is_an_array_also_of_a_number():
+    x = Tensor(1.0)
+    (gradient,) = gradients((x + x) * 2, [x])
+    assert isinstance(gradient, np.ndarray)
+    assert gradient.shape == ()
+
+
+def test_an_axis_of_a_number_is_as_in_numpy():
+    x = Tensor(3.0)
+    assert gradients(ops.sum(x, axis=0), [x])[0] == gradients(ops.max(x, axis=-1), [x])[0] == 1
+
+
+def test_names_are_those_of_the_user():
+    x = Tensor(np.ones(2, np.float32))
+    assert "from concatenate" in repr(ops.concatenate([x, x]))
+    with pytest.raises(TypeError, match=r"argmax takes no dim: write axis="):
+        x.argmax(dim=0)

@@ -1,7 +1,7 @@
 """Convolution and pooling of images in C order: all windows written out as the columns of one matrix.
 
 It is far larger than the images, but then a convolution is a single product, and few kernels are launched: on a GPU
-both count for more. docs/convolution.md compares it with the products by rows of conv.py. Chellapilla, Puri and Simard
+both count for more. docs/convolution.md compares it with the products of rows.py. Chellapilla, Puri and Simard
 2006 ("High performance convolutional neural networks for document processing"), section 3.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyadv.backend import Array, wide
+from tinyadv.backend import Array
 from tinyadv.shapes import Shape, broadcast_axes
 
 Vertex = Any  # a Node, or a leaf: the Tensor itself
@@ -40,7 +40,7 @@ def walk_back(root: Vertex, g: Array, wanted: set | None = None, keep_graph: boo
     for vertex in reversed(order):
         g = upstream.pop(vertex, None)
         if vertex in wanted:
-            found[vertex] = g
+            found[vertex] = np.asarray(g) if isinstance(g, np.generic) else g  # the sum of two numbers is no array
         for parent, vjp, shape, dtype in _edges(vertex):
             if parent in needed:
                 contribution = _unbroadcast(vjp(g), shape, dtype)
@@ -79,6 +79,6 @@ def topological_order(root: Vertex) -> list:
 
 def _unbroadcast(g: Array, shape: Shape, dtype: np.dtype) -> Array:
     """g summed over the axes along which an argument of `shape` was repeated: the adjoint of broadcasting."""
-    if g.shape != shape:
-        g = g.sum(axis=broadcast_axes(shape, g.shape), keepdims=True, dtype=wide(g)).reshape(shape)
+    if g.shape != shape:  # of a long first axis, NumPy adds up one row after the other: that needs more digits
+        g = g.sum(axis=broadcast_axes(shape, g.shape), keepdims=True, dtype=np.float64).reshape(shape)
     return g.astype(dtype) if g.dtype.itemsize > dtype.itemsize else g  # a vjp may compute with more digits

@@ -54,16 +54,17 @@ def check_channels(shape: Shape, channels: int, operation: str, right_name: str)
                          f"they must be equal{swapped}")
 
 
-def check_equal(left: int, right: int, operation: str, left_name: str, right_name: str) -> None:
-    """ValueError naming both sides unless the two counts agree."""
+def check_equal(left: int | Shape, right: int | Shape, operation: str, left_name: str, right_name: str) -> None:
+    """ValueError naming both sides unless the two counts, or shapes, agree."""
     if left != right:
         raise ValueError(f"{operation}: {left_name} is {left}, but {right_name} is {right}; they must be equal")
 
 
 def check_bias(bias: Any, count: int, operation: str, of: str) -> None:
     """Raise ValueError unless the bias has one axis, with a number for each of the `count` outputs of the weight."""
-    check_equal(bias.size, count, operation, "the size of the bias", f"the weight's number of {of}")
-    check_ndim(bias.shape, 1, operation, f"a bias of shape ({count},)")
+    shape = getattr(bias, "shape", ())
+    check_equal(math.prod(shape), count, operation, "the size of the bias", f"the weight's number of {of}")
+    check_ndim(shape, 1, operation, f"a bias of shape ({count},)")
 
 
 def check_per_example(losses: Any, count: int, of: str) -> None:

@@ -25,7 +25,7 @@ from tinyadv.backend import Array, array_module, device_of, is_array, on_its_dev
 from tinyadv.graph import Node, Vertex, topological_order, walk_back
 from tinyadv.parallel import Setting
 from tinyadv.shapes import Shape
-from tinyadv.spellings import explain
+from tinyadv.spellings import explain, spelled
 
 
 class Tensor:
@@ -103,10 +103,14 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype, copy=copy)
 
+    def __reduce__(self) -> tuple:
+        return Tensor, (self.data,), (None, {"grad": self.grad})  # a copy or a pickle is a leaf: a graph has functions
+
     def detach(self) -> Tensor:
         """A leaf with the same array: no gradient flows through it."""
         return Tensor(self.data)
 
+    @spelled
     def argmax(self, axis: int | None = None) -> Array:
         """The index of the (first) largest element along an axis, or of all: an array of integers."""
         return on_its_device(lambda array: array.argmax(axis=axis))(self.data)
@@ -129,7 +133,7 @@ class Tensor:
 
 
 _UNRECORDED = Node("an operation under no_grad()", [])
-
+OPERANDS = {"x", "y", "logits", "weight", "bias"}
 
 _recording = Setting("recording", True)
 
@@ -147,10 +151,12 @@ def recording(on: bool) -> AbstractContextManager[None]:
 def op(function: Callable) -> Callable[..., Tensor]:
     """Turn a function on arrays that returns (value, vjp, ...) into one on Tensors that is recorded.
 
-    Array arguments come first, one vjp each; they may be Tensors, arrays or numbers. NumPy scalars, which count as
-    numbers, and integer arrays take the dtype of the floats beside them, so that float32 stays float32.
+    Array arguments come first, one vjp each; they may be Tensors, arrays, lists or numbers. The first of them, and
+    those whose names are OPERANDS, are computed with as floats: integers, booleans and lists take the dtype of the
+    floats beside them, as numbers do, so that float32 stays float32. The others may be labels or indices.
     """
     signature = inspect.signature(function)
+    count = None if "arrays" in signature.parameters else max(1, sum(map(OPERANDS.__contains__, signature.parameters)))
 
     @functools.wraps(function)
     def apply(*args: Any, **kwargs: Any) -> Tensor:
@@ -161,14 +167,9 @@ def op(function: Callable) -> Callable[..., Tensor]:
             return abstract[0].through(apply, args, kwargs)
         try:
             arrays, options = [_raw(x) for x in args], {name: _raw(value) for name, value in kwargs.items()}
-            if arrays and getattr(arrays[0], "dtype", None) is not None and arrays[0].dtype.kind in "iu":
-                arrays[0] = arrays[0].astype(np.float32)  # as a Tensor of them; the others may be labels
             with device_of(*arrays):
+                arrays[:count] = _floating(arrays[:count])
                 value, *vjps = function(*arrays, **options)
-                dtypes = [x.dtype for x in arrays[:len(vjps)] if hasattr(x, "dtype")]
-                if any(dtype.kind in "iu" for dtype in dtypes):  # NumPy makes float64 of float32 and int64
-                    floats = [dtype for dtype in dtypes if dtype.kind == "f"]
-                    value = value.astype(np.result_type(*floats or [np.float32]))
         except (IndexError, TypeError, ValueError) as error:
             explain(error, function.__name__, args, kwargs, signature.parameters)
             raise
@@ -178,7 +179,7 @@ def op(function: Callable) -> Callable[..., Tensor]:
         inputs = [(x, vjp) for x, vjp in zip(args, vjps, strict=False) if isinstance(x, Tensor)]
         edges = [(_vertex(x), vjp, x.shape, x.dtype) for x, vjp in inputs]
         if edges:
-            result._node = Node(function.__name__, edges) if _recording.get() else _UNRECORDED
+            result._node = Node(function.__name__.lstrip("_"), edges) if _recording.get() else _UNRECORDED
         return result
 
     return apply
@@ -206,7 +207,20 @@ def depends(output: Tensor, x: Tensor) -> bool:
 def _raw(argument: Any) -> Any:
     if isinstance(argument, Tensor):
         return argument.data
+    if isinstance(argument, list | tuple) and any(isinstance(each, Tensor) for each in argument):
+        raise TypeError("an argument is a list of Tensors: ops.concatenate makes one Tensor of them")
     return argument.item() if isinstance(argument, np.generic) else argument
+
+
+def _floating(operands: list[Any]) -> list[Any]:
+    """The operands with those that are no floats in the dtype of the others; numbers beside arrays stay numbers."""
+    floats = [x.dtype for x in operands if is_array(x) and x.dtype.kind == "f"]
+    if len(floats) == len(operands):
+        return operands
+    xp, dtype = array_module(*operands), np.result_type(*floats or [np.float32])
+    lone = all(isinstance(x, int | float | None) for x in operands)  # numbers alone, of which one must be an array
+    return [x.astype(dtype) if is_array(x) and x.dtype.kind in "iub" else
+            xp.asarray(x, dtype) if isinstance(x, list | tuple) or (lone and x is operands[0]) else x for x in operands]
 
 
 def _walk_back_from(output: Tensor, wanted: set | None = None, keep_graph: bool = False) -> dict:

@@ -1,3 +1,4 @@
+import copy
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -474,3 +475,35 @@ def test_only_what_a_sequential_was_given_and_later_modules_are_its_layers():
 def test_sizes_that_no_layer_has_are_told_by_name(make, name):
     with pytest.raises(ValueError, match=f"{name} must be an integer >= 1"):
         make()
+
+
+def test_a_slice_of_a_sequential_keeps_the_order_of_its_layers():
+    first, second, third = nn.Linear(2, 2, rng=0), nn.Tanh(), nn.Linear(2, 2, rng=1)
+    mixed = nn.Sequential(**{"conv": first, "1": second, "end": third})
+    assert mixed[:].layers == mixed.layers == [first, second, third]
+    assert mixed[::-1].layers == [third, second, first]
+    x = np.ones((1, 2), np.float32)
+    np.testing.assert_array_equal(mixed[:](x).data, mixed(x).data)
+    plain = nn.Sequential(first, second, third)
+    assert [name for name, _ in plain[1:].named_modules()] == ["", "0", "1"]
+
+
+@pytest.mark.parametrize("momentum", [None, -0.1, 1.1, "0.1"])
+def test_a_momentum_outside_of_0_to_1_is_refused(momentum):
+    with pytest.raises(ValueError, match=r"momentum must be a number in \[0, 1\]"):
+        nn.BatchNorm2d(2, momentum=momentum)
+
+
+@pytest.mark.parametrize("make", [lambda: nn.BatchNorm2d(4.0), lambda: nn.LayerNorm((4, 4)), lambda: nn.LayerNorm(4.0),
+                                  lambda: nn.Conv2d(4, 4, 3, groups=2.0), lambda: nn.Conv2d(4, 4, 3, groups="2")])
+def test_a_size_that_is_no_integer_is_refused_when_the_layer_is_made(make):
+    with pytest.raises(ValueError, match=r"(num_features|normalized_shape|groups) must be an integer >= 1, got"):
+        make()
+
+
+def test_copies_of_batch_norm_count_by_themselves():
+    norm = nn.BatchNorm2d(2)
+    other = copy.copy(norm)
+    norm(np.ones((1, 2, 1, 1), np.float32))
+    assert (norm.num_batches_tracked, other.num_batches_tracked) == (1, 0)
+    assert isinstance(norm.num_batches_tracked, np.ndarray)

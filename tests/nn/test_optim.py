@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tinyadv import Tensor, nn, ops
 from tinyadv.nn import optim
 from tinyadv.tensor import gradients as gradients_of
+from tinyadv.tensor import no_grad
 
 
 class Weights(nn.Module):
@@ -305,3 +306,16 @@ def test_one_tensor_is_not_taken_for_its_rows():
 def test_one_cycle_has_no_negative_factors(name, factor):
     with pytest.raises(ValueError, match=f"{name} must be a number >= 0"):
         optim.one_cycle(**{name: factor})
+
+
+def test_the_result_of_an_operation_is_no_parameter():
+    layer = nn.Linear(2, 1, rng=0)
+    layer.weight = layer.weight * 0.5
+    with pytest.raises(ValueError, match=r"an optimiser takes no results of operations.* from multiply.*no_grad"):
+        optim.SGD(layer)
+    with no_grad():
+        layer.weight = layer.weight * 0.5
+    optimizer, before = optim.SGD(layer, lr=1.0), layer.weight.data
+    layer(np.ones((1, 2), np.float32)).sum().backward()
+    optimizer.step()
+    np.testing.assert_array_equal(layer.weight.data, before - 1)

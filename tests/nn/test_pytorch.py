@@ -295,3 +295,8 @@ def test_the_one_name_that_could_not_be_read_back_is_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"state has an array __metadata__, .*: rename it"):
         nn.save_safetensors({"__metadata__": ARRAYS["bias"]}, tmp_path / "file")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_no_words_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="the names of a state must be words, got 0"):
+        nn.save_safetensors({0: np.ones(2)}, tmp_path / "file.safetensors")

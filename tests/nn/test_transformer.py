@@ -64,3 +64,9 @@ def test_the_tokens_stay_in_one_memory_order():
             norm.forward = lambda x, forward=norm.forward: strides.append(x.data.strides) or forward(x)
     model(np.zeros((3, 1, 8, 8), np.float32))
     assert strides == [(5 * 4, 4, 15 * 4)] * 4
+
+
+def test_a_layer_norm_takes_its_size_as_pytorch_writes_it():
+    layer, x = nn.LayerNorm((4,)), np.arange(8, dtype=np.float32).reshape(2, 4)
+    assert layer.weight.shape == (4,)
+    np.testing.assert_array_equal(layer(x).data, nn.LayerNorm(4)(x).data)

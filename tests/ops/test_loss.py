@@ -181,3 +181,9 @@ def test_wrong_targets_are_refused(logits, targets, message):
 def test_an_unknown_reduction_is_refused(operation):
     with pytest.raises(ValueError, match=f'^{operation.__name__}: reduction must be "mean", "sum" or "none", got'):
         operation(np.zeros((2, 3)), np.zeros((2, 3)), reduction="average")
+
+
+def test_targets_below_zero_count_in_the_value_as_in_the_gradient():
+    logits, targets = Tensor(np.array([[1.0, 2.0]])), np.array([[1.5, -0.5]])
+    loss = ops.cross_entropy(logits, targets)
+    np.testing.assert_allclose(loss.item(), -(targets * ops.log_softmax(logits).data).sum())

@@ -268,3 +268,59 @@ def test_the_slopes_of_logsumexp_beside_an_infinite_element_are_zero():
 def test_a_limit_may_be_none(limits, slopes):
     x = Tensor(np.array([-1.0, 0.25, 2.0]))
     assert gradients(ops.sum(ops.clip(x, *limits)), [x])[0].tolist() == slopes
+
+
+@pytest.mark.parametrize("lay", [np.asarray, np.asfortranarray])
+@pytest.mark.parametrize("operation", [lambda x: ops.mean(x, axis=0), lambda x: ops.sum(x, axis=0) / len(x)])
+def test_sums_along_a_long_axis_have_the_digits_of_float32(operation, lay):
+    x = lay(np.full((2**18, 3), 0.1, np.float32))
+    np.testing.assert_allclose(operation(x).data, 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [lambda x, bias: x + bias, lambda x, bias: ops.linear(x, np.zeros((3, 3)), bias)])
+def test_the_gradient_of_what_is_added_to_many_rows_has_the_digits_of_float32(layer):
+    x, bias = np.full((2**18, 3), 0.1, np.float32), Tensor(np.zeros(3, np.float32))
+    (gradient,) = gradients((layer(np.zeros((2**18, 3), np.float32), bias) * x).sum(), [bias])
+    np.testing.assert_allclose(gradient, 2**18 * np.float64(np.float32(0.1)), rtol=1e-6)
+
+
+def test_the_mean_of_nothing_is_zero():
+    x = Tensor(np.zeros((0, 3)))
+    assert ops.mean(x).item() == 0
+    assert gradients(ops.mean(x), [x])[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize(("x", "y", "of_x", "of_y"), [
+    (np.inf, 0.0, 0, np.inf), (0.0, 0.0, 0, 0), (0.0, 2.0, 0, 0), (np.nan, 0.0, 0, np.nan)])
+def test_the_gradient_of_a_power_at_its_edges(x, y, of_x, of_y):
+    x, y = Tensor(np.array([x])), Tensor(np.array([y]))
+    np.testing.assert_array_equal(gradients((x**y).sum(), [x, y]), [[of_x], [of_y]])
+
+
+def test_below_zero_the_power_of_zero_falls_without_end():
+    x, y = Tensor(np.zeros(1)), Tensor(-np.ones(1))
+    with np.errstate(divide="ignore"):
+        assert gradients((x**y).sum(), [y])[0] == -np.inf
+
+
+@pytest.mark.parametrize("limits", [(np.zeros(3, int), np.ones(3, int)), ([0.0, 0, 0], [1, 1, 1]), (np.zeros(3), None)])
+def test_clip_keeps_the_dtype_whatever_its_limits_are(limits):
+    x = Tensor(np.array([-0.5, 0.5, 0.75], np.float32))
+    y = ops.clip(x, *limits)
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y.data, x.data.clip(0, 1))
+
+
+@pytest.mark.parametrize(("call", "match"), [
+    (lambda x: ops.layer_norm(x, np.ones((3, 3)), np.zeros(3)), r"layer_norm: expected a weight of shape \(D,\)"),
+    (lambda x: ops.layer_norm(x, np.ones(3), np.zeros((3, 1))), r"layer_norm: expected a bias of shape \(3,\)"),
+    (lambda x: ops.batch_norm(x[:, :, None, None], np.ones(1), np.zeros(3), np.zeros(3), np.ones(3)),
+     r"batch_norm: the shape of the weight is \(1,\), but that of the mean is \(3,\)"),
+    (lambda x: ops.batch_norm(x[:, :, None, None], np.ones(3), np.zeros(1), np.zeros(3), np.ones(3)),
+     "batch_norm: the size of the bias is 1, but"),
+    (lambda x: ops.linear(x, np.ones((2, 3)), 2.0), "linear: the size of the bias is 1, but"),
+    (lambda x: ops.linear(x, np.ones((1, 3)), 2.0), r"linear: expected a bias of shape \(1,\)"),
+])
+def test_what_would_be_broadcast_by_mistake_is_refused(call, match):
+    with pytest.raises(ValueError, match=match):
+        call(np.ones((4, 3)))

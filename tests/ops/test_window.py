@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import conv_cases, grouped_conv_cases, images, pool_cases, seeds, sizes
 
-from tinyadv import ops, window
+from tinyadv import ops, rows, window
 from tinyadv.ops import conv
 from tinyadv.ops.movement import arranged
 from tinyadv.ops.normalize import batch_statistics
@@ -64,7 +64,7 @@ def test_conv2d_is_a_loop_over_windows(layout, few_channels, case, weight_layout
     y = ref.conv2d(x, weight, bias, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conv, "FEW_CHANNELS", few_channels)
-        patch.setattr(conv, "FEW_TERMS", few_terms)
+        patch.setattr(rows, "FEW_TERMS", few_terms)
         patch.setattr(window, "KEEP_ORDER", keep_order)
         actual = run(ops.conv2d, (LAYOUTS[layout](x), LAYOUTS[weight_layout](weight), bias), wavy_in(layout), options)
     assert_equal(actual, [y, *ref.conv2d_gradients(wavy(y.shape), x, weight, **options)])
@@ -106,9 +106,9 @@ def test_the_cheaper_way_is_taken(monkeypatch, filters, channels, few, stride, p
     A stride, more padding than the kernel reaches, or (there) few terms leave one way.
     """
     taken, arrays = [], (np.ones((2, channels, 6, 7)), np.ones((filters, channels, 3, 3)))
-    for name, way in (("_correlate", "gathers"), ("_correlate_adjoint", "folds")):
-        kernel = getattr(conv, name)
-        monkeypatch.setattr(conv, name, lambda *args, kernel=kernel, way=way: taken.append(way) or kernel(*args))
+    for name, way in (("correlate", "gathers"), ("correlate_adjoint", "folds")):
+        kernel = getattr(rows, name)
+        monkeypatch.setattr(rows, name, lambda *args, kernel=kernel, way=way: taken.append(way) or kernel(*args))
     monkeypatch.setattr(conv, "FEW_CHANNELS", few)
     run(ops.conv2d, arrays, wavy, {"stride": stride, "padding": padding})
     assert taken == [there, back]
@@ -120,10 +120,10 @@ def test_the_kernels_are_adjoint_to_each_other(case, seed):
     (x, weight, _), options = case
     stride, padding = pair(options["stride"], "stride", least=1), pair(options["padding"], "padding", least=0)
     size, kernel = x.shape[2:], weight.shape[2:]
-    y = conv._correlate(x, weight, window_counts(size, kernel, stride, padding, "conv2d"), stride, padding)
+    y = rows.correlate(x, weight, window_counts(size, kernel, stride, padding, "conv2d"), stride, padding)
     g = np.random.default_rng(seed).standard_normal(y.shape)
-    of_x = conv._correlate_adjoint(g, weight, size, stride, padding)
-    of_weight = conv._weight_gradient(x, g, kernel, stride, padding)
+    of_x = rows.correlate_adjoint(g, weight, size, stride, padding)
+    of_weight = rows.weight_gradient(x, g, kernel, stride, padding)
     assert (of_x.shape, of_weight.shape) == (x.shape, weight.shape)
     np.testing.assert_allclose([(of_x * x).sum(), (of_weight * weight).sum()], (y * g).sum(), rtol=0, atol=1e-9)
 
@@ -131,17 +131,17 @@ def test_the_kernels_are_adjoint_to_each_other(case, seed):
 @given(h=st.integers(1, 6), r=st.integers(1, 2), reach=st.integers(0, 4), first=st.integers(-6, 6),
        stride=st.integers(1, 3), count=st.integers(1, 7))
 def test_stacks_hold_every_row_of_an_output_that_exists_once(h, r, reach, first, stride, count):
-    rows = np.arange(h * r * 2).reshape(h, r, 2)
+    image = np.arange(h * r * 2).reshape(h, r, 2)
     given, held, found = np.zeros(count, int), np.zeros((count, reach * r), int), np.full((count, reach * r, 2), -1)
-    stacked = list(conv._stacks(rows, reach, first, stride, count))
+    stacked = list(rows._stacks(image, reach, first, stride, count))
     for outputs, terms, stacks in stacked:
         given[outputs] += 1
         held[outputs, terms] += 1
         found[outputs, terms] = stacks
-        assert np.shares_memory(stacks, rows) or not stacks.size
+        assert np.shares_memory(stacks, image) or not stacks.size
     row = first + stride * np.arange(count)[:, None] + np.arange(reach)  # (count, reach)
     exists = (row >= 0) & (row < h)
-    expected = np.where(exists[:, :, None, None], rows[row.clip(0, h - 1)], -1)  # (count, reach, r, 2)
+    expected = np.where(exists[:, :, None, None], image[row.clip(0, h - 1)], -1)  # (count, reach, r, 2)
     assert (given == 1).all()  # also those without a row: their zeros have to be written
     assert (held == exists.repeat(r, axis=1)).all()
     assert (found == expected.reshape(found.shape)).all()
@@ -185,10 +185,10 @@ def test_equal_neighbours_in_a_row_give_equal_bits(kernel, stride, padding, chan
         exact(matrix, rows, reach, first, stride, y)
         y *= 1 + 1e-6 * rng.random(y.shape[-1])  # an error for each column
 
-    exact = conv._multiply_rows
+    exact = rows._multiply_rows
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conv, "FEW_TERMS", 0)
-        patch.setattr(conv, "_multiply_rows", multiply_rows)
+        patch.setattr(rows, "FEW_TERMS", 0)
+        patch.setattr(rows, "_multiply_rows", multiply_rows)
         y = ops.conv2d(x, weight, stride=stride, padding=padding).data
     border = 0 if stride[1] == 1 else math.ceil(padding[1] / stride[1])  # there windows may hold padding
     framed = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))

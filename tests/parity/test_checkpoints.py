@@ -82,3 +82,10 @@ def test_the_package_safetensors_reads_what_is_written_here_and_writes_what_is_r
     same({name: ours[name] for name in state}, state)
     nn.save_safetensors(ours, tmp_path / "ours.safetensors")
     same(ours, {name: load_file(tmp_path / "ours.safetensors")[name] for name in ours})
+
+
+@formats
+def test_a_view_with_the_sign_changed_is_refused(tmp_path, options):
+    torch.save({"w": torch.tensor([1 + 2j, 3 + 4j]).conj().imag}, tmp_path / "file.pth", **options)
+    with pytest.raises(nn.StateError, match="marks beside its numbers"):
+        nn.load_pytorch(tmp_path / "file.pth")

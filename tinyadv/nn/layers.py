@@ -53,8 +53,9 @@ class Sequential(Module):
         if not isinstance(index, slice):
             return self.layers[index]
         named = self._named()[index]
-        return Sequential(*(layer for name, layer in named if name.isdigit()),
-                          **{name: layer for name, layer in named if not name.isdigit()})
+        if all(name.isdigit() for name, _ in named):
+            return Sequential(*(layer for _, layer in named))
+        return Sequential(**dict(named))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -88,7 +89,7 @@ class Conv2d(Module):
                  dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = True, *, init: str = "pytorch",
                  rng: Rng = None):
         in_channels, out_channels = to_count("in_channels", in_channels), to_count("out_channels", out_channels)
-        if groups < 1 or in_channels % groups or out_channels % groups:
+        if in_channels % to_count("groups", groups) or out_channels % groups:
             raise ValueError(f"groups must divide in_channels, {in_channels}, and out_channels, {out_channels}; "
                              f"got {groups!r}")
         self.in_channels, self.out_channels = in_channels, out_channels

@@ -13,7 +13,7 @@ from tinyadv.nn.init import reserve
 from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.normalize import batch_statistics
 from tinyadv.parallel import first_part
-from tinyadv.shapes import check_channels, check_ndim
+from tinyadv.shapes import check_channels, check_ndim, is_number, to_count
 from tinyadv.tensor import Tensor
 
 
@@ -26,8 +26,10 @@ class BatchNorm2d(Module):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
+        if not (is_number(momentum) and 0 <= momentum <= 1):
+            raise ValueError(f"momentum must be a number in [0, 1], got {momentum!r}: 0.1 is usual")
+        self.num_features, self.eps, self.momentum = to_count("num_features", num_features), eps, momentum
         reserve((num_features,))
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.weight = Tensor(np.ones(num_features, np.float32))
         self.bias = Tensor(np.zeros(num_features, np.float32))
         self.running_mean = np.zeros(num_features, np.float32)
@@ -44,6 +46,7 @@ class BatchNorm2d(Module):
             for name, of_batch in ("running_mean", mean), ("running_var", unbiased):
                 old = getattr(self, name)  # is not written into: a graph may need it
                 setattr(self, name, averaged(old, of_batch, self.momentum).astype(old.dtype, copy=False))
+            self.num_batches_tracked = self.num_batches_tracked.copy()
             self.num_batches_tracked += 1
         return ops.batch_norm(x, self.weight, self.bias, mean, variance, self.eps, of_batch=True)
 

@@ -41,6 +41,9 @@ class Optimizer:
                             f"got {', '.join(sorted({type(each).__name__ for each in parameters}))}")
         if len({id(parameter) for parameter in parameters}) < len(parameters):
             raise ValueError("an optimiser takes each parameter once: it was given one twice")
+        if computed := [each for each in parameters if each._node is not None and each._node.edges != []]:
+            raise ValueError(f"an optimiser takes no results of operations, got {computed[0]!r}: compute parameters "
+                             "under no_grad(), or give x.detach() as the parameter")
         for name, value in (("lr", lr), ("weight_decay", weight_decay)):
             check_not_negative(name, value)
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0

@@ -147,6 +147,8 @@ def _call(function: _Name, arguments: tuple) -> Any:
         case "torch._utils _rebuild_parameter" if arguments and isinstance(arguments[0], Stored):
             return arguments[0]
         case "torch._utils _rebuild_tensor" | "torch._utils _rebuild_tensor_v2" if len(arguments) >= 4:
+            if any(arguments[6:]):  # as of torch's views with the sign changed, which is not in the numbers
+                raise ValueError("it has a tensor with marks beside its numbers: save tensor.resolve_neg()")
             return Stored(*arguments[:4])
     raise ValueError(f"it calls {function} with {len(arguments)} arguments that make no tensor")
 

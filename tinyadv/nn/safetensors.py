@@ -35,6 +35,8 @@ def save_safetensors(state: Module | Mapping[str, np.ndarray], path: str | Path)
     if wrong := [f"{name}: {array.dtype}" for name, array in arrays.items()
                  if array.dtype.newbyteorder("<") not in NAMES]:
         raise ValueError(f"safetensors holds {', '.join(map(str, NAMES))}; got {', '.join(wrong)}")
+    if others := [name for name in arrays if not isinstance(name, str)]:
+        raise ValueError(f"the names of a state must be words, got {others[0]!r}")
     if METADATA in arrays:
         raise ValueError(f"state has an array {METADATA}, a name that safetensors keeps for other things: rename it")
     header, begin = {}, 0

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinyadv import ops
 from tinyadv.nn.init import reserve
 from tinyadv.nn.layers import Linear, Rng
 from tinyadv.nn.module import Module
-from tinyadv.shapes import check_ndim
+from tinyadv.shapes import check_ndim, to_count
 from tinyadv.tensor import Tensor
 
 
 class LayerNorm(Module):
     """Each token normalised by its mean and variance, then scaled and shifted (Ba et al. 2016, arXiv:1607.06450)."""
 
-    def __init__(self, normalized_shape: int, eps: float = 1e-5):
-        reserve((normalized_shape,))
-        self.normalized_shape, self.eps = normalized_shape, eps
-        self.weight = Tensor(np.ones(normalized_shape, np.float32))
-        self.bias = Tensor(np.zeros(normalized_shape, np.float32))
+    def __init__(self, normalized_shape: int | Sequence[int], eps: float = 1e-5):
+        if isinstance(normalized_shape, Sequence) and len(normalized_shape) == 1:  # as PyTorch writes it, too
+            (normalized_shape,) = normalized_shape
+        self.normalized_shape, self.eps = to_count("normalized_shape", normalized_shape), eps
+        reserve((self.normalized_shape,))
+        self.weight = Tensor(np.ones(self.normalized_shape, np.float32))
+        self.bias = Tensor(np.zeros(self.normalized_shape, np.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.layer_norm(x, self.weight, self.bias, self.eps)
@@ -41,7 +45,7 @@ class Attention(Module):
     """
 
     def __init__(self, dim: int, num_heads: int, *, init: str = "glorot_uniform", rng: Rng = None):
-        if num_heads < 1 or dim % num_heads:
+        if not isinstance(num_heads, int) or num_heads < 1 or dim % num_heads:
             raise ValueError(f"num_heads must divide dim, {dim}; got {num_heads}")
         rng = np.random.default_rng(rng)
         self.dim, self.num_heads = dim, num_heads

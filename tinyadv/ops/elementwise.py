@@ -13,6 +13,7 @@ import numpy as np
 from tinyadv.backend import array_module, wide
 from tinyadv.fused import rectified
 from tinyadv.parallel import Setting
+from tinyadv.shapes import is_number
 from tinyadv.tensor import op
 
 guided = Setting("guided", False)  # within `guided.within(True)`, relu passes positive gradients only back
@@ -51,11 +52,11 @@ def negative(x):
 
 @op
 def power(x, y):
-    """x ** y. The gradient of 0 ** 0 is 0 in both arguments."""
+    """x ** y. The gradient in x of x ** 0 is 0, also at infinity, and that in y of 0 ** y is 0 unless y < 0."""
     xp = array_module(x, y)
     z = x**y
-    return (z, lambda g: g * y * x ** xp.where(xp.equal(y, 0), 1, xp.subtract(y, 1)).astype(z.dtype),
-            lambda g: g * z * xp.log(xp.where(xp.equal(x, 0), 1, x)).astype(z.dtype))
+    return (z, lambda g: g * y * x ** xp.where(xp.equal(y, 0), 0, xp.subtract(y, 1)).astype(z.dtype),
+            lambda g: g * z * xp.log(xp.where(xp.equal(x, 0) & xp.greater_equal(y, 0), 1, x)).astype(z.dtype))
 
 
 @op
@@ -101,6 +102,7 @@ def minimum(x, y):
 def clip(x, low, high):
     """x limited to [low, high]; the limits are numbers or arrays, or None, and not differentiated."""
     low, high = -math.inf if low is None else low, math.inf if high is None else high
+    low, high = (each if is_number(each) else array_module(x).asarray(each, x.dtype) for each in (low, high))
     return array_module(x).clip(x, low, high), lambda g: g * ((x >= low) & (x <= high))
 
 

@@ -1,6 +1,7 @@
 """Matrix products."""
 
-from tinyadv.backend import wide
+import numpy as np
+
 from tinyadv.shapes import check_bias, check_equal, check_ndim
 from tinyadv.tensor import op
 
@@ -54,4 +55,4 @@ def linear(x, weight, bias=None):
         return g.reshape(-1, len(weight))
 
     return (y.T.reshape(*shape, len(weight)), lambda g: (weight.T @ rows(g).T).T.reshape(*shape, x.shape[1]),
-            lambda g: rows(g).T @ x, lambda g: rows(g).sum(axis=0, dtype=wide(g)))
+            lambda g: rows(g).T @ x, lambda g: rows(g).sum(axis=0, dtype=np.float64))

@@ -44,7 +44,7 @@ def cross_entropy(logits, targets, reduction="mean"):
         own = targets[:, None] == xp.arange(classes)
         losses = -xp.where(own, log_p, -xp.inf).max(axis=1)
     elif targets.shape == (n, classes) and targets.dtype.kind == "f":
-        losses = -(targets * xp.where(targets > 0, log_p, 0)).sum(axis=1)  # 0 * -inf counts as 0
+        losses = -(targets * xp.where(targets != 0, log_p, 0)).sum(axis=1)  # 0 * -inf counts as 0
     else:
         raise ValueError(
             f"cross_entropy: targets must be integer labels of shape ({n},) or probabilities of shape "

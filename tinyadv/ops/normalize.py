@@ -5,7 +5,7 @@ import numpy as np
 from tinyadv.backend import array_module, wide
 from tinyadv.fused import normalised_slope, scaled, scales, slope_scales
 from tinyadv.parallel import all_reduce
-from tinyadv.shapes import check_equal, check_ndim
+from tinyadv.shapes import check_bias, check_equal, check_ndim
 from tinyadv.tensor import op
 from tinyadv.window import keeps_order
 
@@ -32,6 +32,8 @@ def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
     """
     check_ndim(x.shape, 4, "batch_norm", "images of shape (N, C, H, W)")
     check_equal(x.shape[1], mean.shape[0], "batch_norm", "the images' number of channels", "the layer's")
+    check_equal(weight.shape, mean.shape, "batch_norm", "the shape of the weight", "that of the mean")
+    check_bias(bias, mean.shape[0], "batch_norm", "channels")
     inverse, scale, shift = scales(weight, bias, mean, variance, eps)
     known: list = []  # g and its sums(g): all three gradients need them
 
@@ -59,7 +61,9 @@ def layer_norm(x, weight, bias, eps=1e-5):
 
     Ba et al. 2016, arXiv:1607.06450, of the (biased) variance.
     """
+    check_ndim(weight.shape, 1, "layer_norm", "a weight of shape (D,)")
     check_equal(x.shape[-1], weight.shape[0], "layer_norm", "the last axis of x", "the size of the weight")
+    check_bias(bias, weight.shape[0], "layer_norm", "numbers")
     z, variance = _centred(x, -1)
     inverse = (variance + eps) ** -0.5
     z *= inverse

@@ -9,18 +9,20 @@ from tinyadv.tensor import op
 @op
 def sum(x, axis=None, keepdims=False):
     """The sum over the axes."""
-    xp = array_module(x)
-    y = x.sum(axis=axis, keepdims=keepdims, dtype=wide(x)).astype(x.dtype, copy=False)
-    return y, lambda g: xp.broadcast_to(_keep(g, x, axis), x.shape)
+    return _total(x, axis, keepdims)
 
 
 @op
 def mean(x, axis=None, keepdims=False):
-    """The mean over the axes."""
-    xp = array_module(x)
-    y = x.mean(axis=axis, keepdims=keepdims, dtype=wide(x)).astype(x.dtype, copy=False)
-    share = y.size / x.size if x.size else 0.0  # of each element; an empty batch has none
-    return y, lambda g: xp.broadcast_to(_keep(g, x, axis) * share, x.shape)
+    """The mean over the axes; 0 of no elements, as the mean loss of an empty batch."""
+    return _total(x, axis, keepdims, shared=True)
+
+
+def _total(x, axis, keepdims, shared=False):
+    """The sum, each element with its share. In float32, the error would grow with the length of a first axis."""
+    y = x.sum(axis=axis, keepdims=keepdims, dtype=np.float64)
+    share = y.size / x.size if shared and x.size else 1.0
+    return (y * share).astype(x.dtype), lambda g: array_module(x).broadcast_to(_keep(g, x, axis) * share, x.shape)
 
 
 @op
@@ -68,7 +70,7 @@ def logsumexp_parts(x, axis):
 
 def _keep(g, x, axis):
     """The reduced g with its axes back, as length 1, whether or not they were kept."""
-    if axis is None:
+    if axis is None or not x.ndim:
         return g.reshape((1,) * x.ndim)
     axes = {a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
     return g.reshape([1 if a in axes else n for a, n in enumerate(x.shape)])
