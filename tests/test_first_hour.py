@@ -126,6 +126,10 @@ MISTAKES = [
     ("attack.generate(x, y)", lambda: FGSM(0.1).generate(X, Y), r"write attack\(model, x, y\)"),
     ("one image and its label", lambda: FGSM(0.1)(MODEL, X[0], Y[0]), r"give x\[:1\] and y\[:1\]"),
     ("labels in a list", lambda: FGSM(0.1)(MODEL, X, Y.tolist()), None),
+    # Layers
+    ("model.summary(1, 28, 28)", lambda: MODEL.summary(1, 28, 28), r"summary takes \(input_shape\)"),
+    ("model.summary(input_size=)", lambda: MODEL.summary(input_size=(1, 28, 28)), "write input_shape="),
+    ("x.argmax(dim=)", lambda: Tensor(X).argmax(dim=1), "argmax takes no dim: write axis="),
     # Data
     ("a Dataset of labels (n, 1)", lambda: data.Dataset(X, Y[:, None]), r"take labels\[:, 0\]"),
     ("one-hot labels", lambda: FGSM(0.1)(MODEL, X, np.eye(10)[Y]), r"y.argmax\(axis=1\)"),
@@ -250,7 +254,7 @@ def test_what_a_newcomer_writes_works_or_says_what_to_write(code, happens):
 
 def test_every_remedy_is_there():
     """What the tables say to write exists: an argument that something takes, or a name."""
-    takes = {"dataset", "path", "model", "x", "y", "target", "workers", "progress", "lr"}  # of functions
+    takes = {"dataset", "input_shape", "path", "model", "x", "y", "target", "workers", "progress", "lr"}  # of functions
     for kind in vars(attacks).values():
         takes |= set(getattr(kind, "__dataclass_fields__", ()))
     takes |= set(inspect.signature(training.fit).parameters) | set(inspect.signature(ops.sum).parameters)

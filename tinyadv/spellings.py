@@ -28,7 +28,7 @@ ARGUMENTS = {
     **dict.fromkeys(("affine", "ceil_mode", "dtype", "inplace", "padding_mode", "start_dim", "track_running_stats"),
                     "leave it out: the layers here have PyTorch's default, in float32"),
     "confidence": "kappa", "data": "dataset", "dim": "axis", "eot_iter": "eot", "epsilon": "eps",
-    "keepdim": "keepdims", "labels": "y", "learning_rate": "lr", "mu": "decay", "n_epochs": "epochs",
+    "input_size": "input_shape", "keepdim": "keepdims", "labels": "y", "learning_rate": "lr", "mu": "decay", "n_epochs": "epochs",
     "n_jobs": "workers", "num_epochs": "epochs", "num_workers": "workers", "params": "model", "root": "path",
     "validation_data": "validation", "verbose": "progress",
     "device": 'the model says where: model.to("cuda")',

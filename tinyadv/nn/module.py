@@ -18,7 +18,7 @@ from tinyadv.nn.table import table
 from tinyadv.parallel import Setting
 from tinyadv.random import Streams, drawing_from
 from tinyadv.shapes import Shape, check_input
-from tinyadv.spellings import check_keywords, no_attribute
+from tinyadv.spellings import check_keywords, no_attribute, spelled
 from tinyadv.tensor import Tensor, no_grad
 
 _modes: Setting[dict[Module, bool]] = Setting("modes", {})  # the modes of the modules within the blocks of `mode`
@@ -180,6 +180,7 @@ class Module:
             setattr(module, name, flag)
         return self
 
+    @spelled
     def summary(self, input_shape: Shape | None = None) -> None:
         """Print a table of the layers with their output shapes (N is the batch size) and numbers of parameters.
 
@@ -205,8 +206,7 @@ class Module:
             self(Tensor(move(np.zeros((1, *input_shape), like.dtype), like)))
         lines = table([("Layer (type)", "Output shape", "Parameters"), *rows], "<<>")
         rule = "-" * len(lines[0])
-        total = f"Total parameters: {sum(p.size for p in parameters):,}"
-        return "\n".join([lines[0], rule, *lines[1:], rule, total])
+        return "\n".join([lines[0], rule, *lines[1:], rule, f"Total parameters: {sum(p.size for p in parameters):,}"])
 
     def __repr__(self) -> str:
         settings = [f"{k}={v!r}" for k, v in vars(self).items() if isinstance(v, int | float | str | tuple | None)
