@@ -104,6 +104,12 @@ def check_fraction(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number in (0, 1), got {value!r}")
 
 
+def check_within(name: str, value: Any, low: float, high: float) -> None:
+    """Raise ValueError unless the parameter of that name is a number in [low, high]."""
+    if not (is_number(value) and low <= value <= high):
+        raise ValueError(f"{name} must be a number in [{low}, {high}], got {value!r}")
+
+
 def flat_labels(labels: Any, name: str) -> str:
     """What to write for labels that are not of shape (N,): the end of an error."""
     if labels.ndim != 2:

@@ -20,7 +20,7 @@ from tinyadv.backend import Array, array_module
 from tinyadv.certify import Interval, certified_accuracy, crown_worst
 from tinyadv.data import Dataset
 from tinyadv.nn import Module
-from tinyadv.shapes import check_not_negative, is_number, to_count
+from tinyadv.shapes import check_not_negative, check_within, is_number, to_count
 from tinyadv.tensor import Tensor
 from tinyadv.training.methods import Method, Scene, attacked
 from tinyadv.training.update import Update
@@ -55,8 +55,7 @@ class Certified(Method):
         for name in ("eps", "warm_up"):
             check_not_negative(name, getattr(self, name))
         check_not_negative("certify_at", self.eps if self.certify_at is None else self.certify_at)
-        if not (is_number(self.clean_weight) and 0 <= self.clean_weight <= 1):
-            raise ValueError(f"clean_weight must be a number in [0, 1], got {self.clean_weight!r}")
+        check_within("clean_weight", self.clean_weight, 0, 1)
         check_bounds(self.bounds)
         if self.label_smoothing:
             raise ValueError(f"label_smoothing must be 0 for a certificate, got {self.label_smoothing!r}")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from tinyadv.attacks.base.balls import ball_class
+from tinyadv.attacks.base.balls import L1Ball, ball_class
 from tinyadv.attacks.base.l0 import keep_best
 from tinyadv.backend import to_host
 from tinyadv.random import Streams
@@ -298,6 +298,44 @@ def test_the_distance_is_the_norm_in_float64(norm, problem):
     distances = ball_class(norm).distance(points - x)
     assert distances.dtype == np.float64
     np.testing.assert_allclose(distances, [length(norm, row) for row in points - x], rtol=1e-12)
+
+
+@every_convex_norm
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@given(seed=seeds)
+def test_nearer_points_keep_a_fraction_of_their_distance(xp, norm, dtype, seed):
+    """On the line to x or, in linf, by clipping the changes."""
+    rng = np.random.default_rng(seed)
+    x, points = rng.random((2, 5, 1, 4, 4)).astype(dtype)
+    fraction = rng.random(5)
+    ball = ball_class(norm)(xp.asarray(x), 0.1, (0, 1))
+    found = ball.nearer(xp.asarray(points), xp.asarray(fraction))
+    distances = to_host(ball.distance_to(xp.asarray(points)))
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(to_host(ball.distance_to(found)), fraction * distances, rtol=1e-9)
+    limit, far = (fraction * distances)[:, None, None, None], points.astype(np.float64) - x
+    expected = far.clip(-limit, limit) if norm == "linf" else fraction[:, None, None, None] * far
+    np.testing.assert_allclose(to_host(found), x + expected, rtol=1e-12)
+
+
+@given(seed=seeds, dtype=st.sampled_from([np.float32, np.float64]))
+def test_a_sparse_direction_moves_the_largest_slopes_alike(xp, seed, dtype):
+    rng = np.random.default_rng(seed)
+    g, k = rng.normal(size=(6, 1, 4, 5)).astype(dtype), rng.integers(1, 21, 6)
+    found = to_host(L1Ball.sparse_steepest(xp.asarray(g), xp.asarray(k)))
+    for slopes, direction, count in zip(g.reshape(6, -1), found.reshape(6, -1), k.tolist(), strict=True):
+        largest = np.argsort(-abs(slopes))[:count]
+        assert np.flatnonzero(direction).tolist() == sorted(largest.tolist())
+        np.testing.assert_allclose(direction[largest], np.sign(slopes[largest]) / count, rtol=1e-6)
+
+
+def test_without_slopes_a_sparse_direction_is_zero():
+    g = np.zeros((2, 1, 4, 5))
+    g[1, 0, 0, 3] = -2
+    direction = L1Ball.sparse_steepest(g, np.array([5, 5]))
+    assert not direction[0].any()
+    assert direction[1].ravel().nonzero()[0].tolist() == [3]
+    assert direction[1, 0, 0, 3] == -1
 
 
 @every_norm

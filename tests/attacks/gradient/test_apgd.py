@@ -13,8 +13,7 @@ from tinyadv import Tensor, gradients, ops
 from tinyadv.attacks import APGD, PGD
 from tinyadv.attacks.base.balls import ball_class
 from tinyadv.attacks.base.objectives import objective
-from tinyadv.attacks.gradient.apgd import checkpoints, sparse_steepest
-from tinyadv.backend import to_host
+from tinyadv.attacks.gradient.apgd import checkpoints
 from tinyadv.random import Streams
 
 every_norm = pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -138,26 +137,6 @@ def test_the_step_shrinks_and_the_loss_settles_at_a_maximum_inside_the_ball(norm
     gap, gap_fixed = (np.square(r.x_adv - peak).sum(axis=1) for r in (result, fixed))
     assert (gap < 0.1 * gap_fixed).all()
     assert not result.success.any()
-
-
-@given(seed=seeds, dtype=st.sampled_from([np.float32, np.float64]))
-def test_a_sparse_direction_moves_the_largest_slopes_alike(xp, seed, dtype):
-    rng = np.random.default_rng(seed)
-    g, k = rng.normal(size=(6, *SHAPE)).astype(dtype), rng.integers(1, 21, 6)
-    found = to_host(sparse_steepest(xp.asarray(g), xp.asarray(k)))
-    for slopes, direction, count in zip(g.reshape(6, -1), found.reshape(6, -1), k.tolist(), strict=True):
-        largest = np.argsort(-abs(slopes))[:count]
-        assert np.flatnonzero(direction).tolist() == sorted(largest.tolist())
-        np.testing.assert_allclose(direction[largest], np.sign(slopes[largest]) / count, rtol=1e-6)
-
-
-def test_without_slopes_a_sparse_direction_is_zero():
-    g = np.zeros((2, *SHAPE))
-    g[1, 0, 0, 3] = -2
-    direction = sparse_steepest(g, np.array([5, 5]))
-    assert not direction[0].any()
-    assert direction[1].ravel().nonzero()[0].tolist() == [3]
-    assert direction[1, 0, 0, 3] == -1
 
 
 @every_norm

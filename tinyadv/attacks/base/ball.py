@@ -43,6 +43,15 @@ class Ball:
         """The nearest perturbations (N, ...) of norm radius (N,) or less, up to rounding, and without bounds."""
         raise TypeError("a Ball is linf, l2, l1 or l0")
 
+    def distance_to(self, points: Array) -> Array:
+        """The distances (N,) of the points (N, ...) from x, in float64."""
+        return self.distance(points.astype(np.float64) - self.x)
+
+    def nearer(self, points: Array, fraction: Array) -> Array:
+        """The points (N, ...) moved towards x, so that a fraction (N,) of their distance remains; in float64."""
+        far = points.astype(np.float64) - self.x
+        return self.x + column(fraction, far) * far
+
     def farthest(self) -> Array:
         """The largest distance (N,) that a point within `low` and `high` has from x."""
         return self.distance(array_module(self.x).maximum(self.x - self.low, self.high - self.x))

@@ -36,6 +36,12 @@ class LinfBall(Ball):
     def distance(perturbation: Array) -> Array:
         return flat(abs(perturbation.astype(np.float64))).max(axis=1)
 
+    def nearer(self, points: Array, fraction: Array) -> Array:
+        """As of any ball, but only what is beyond the new distance moves: each change is clipped to it."""
+        far = points.astype(np.float64) - self.x
+        limit = column(fraction * self.distance(far), far)
+        return self.x + far.clip(-limit, limit)
+
     @staticmethod
     def steepest(g: Array) -> Array:
         return array_module(g).sign(g)
@@ -78,7 +84,7 @@ class RoundBall(Ball):
         scale = xp.ones(len(x))
         for halvings in range(np.finfo(x.dtype).nmant + 1, -2, -1):  # the last leaves x
             rounded = xp.clip((x + column(scale, x) * perturbation).astype(x.dtype), self.low, self.high)
-            over = self.distance(rounded.astype(np.float64) - x) > limit
+            over = self.distance_to(rounded) > limit
             if not over.any():
                 break
             scale = scale * (1 - over * 2.0**-halvings)
@@ -154,6 +160,14 @@ class L1Ball(RoundBall):
         largest = abs(rows).argmax(axis=1) if rows.size else xp.zeros(len(rows), np.int64)
         one_hot = largest[:, None] == xp.arange(rows.shape[1])
         return (one_hot * xp.sign(rows)).reshape(g.shape)
+
+    @staticmethod
+    def sparse_steepest(g: Array, k: Array) -> Array:
+        """A direction of norm 1: the signs of g at the k (N,) largest |g| of each example, ties included."""
+        xp, rows = array_module(g), flat(g)
+        kth = xp.sort(abs(rows), axis=1)[xp.arange(len(g)), rows.shape[1] - k]
+        signs = xp.sign(rows) * (abs(rows) >= kth[:, None])
+        return (signs / xp.maximum((signs != 0).sum(axis=1), 1)[:, None]).reshape(g.shape)
 
     @staticmethod
     def shrink(perturbation: Array, radius: Array) -> Array:

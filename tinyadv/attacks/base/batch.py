@@ -112,9 +112,8 @@ class Batch:
         if self.clean is not None:
             found["predictions_clean"] = to_host(self.clean)
         if self.predictions is not None:
-            moved = self.ball.distance(self.best.astype(np.float64) - self.x)
             found |= {"predictions": to_host(self.predictions), "success": to_host(self.succeeded),
-                      "distances": to_host(moved)}
+                      "distances": to_host(self.ball.distance_to(self.best))}
         return found
 
     def gradient(self, points: Array, candidate: bool = True) -> Array:

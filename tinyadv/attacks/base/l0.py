@@ -63,7 +63,7 @@ class L0Ball(Ball):
     def _kept(self, points: Array, worth: Array) -> Array:
         """The points (N, ...) with the eps pixels of the largest worth (N, P), and x elsewhere, if they have more."""
         xp = array_module(points)
-        outside = self.distance(points.astype(np.float64) - self.x) > self.eps
+        outside = self.distance_to(points) > self.eps
         if not outside.any():
             return points
         # A pixel that has not moved is worth nothing, not even as much as one that should not have moved.

@@ -34,6 +34,11 @@ def margin(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     return lead if target is None else -lead
 
 
+def margin_of(logits: Array, y: Array, target: Array | None) -> Array:
+    """The margin (N,) as an array, of logits (N, K) that are an array."""
+    return margin(Tensor(logits), y, target).data
+
+
 def lavan(logits: Tensor, y: Array, target: Array | None) -> Tensor:
     """The target's logit minus that of y; without a target, the margin. Karmon et al. 2018, arXiv:1801.02608.
 
@@ -72,7 +77,7 @@ def reached(classes: Array, y: Array, target: Array | None) -> Array:
 
 def surely_reached(logits: Array, y: Array, target: Array | None) -> Array:
     """(N,) bool: whether logits (N, K) are successes that other rounding could not change: see `rounding`."""
-    return margin(Tensor(logits), y, target).data > rounding(logits)
+    return margin_of(logits, y, target) > rounding(logits)
 
 
 def rounding(logits: Array) -> Array:

@@ -37,7 +37,7 @@ class BoundaryAttack(DecisionAttack):
         xp, rest, rows = array_module(batch.x), batch, array_module(batch.x).arange(len(batch.x))  # examples left
         delta, epsilon = xp.full((2, len(rows)), FIRST_STEP)
         for query in range(self.queries):
-            distance = _distance(rest, rest.best)
+            distance = rest.ball.distance_to(rest.best)
             left = rows_of((distance > 0) & (epsilon > CONVERGED) & (self.left(rest) > 0))
             if len(left) < len(rows):
                 batch[rows] = rest
@@ -50,9 +50,9 @@ class BoundaryAttack(DecisionAttack):
                 delta = xp.minimum(delta * xp.exp(0.4 * (self.ask(rest, points) - SPHERE)), 1)
                 continue
             # Towards x, to (1 - epsilon) times the distance: clipping has come part of the way.
-            shorter = (1 - epsilon) * distance / xp.maximum(_distance(rest, points), TINY)
+            shorter = (1 - epsilon) * distance / xp.maximum(rest.ball.distance_to(points), TINY)
             self.ask(rest, rest.x + column(xp.minimum(shorter, 1), points) * (points - rest.x))
-            taken = _distance(rest, rest.best) < distance
+            taken = rest.ball.distance_to(rest.best) < distance
             epsilon = xp.minimum(epsilon * xp.exp(0.2 * (taken - STEP)), 0.5)
         batch[rows] = rest
 
@@ -71,7 +71,3 @@ def _along_the_sphere(batch: Batch, distance: Array, delta: Array, smooth: bool)
     eta *= column(delta / xp.maximum(batch.ball.distance(eta), TINY), eta)
     points = batch.x + column(distance / (1 + delta**2) ** 0.5, eta) * (away + eta)  # back onto the sphere
     return points.clip(batch.ball.low, batch.ball.high)
-
-
-def _distance(batch: Batch, points: Array) -> Array:
-    return batch.ball.distance(points.astype(np.float64) - batch.x)

@@ -7,11 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
-
 from tinyadv.attacks.base.arguments import check_images
 from tinyadv.attacks.base.attack import Attack
-from tinyadv.attacks.base.balls import Ball, LinfBall, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.backend import Array, array_module, move, rows_of
 from tinyadv.shapes import to_count
@@ -91,9 +88,9 @@ class DecisionAttack(Attack):
         inside, outside = xp.zeros(len(points)), xp.ones(len(points))
         for _ in range(halvings):
             middle = (inside + outside) / 2
-            stays = self.ask(batch, nearer(batch.ball, points, middle), of)
+            stays = self.ask(batch, batch.ball.nearer(points, middle), of)
             inside, outside = xp.where(stays, inside, middle), xp.where(stays, middle, outside)
-        return nearer(batch.ball, points, outside)
+        return batch.ball.nearer(points, outside)
 
     def _start(self, batch: Batch) -> None:
         """Find a start: among `starts` or else among blends with noise of every kind, then bisect towards x."""
@@ -135,15 +132,6 @@ class DecisionAttack(Attack):
         for axis in range(1, noise.ndim)[-2:]:
             noise = noise.take(array_module(noise).arange(noise.shape[axis]) // side, axis=axis)
         return batch.x + (k + 1) / BLENDS * (noise - batch.x)
-
-
-def nearer(ball: Ball, points: Array, fraction: Array) -> Array:
-    """The points (n, ...) moved towards x, so that a fraction (n,) of their distance remains; in float64."""
-    far = points.astype(np.float64) - ball.x
-    if isinstance(ball, LinfBall):
-        limit = column(fraction * ball.distance(far), far)
-        return ball.x + far.clip(-limit, limit)
-    return ball.x + column(fraction, far) * far
 
 
 def _ask(batch: Batch, points: Array) -> Array:

@@ -52,7 +52,7 @@ class HopSkipJump(DecisionAttack):
         halvings = math.ceil((1.5 if self.norm == "l2" else 2) * math.log2(d))  # of the way to x, to theta of it
         rows, rest, points = xp.arange(len(batch.x)), batch, batch.best.astype(np.float64)  # the examples that are left
         for t in itertools.count(1):
-            r = rest.ball.distance(points - rest.x)
+            r = rest.ball.distance_to(points)
             spare = self.left(rest) - HALVINGS - halvings  # queries for directions
             left = rows_of((spare > 0) & (r > 0))
             if len(left) < len(rows):

@@ -16,7 +16,7 @@ import numpy as np
 from tinyadv import driver
 from tinyadv.attacks.base.arguments import check_arguments
 from tinyadv.attacks.base.attack import Attack
-from tinyadv.attacks.base.objectives import margin
+from tinyadv.attacks.base.objectives import margin_of
 from tinyadv.attacks.base.result import AttackResult
 from tinyadv.attacks.combined.composite import Composite
 from tinyadv.attacks.combined.standing import Standing, identify
@@ -115,7 +115,7 @@ class MultiAttack(Composite):
             if self.minimum_norm:
                 return -found.distances
             logits = self._logits(model, found.x_adv, y, target, streams, options)
-            return to_host(margin(Tensor(logits), y, target).data)
+            return to_host(margin_of(logits, y, target))
 
         tell(*map("{}: {!r}".format, self.names, self.attacks), *map("warning: {}".format, warnings))
         attacked = ~standing.reached if self.minimum_norm else np.ones(len(x), bool)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tinyadv.attacks.base.attack import WhiteBox
-from tinyadv.attacks.base.balls import Ball, column
+from tinyadv.attacks.base.balls import Ball, L1Ball, column
 from tinyadv.attacks.base.batch import Batch
 from tinyadv.attacks.base.objectives import Objective, objective
 from tinyadv.backend import Array, array_module, rows_of
@@ -107,7 +107,7 @@ class APGD(WhiteBox):
                 eta = xp.where(sparser, ball.eps, xp.maximum(eta / 1.5, ball.eps / 10))
                 k = xp.maximum(xp.ceil(changed / 1.5), 1).astype(int)
                 way.go_back(sparser)
-            way.x = ball.project(way.x + column(eta, way.x) * sparse_steepest(way.g, k))
+            way.x = ball.project(way.x + column(eta, way.x) * L1Ball.sparse_steepest(way.g, k))
 
 
 class _Way:
@@ -143,11 +143,3 @@ def checkpoints(steps: int) -> set[int]:
     while percents[-1] < 100:
         percents.append(percents[-1] + max(percents[-1] - percents[-2] - 3, 6))
     return {-(-percent * steps // 100) for percent in percents}
-
-
-def sparse_steepest(g: Array, k: Array) -> Array:
-    """A direction of l1 norm 1: the signs of g at the k (n,) largest |g| of each example, ties included."""
-    xp, rows = array_module(g), g.reshape(len(g), -1)
-    kth = xp.sort(abs(rows), axis=1)[xp.arange(len(g)), rows.shape[1] - k]
-    signs = xp.sign(rows) * (abs(rows) >= kth[:, None])
-    return (signs / xp.maximum((signs != 0).sum(axis=1), 1)[:, None]).reshape(g.shape)

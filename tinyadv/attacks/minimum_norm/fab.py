@@ -12,11 +12,10 @@ from tinyadv.attacks.base.attack import WhiteBox
 from tinyadv.attacks.base.ball import or_one
 from tinyadv.attacks.base.balls import column
 from tinyadv.attacks.base.batch import Batch
-from tinyadv.attacks.base.objectives import margin, reached, rounding
+from tinyadv.attacks.base.objectives import margin_of, reached, rounding
 from tinyadv.attacks.minimum_norm import hyperplane
 from tinyadv.backend import Array, array_module, rows_of
-from tinyadv.shapes import is_number, to_count
-from tinyadv.tensor import Tensor
+from tinyadv.shapes import check_within, to_count
 
 SEARCH_STEPS, BEYOND = 3, 1e-4  # of the final search: how often, and the margin it leaves, relative to that from x
 
@@ -37,9 +36,8 @@ class FAB(WhiteBox):
     alpha_max: the largest weight of the step from x; eta: the length of a step, 1 leads exactly to the boundary; beta:
     the fraction of the perturbation that remains when a misclassified point is moved back.
     target_classes: None, or a number of runs, each with the boundary between y and one other class, in falling order of
-    the logits at x (AutoAttack's FAB-T, arXiv:2003.01690). This costs one gradient a step instead of one for each class
-    of the model. Any misclassification is a success.
-    With `target=` the only boundary is that between the target and the best other class.
+    the logits at x (AutoAttack's FAB-T, arXiv:2003.01690). This costs one gradient a step, not one for each class. Any
+    misclassification is a success. With `target=` the only boundary is between the target and the best other class.
     """
 
     eps: float | None = None
@@ -59,9 +57,7 @@ class FAB(WhiteBox):
         object.__setattr__(self, "minimum_norm", self.eps is None)
         super().__post_init__()
         for name, low, high in ("alpha_max", 0, 1), ("eta", 1, 2), ("beta", 0, 1):
-            value = getattr(self, name)
-            if not (is_number(value) and low <= value <= high):
-                raise ValueError(f"{name} must be a number in [{low}, {high}], got {value!r}")
+            check_within(name, getattr(self, name), low, high)
         if self.target_classes is not None:
             object.__setattr__(self, "target_classes", to_count("target_classes", self.target_classes))
 
@@ -112,7 +108,7 @@ class FAB(WhiteBox):
     def _step(self, batch: Batch, points: Array, classes: Array) -> Array:
         """The step from x^(i), the points (n, ...), to x^(i+1); if there is no boundary, a short step back to x."""
         xp, x, ball = array_module(points), batch.x.astype(np.float64), batch.ball
-        _, lead, slope = hyperplane.nearest(self.norm, self._boundaries(batch, points, classes))
+        _, lead, slope = hyperplane.nearest(self.norm, hyperplane.boundaries(batch, points, classes, merged=True))
         lead_at_x = lead + (slope * (x - points)).sum(axis=tuple(range(1, x.ndim)))
         delta = hyperplane.way(self.norm, points, lead, slope, ball.low, ball.high)
         delta_orig = hyperplane.way(self.norm, x, lead_at_x, slope, ball.low, ball.high)
@@ -121,21 +117,14 @@ class FAB(WhiteBox):
         here, there = points + self.eta * delta, x + self.eta * delta_orig
         return ball.project(here + column(xp.minimum(alpha, self.alpha_max), x) * (there - here))
 
-    def _boundaries(self, batch: Batch, points: Array, classes: Array) -> list[tuple[Array, Array]]:
-        """As of the hyperplane's, but the lead of one class has one gradient, not one for each of the two logits."""
-        if batch.target is not None or classes.shape[1] != 2:
-            return hyperplane.boundaries(batch, points, classes)
-        rows = array_module(classes).arange(len(classes))
-        return [batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])[1:]]
-
     def _done(self, batch: Batch) -> Array:
         """(n,) bool: whether the nearest points found are within the budget; False if there is no budget."""
-        return batch.succeeded & (_distance(batch) <= (-1 if self.eps is None else self.eps))
+        return batch.succeeded & (batch.ball.distance_to(batch.best) <= (-1 if self.eps is None else self.eps))
 
     def _random_start(self, batch: Batch) -> Array:
         """Random points for a restart, within half the distance of the nearest point found, and half of eps."""
         xp = array_module(batch.x)
-        radius = xp.where(batch.succeeded, _distance(batch), batch.ball.farthest())
+        radius = xp.where(batch.succeeded, batch.ball.distance_to(batch.best), batch.ball.farthest())
         return batch.ball.random(batch.streams, xp.minimum(radius, math.inf if self.eps is None else self.eps) / 2)
 
 
@@ -146,7 +135,7 @@ def _final_search(batch: Batch) -> None:
     """
     def lead(points: Array) -> tuple[Array, Array]:
         logits = batch.consider(points)
-        return margin(Tensor(logits), batch.y, batch.target).data, rounding(logits)
+        return margin_of(logits, batch.y, batch.target), rounding(logits)
 
     xp, near, far = array_module(batch.x), batch.x, batch.best
     (low, _), (high, doubt) = lead(near), lead(far)
@@ -159,7 +148,3 @@ def _final_search(batch: Batch) -> None:
         outside = value >= beyond
         near, far = (xp.where(column(which, points), points, old) for which, old in ((~outside, near), (outside, far)))
         low, high = xp.where(outside, low, value), xp.where(outside, value, high)
-
-
-def _distance(batch: Batch) -> Array:
-    return batch.ball.distance(batch.best.astype(np.float64) - batch.x)

@@ -19,14 +19,18 @@ DUAL: dict[str, type[Ball]] = {"linf": L1Ball, "l2": L2Ball, "l1": LinfBall}  # 
 NEGLIGIBLE = 1e-150  # of the largest slope: what is smaller could not be divided by, nor squared
 
 
-def boundaries(batch: Batch, points: Array, classes: Array) -> list[tuple[Array, Array]]:
+def boundaries(batch: Batch, points: Array, classes: Array, *, merged: bool = False) -> list[tuple[Array, Array]]:
     """At the points (n, ...), for each class k after the first, the lead f_k - f_y (n,) and its gradient (n, ...).
 
     classes (n, m): those of each example, y first. With a target, the only boundary is that between the target and the
-    best other class. The points are candidates.
+    best other class. The points are candidates. merged: for two classes, compute only the gradient of the lead, not one
+    for each of the two logits.
     """
     if batch.target is not None:
         return [batch.evaluate(points, partial(margin, y=batch.y, target=batch.target))[1:]]
+    if merged and classes.shape[1] == 2:
+        rows = array_module(classes).arange(len(classes))
+        return [batch.evaluate(points, lambda f: f[rows, classes[:, 1]] - f[rows, classes[:, 0]])[1:]]
     logits, slopes = batch.jacobian(points, classes)
     f = array_module(logits).take_along_axis(logits, classes, axis=1)
     return [(f[:, k] - f[:, 0], slopes[k] - slopes[0]) for k in range(1, len(slopes))]
