@@ -13,7 +13,7 @@ from tinyadv.nn.init import reserve
 from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.normalize import batch_statistics
 from tinyadv.parallel import first_part
-from tinyadv.shapes import check_channels, check_ndim, is_number, to_count
+from tinyadv.shapes import check_channels, check_ndim, check_within, to_count
 from tinyadv.tensor import Tensor
 
 
@@ -26,8 +26,7 @@ class BatchNorm2d(Module):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1):
-        if not (is_number(momentum) and 0 <= momentum <= 1):
-            raise ValueError(f"momentum must be a number in [0, 1], got {momentum!r}: 0.1 is usual")
+        check_within("momentum", momentum, 0, 1)
         self.num_features, self.eps, self.momentum = to_count("num_features", num_features), eps, momentum
         reserve((num_features,))
         self.weight = Tensor(np.ones(num_features, np.float32))
