@@ -113,11 +113,13 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[25, 50, 100, 200], help="images in a batch")
     parser.add_argument("--steps", type=int, default=10, help="of PGD")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", nargs="+", help="peers, such as PyTorch torchattacks")
+    parser.add_argument("--only", nargs="+", choices=["PyTorch", *PEERS.values()], help="peers")
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
     args = parser.parse_args()
     if not args.out.absolute().parent.is_dir():
         parser.error(f"--out must be in a folder that exists, got {args.out}")
+    if args.out.suffix != ".json":
+        parser.error(f"--out must end in .json, got {args.out}: the figure goes beside it")
     if min(*args.batches, args.steps, args.rounds) < 1:
         parser.error("--batches, --steps and --rounds must be at least 1")
     torch.set_num_threads(usable_cores())

@@ -53,13 +53,13 @@ def run(options, steps, least):
         model, judge, how = recipe(settings, seed, steps, options.device)
         if (name := settings.get("data", "mnist")) not in DATA:
             raise ValueError(f"data must be {' or '.join(sorted(DATA))}, got {name!r}")
-    except (OSError, TypeError, ValueError) as error:
+        out, method = options.out or Path(f"{options.config.stem}.png"), how["method"]
+        attacked = method.budget is not None and not isinstance(method, training.Certified)  # which has certificates
+    except (AttributeError, OSError, TypeError, ValueError) as error:
         sys.exit(f"{error}" if str(options.config) in str(error) else f"{options.config}: {error}")
     train, test = DATA[name](options.limit)
     train, held_out = split(train, settings)
-    out, method = options.out or Path(f"{options.config.stem}.png"), how["method"]
     weights, table = out.with_suffix(".npz"), out.with_suffix(".csv")
-    attacked = method.budget is not None and not isinstance(method, training.Certified)  # which has certificates
     history = training.fit(model, train, **numbers, **how, validation=held_out, progress=True, resume=True,
                            validation_attack=judge if attacked else None, checkpoint=out.with_suffix(".checkpoint.npz"))
     nn.save(model, weights)

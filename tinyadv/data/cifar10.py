@@ -69,7 +69,7 @@ def read_records(content: bytes, file: str = "the file") -> np.ndarray:
 
 def _copy(folder: Path) -> tuple[str, dict[str, bytes]]:
     """The name in PROVENANCE.txt, and the contents of the files."""
-    source = (folder / PROVENANCE).read_text(encoding="utf-8", errors="backslashreplace").strip()
+    source = (folder / PROVENANCE).read_text(encoding="utf-8-sig", errors="backslashreplace").strip()
     if not source or not source.isprintable():
         raise ValueError(f"{folder / PROVENANCE} must contain one line, the name of the copy, got {source[:80]!r}")
     if missing := [file for file in FILES if not (folder / file).is_file()]:
@@ -88,7 +88,25 @@ def _original(path: str | os.PathLike[str] | None, download: bool) -> dict[str, 
 
 
 def _fill_cache() -> None:
-    """Download the archive, check it, and write its files into the user's cache."""
+    """Write the files of the archive into the user's cache, which is made first: else a download may be wasted."""
+    cache = user_cache(NAME)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if wrong := [file for file in FILES if (cache / file).is_dir()]:
+            raise OSError(f"{wrong[0]} is a folder, where a file must be: remove it")
+        with tarfile.open(fileobj=io.BytesIO(_archive()), mode="r:gz") as files:
+            for file in FILES:
+                member = files.extractfile(f"{NAME}/{file}")
+                assert member is not None  # the archive is the one that is expected
+                write_atomically(cache / file, member.read())
+    except DataUnavailable:
+        raise
+    except OSError as error:
+        raise DataUnavailable(f"the cache {cache} cannot be written: {error}") from error
+
+
+def _archive() -> bytes:
+    """The archive that the server sends, checked."""
     url, sha256, size = ARCHIVE
     tried = []
     for _ in range(ROUNDS):
@@ -98,22 +116,10 @@ def _fill_cache() -> None:
             tried.append(str(error))
             continue
         if (got := hashlib.sha256(archive).hexdigest()) == sha256:
-            break
+            return archive
         tried.append(f"its SHA-256 is {got}, expected {sha256}")
-    else:
-        raise DataUnavailable("\n  ".join([f"could not download {url}:", *tried]) + "\nDownload it in another way, "
-                              "unpack it, and set the environment variable TINYADV_DATA to the folder that contains "
-                              f"{NAME}/.")
-    cache = user_cache(NAME)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as files:
-            for file in FILES:
-                member = files.extractfile(f"{NAME}/{file}")
-                assert member is not None  # the archive is the one that is expected
-                write_atomically(cache / file, member.read())
-    except OSError as error:
-        raise DataUnavailable(f"the cache {cache} cannot be written: {error}") from error
+    raise DataUnavailable("\n  ".join([f"could not download {url}:", *tried]) + "\nDownload it in another way, unpack "
+                          f"it, and set the environment variable TINYADV_DATA to the folder that contains {NAME}/.")
 
 
 def _dataset(name: str, batches: list[np.ndarray]) -> Dataset:

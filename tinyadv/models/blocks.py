@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from tinyadv import ops
 from tinyadv.nn import BatchNorm2d, Conv2d, Module, Sequential
+from tinyadv.shapes import to_count
 from tinyadv.tensor import Tensor
 
 Conv = Callable[..., Conv2d]
@@ -116,7 +117,7 @@ def stages(block: Callable[..., Module], channels: int, plan: Sequence[tuple[int
     made: list[list[Module]] = []
     for count, filters, stride in plan:
         made.append([])
-        for k in range(count):
+        for k in range(to_count("the number of blocks of a stage", count, least=0)):
             made[-1].append(block(channels, filters, 1 if k else stride))
             channels = made[-1][-1].filters  # type: ignore[attr-defined]
     return made

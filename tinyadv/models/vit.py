@@ -8,6 +8,7 @@ import numpy as np
 
 from tinyadv import ops
 from tinyadv.nn import GELU, Attention, Conv2d, LayerNorm, Linear, Module, Sequential, init
+from tinyadv.shapes import to_count
 from tinyadv.tensor import Tensor
 
 
@@ -49,8 +50,10 @@ class VisionTransformer(Module):
 
     def __init__(self, image_shape: tuple[int, int, int] = (3, 32, 32), patch_size: int = 4, dim: int = 128,
                  depth: int = 6, num_heads: int = 4, mlp_dim: int = 256, num_classes: int = 10, seed: int = 0):
-        channels, height, width = image_shape
-        if patch_size < 1 or height % patch_size or width % patch_size:
+        if len(image_shape) != 3:
+            raise ValueError(f"image_shape must be (channels, height, width), got {image_shape!r}")
+        (channels, height, width), depth = image_shape, to_count("depth", depth, least=0)
+        if not isinstance(patch_size, int) or patch_size < 1 or height % patch_size or width % patch_size:
             raise ValueError(f"patch_size must divide the image's {height} and {width} pixels; got {patch_size}")
         self.input_shape = (channels, height, width)
         rng, tokens = np.random.default_rng(seed), (height // patch_size) * (width // patch_size) + 1

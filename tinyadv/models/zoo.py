@@ -12,6 +12,7 @@ import hashlib
 import json
 import tomllib
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.state import built_from, defined_subclasses, rebuilt
 from tinyadv.nn.table import percent, table
+from tinyadv.shapes import check_fraction, check_positive, to_count
 
 FOLDER = Path(__file__).with_name("weights")
 LONGEST_LINE = 500  # characters; tomllib takes 10 seconds and 400 MB for one key of 10,000 parts
@@ -39,6 +41,9 @@ SETTINGS = {
     "optimizer": {"class": str}, "schedule": {"class": str}, "training": {"epochs": int, "batch_size": int},
     "evaluation": {"eps": float, "norm": str},
 }
+
+NUMBERS = {"average": check_fraction, "batch_size": to_count, "clip_norm": check_positive, "epochs": to_count,
+           "seed": partial(to_count, least=0)}  # of [training], and what checks them
 
 
 @dataclass(frozen=True, repr=False)
@@ -132,10 +137,18 @@ def settings(path: Path) -> dict[str, Any]:
     """The settings of a training, from a TOML file such as those in examples/configs/; StateError if they are wrong."""
     table = archive.read_text(path, _toml, SETTINGS)
     if unknown := (table.keys() - {*SETTINGS, "augment", "certificate", "data", "ramp"}) | (
-            table["training"].keys() - {"average", "batch_size", "clip_norm", "epochs", "seed"}):
+            table["training"].keys() - NUMBERS.keys()):
         raise StateError(f"{path} cannot be used: {', '.join(sorted(unknown))} is unknown")
     if table["held_out"] < 1:
         raise StateError(f"{path} cannot be used: held_out must be at least 1, got {table['held_out']}")
+    changes = table.get("augment", [])
+    if not (isinstance(changes, list) and all(isinstance(each, dict) for each in changes)):
+        raise StateError(f"{path} cannot be used: augment must be tables, each headed [[augment]]")
+    try:
+        for name, value in table["training"].items():
+            NUMBERS[name](name, value)
+    except ValueError as error:
+        raise StateError(f"{path} cannot be used: in [training], {error}") from error
     return table
 
 

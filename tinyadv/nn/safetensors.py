@@ -30,6 +30,8 @@ def save_safetensors(state: Module | Mapping[str, np.ndarray], path: str | Path)
     The file is whole or not there at all. ValueError for an array of another dtype than numbers and truth values, and
     for one with the name "__metadata__".
     """
+    if not isinstance(state, Module | Mapping):
+        raise TypeError(f"save_safetensors takes (state, path), a model or arrays first; got {type(state).__name__}")
     arrays = {name: np.asarray(array) for name, array in
               (state.state_dict() if isinstance(state, Module) else state).items()}
     if wrong := [f"{name}: {array.dtype}" for name, array in arrays.items()
@@ -56,6 +58,8 @@ def save_safetensors(state: Module | Mapping[str, np.ndarray], path: str | Path)
 
 def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     """{name: array} of a file of that size, those in bfloat16 as float32; ValueError for a wrong one."""
+    if size < 8:
+        raise ValueError(f"it has {size} bytes, and the length of its header alone takes 8")
     length = int.from_bytes(file.read(8), "little")
     if length > min(LONGEST_HEADER, size - 8):
         raise ValueError(f"its header should have {length:,} bytes, and the file has {size:,}")
@@ -63,7 +67,9 @@ def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     if text[:1] != "{":
         raise ValueError("its header does not begin as one")
     table = parse(text)
-    table.pop(METADATA, None)
+    words = table.pop(METADATA, {})
+    if not (isinstance(words, dict) and all(isinstance(each, str) for each in words.values())):
+        raise ValueError(f"{METADATA} is no table of words")
     found: list[tuple[int, int, str, np.dtype, tuple[int, ...]]] = []
     for name, entry in table.items():
         if not (isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}
