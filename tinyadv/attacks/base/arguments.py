@@ -12,7 +12,7 @@ from tinyadv.backend import Array, is_array, move, to_host
 from tinyadv.driver import streams_of
 from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
-from tinyadv.shapes import flat_labels, instead
+from tinyadv.shapes import check_several, flat_labels, instead
 
 
 def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
@@ -72,13 +72,6 @@ def check_range(logits: Array, y: Array, target: Array | None) -> None:
     for name, classes in (("y", y), ("target", target)):
         if classes is not None:
             check_labels(classes, logits.shape[1], name)
-
-
-def check_several(logits: Array) -> None:
-    """Raise ValueError unless K >= 2 in logits (N, K)."""
-    if logits.shape[1] < 2:
-        raise ValueError(f"the model must return a logit for each of two classes or more, got shape {logits.shape}: "
-                         "for one logit z of two classes, let it return z * np.array([[0, 1]], z.dtype)")
 
 
 def are_probabilities(logits: Array) -> bool:
