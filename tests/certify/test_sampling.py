@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from training_cases import fit, stripes
 
 from tinyadv import Tensor, attacks, certify, driver, gradients, nn, ops
-from tinyadv.certify import Ablation, Smoothing, hidden
+from tinyadv.certify import Ablation, CertifiedRadii, Smoothing, hidden
 from tinyadv.certify.ablation import met
 from tinyadv.certify.sampling import Sampled
 from tinyadv.data import Dataset
@@ -378,7 +378,7 @@ def test_a_radius_counts_where_it_is_reached_and_that_of_a_wrong_class_is_none()
     assert report.accuracy == 0.5
 
 
-def test_a_prediction_certifies_nothing():
+def test_a_prediction_certifies_nothing_and_is_equal_to_itself(tmp_path):
     certificate = CERTIFICATES[0]
     report = certificate.predict(base(certificate), stripes(20, seed=1))
     assert report.accuracy > 0.5
@@ -386,6 +386,10 @@ def test_a_prediction_certifies_nothing():
     assert np.isnan(report.median_radius)
     assert str(report).splitlines()[1].endswith("abstained 0.00%, predicted, not certified")
     assert len(str(report).splitlines()) == 2
+    assert report == report
+    report.save(tmp_path / "predicted.npz")
+    assert CertifiedRadii.load(tmp_path / "predicted.npz") == report
+    assert report != replace(report, radii=np.zeros(20))
 
 
 def test_the_base_model_is_trained_on_what_it_will_see(tmp_path):
