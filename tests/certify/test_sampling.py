@@ -378,6 +378,17 @@ def test_a_radius_counts_where_it_is_reached_and_that_of_a_wrong_class_is_none()
     assert report.accuracy == 0.5
 
 
+@pytest.mark.parametrize(("norm", "largest", "rows"), [
+    ("l2", 0, ["0"]), ("l0", 0, ["0"]), ("l0", 1, ["0", "1"]), ("l0", 3, ["0", "1", "2", "3"]),
+    ("l0", 10, ["0", "2", "4", "6", "8", "10"]), ("l2", 0.5, ["0", "0.1", "0.2", "0.3", "0.4", "0.5"])])
+def test_the_radii_of_the_table_are_those_that_there_can_be(norm, largest, rows):
+    report = certify.CertifiedRadii("by hand", norm, 0, "two", np.zeros(2, int), np.zeros(2, int),
+                                    np.array([0.0, largest]))
+    head, *printed = str(report).splitlines()[2:]
+    assert head.split()[0] == "radius"
+    assert [line.split()[0] for line in printed] == rows
+
+
 def test_a_prediction_certifies_nothing_and_is_equal_to_itself(tmp_path):
     certificate = CERTIFICATES[0]
     report = certificate.predict(base(certificate), stripes(20, seed=1))

@@ -231,9 +231,10 @@ class CertifiedRadii(Saved):
                  f"accuracy {self.accuracy:.2%}, abstained {self.abstained.mean():.2%}, ")
         if np.isnan(self.radii).any():
             return f"{self.method}\n  {facts}predicted, not certified"
-        top = max(float(self.radii.max(initial=0)), 1e-9)
+        steps = np.linspace(0, float(self.radii.max(initial=0)), 6)
+        steps = np.unique(steps.round() if self.norm == "l0" else steps)  # pixels are whole
         rows = [("radius", "certified (Clopper-Pearson)"), *(
-            (f"{radius:.3g}", f"{self.certified_accuracy(radius):.2%}") for radius in np.linspace(0, top, 6))]
+            (f"{radius:.3g}", f"{self.certified_accuracy(radius):.2%}") for radius in steps)]
         return "\n  ".join([self.method, f"{facts}median radius {self.median_radius:.4g}", *table(rows, "<>")])
 
     __repr__ = __str__
