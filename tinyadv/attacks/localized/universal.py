@@ -44,8 +44,8 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
         there = _anywhere(x[chosen], patch, streams[chosen])
         images, drawn = pasted(x[chosen], patch, there), streams[chosen].spawn(step)  # for random layers
         g = usable(input_gradients(model, images, classes[chosen], seed=drawn, loss=_losses))[there].sum(axis=0)
-        led = led | g.any()
         patch = xp.clip(patch + float(sign * step_size) * xp.sign(g), ball.low, ball.high)
+        led = led | g.any()
     if not led:
         warn("the patch is grey, as the cross entropy's gradient was 0 or NaN at all images: look at the logits")
     return patch
