@@ -24,7 +24,7 @@ from tinyadv.ops.movement import arranged
 from tinyadv.parallel import single_threaded_blas, submit
 from tinyadv.random import Streams, drawing_from
 from tinyadv.ranks import ranks
-from tinyadv.shapes import check_equal, check_floating, check_input, to_count
+from tinyadv.shapes import check_equal, check_floating, check_input, check_several, to_count
 from tinyadv.spellings import check_model, foreign
 from tinyadv.tensor import Tensor, depends, gradients, no_grad, recording
 
@@ -215,7 +215,8 @@ def forward(model: Callable, x: Array, seed: int | Streams = 0) -> Tensor:
 
 @on_its_device
 def classes(logits: Array) -> Array:
-    """The classes (N,) of the highest logits (N, K); -1, which is none, where a logit is NaN."""
+    """The classes (N,) of the highest logits (N, K), K >= 2, else ValueError; -1, which is none, where one is NaN."""
+    check_several(logits)
     return array_module(logits).where((logits != logits).any(axis=1), -1, logits.argmax(axis=1))
 
 

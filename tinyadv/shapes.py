@@ -60,6 +60,13 @@ def check_equal(left: int | Shape, right: int | Shape, operation: str, left_name
         raise ValueError(f"{operation}: {left_name} is {left}, but {right_name} is {right}; they must be equal")
 
 
+def check_several(logits: Any) -> None:
+    """Raise ValueError unless K >= 2 in logits (N, K)."""
+    if logits.shape[1] < 2:
+        raise ValueError(f"the model must return a logit for each of two classes or more, got shape {logits.shape}: "
+                         "for one logit z of two classes, let it return z * np.array([[0, 1]], z.dtype)")
+
+
 def check_bias(bias: Any, count: int, operation: str, of: str) -> None:
     """Raise ValueError unless the bias has one axis, with a number for each of the `count` outputs of the weight."""
     shape = getattr(bias, "shape", ())

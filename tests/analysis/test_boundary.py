@@ -95,6 +95,19 @@ def test_what_does_not_fit_is_refused(direction, options, message):
         analysis.first_error(cnn(), images(2), direction, **options)
 
 
+@pytest.mark.parametrize("labels", [None, 0])
+def test_a_model_of_one_logit_is_told_to_return_two(labels):
+    def one(x):
+        return ops.flatten(x)[:, :1]
+
+    x = images(2)
+    for run in (lambda: analysis.first_error(one, x, x, labels), lambda: analysis.first_error(one, x, "linf", labels),
+                lambda: analysis.landscape(one, x, labels, x, x, [0.1]),
+                lambda: analysis.fourier_sensitivity(one, x, labels, norm=0.5)):
+        with pytest.raises(ValueError, match="a logit for each of two classes or more, got shape"):
+            run()
+
+
 def leaning(slope):
     """Two classes, and the first one up to where the sum of four pixels is 2."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, rng=0))

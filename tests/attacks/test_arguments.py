@@ -30,6 +30,7 @@ from attack_cases import (
 from tinyadv import Tensor, attacks, ops
 from tinyadv.attacks import FAB, FGSM, PGD, Attack, BoundaryAttack
 from tinyadv.attacks.base import attack as base
+from tinyadv.certify import Interval
 
 
 def with_pixel(value):
@@ -132,6 +133,19 @@ def test_an_integer_may_be_one_of_numpy(attack, kind):
         assert (other, hash(other), repr(other)) == (attack, hash(attack), repr(attack))
         with pytest.raises(ValueError, match=f"^{count} must be an integer >= [12], "):
             replace(attack, **{count: kind(0)})
+
+
+@pytest.mark.parametrize("make", [attacks.SparseRS, lambda eps: PGD(eps, norm="l0")])
+def test_a_number_of_pixels_is_in_no_units_of_the_data(make):
+    with pytest.raises(ValueError, match=r"^eps must be a number >= 0, in pixels, got -1"):
+        make(-1)
+
+
+@pytest.mark.parametrize("norm", ["l0", "l3", None])
+@pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+def test_autoattack_names_the_norms_that_it_has(norm, version):
+    with pytest.raises(ValueError, match=f"^norm must be linf or l2 or l1 for AutoAttack, got {norm!r}$"):
+        attacks.AutoAttack(0.1, norm, version)
 
 
 # A frozen dataclass
@@ -239,6 +253,15 @@ def test_the_result_prints_and_pickles(attack):
         assert text in result.summary()
     assert repr(attack) in repr(result)
     assert "0 of 0" in attack.run(model, x[:0], y[:0]).summary()
+
+
+def test_no_images_may_have_an_empty_list_of_classes():
+    x = images(0)
+    for empty in [], ():
+        assert PGD(0.1)(cnn(), x, empty, target=empty).shape == x.shape
+        assert cnn()(Interval(x, x)).worst(empty).shape == (0, 5)
+    with pytest.raises(ValueError, match=r"y must be integer classes of shape \(4,\), .* got int64 of shape \(0,\)"):
+        PGD(0.1)(cnn(), images(4), [])
 
 
 def test_an_attack_without_perturb_says_so():

@@ -12,7 +12,8 @@ from tinyadv.certify.binomial import incomplete_beta
 
 @pytest.mark.parametrize(("k", "n", "alpha", "expected"), [
     (99_000, 100_000, 0.001, 0.988989), (9_900, 10_000, 0.001, 0.986531), (60, 100, 0.001, 0.440984),
-    (1000, 1000, 0.05, 0.05**0.001), (0, 10, 0.05, 0.0)])
+    (1000, 1000, 0.05, 0.05**0.001), (0, 10, 0.05, 0.0),
+    (1, 2, 0.9, 1 - 0.1**0.5), (1, 1, 0.9, 0.9), (2, 4, 0.99, 0.8591325)])
 def test_the_bound_has_known_values(k, n, alpha, expected):
     assert clopper_pearson(k, n, alpha) == pytest.approx(expected, abs=1e-6)
 
@@ -31,7 +32,7 @@ def test_the_incomplete_beta_function_is_the_tail_of_the_binomial(n, data, p):
     assert incomplete_beta(p, k, n - k + 1) == pytest.approx(tail, rel=1e-9, abs=1e-13)
 
 
-@given(n=st.integers(1, 400), data=st.data(), alpha=st.sampled_from([1e-6, 0.001, 0.05, 0.5]))
+@given(n=st.integers(1, 400), data=st.data(), alpha=st.sampled_from([1e-6, 0.001, 0.05, 0.5, 0.9]))
 def test_the_bound_and_the_test_are_on_the_safe_side_exactly(n, data, alpha):
     def tail(k, p):
         """P(X >= k) for X ~ Bin(n, p), as a fraction."""
@@ -43,14 +44,14 @@ def test_the_bound_and_the_test_are_on_the_safe_side_exactly(n, data, alpha):
     assert Fraction(sign_test(k, n - k)) >= min(1, 2 * tail(max(k, n - k), 0.5))
 
 
-@given(n=st.integers(1, 5000), data=st.data(), alpha=st.sampled_from([0.001, 0.05, 0.5]))
+@given(n=st.integers(1, 5000), data=st.data(), alpha=st.sampled_from([0.001, 0.05, 0.5, 0.9]))
 def test_at_the_bound_so_many_hits_are_as_rare_as_alpha(n, data, alpha):
     k = data.draw(st.integers(1, n))
     p = clopper_pearson(k, n, alpha)
-    assert 0 <= p < k / n
+    assert 0 <= p < (k / n if alpha <= 0.5 else 1)
     assert incomplete_beta(p, k, n - k + 1) == pytest.approx(alpha, rel=1e-6)
     assert incomplete_beta(p, k, n - k + 1) <= alpha
-    assert clopper_pearson(k - 1, n, alpha) < p < clopper_pearson(k, n, min(0.9, 1.5 * alpha))
+    assert clopper_pearson(k - 1, n, alpha) < p < clopper_pearson(k, n, min(0.95, 1.5 * alpha))
 
 
 def test_the_bound_covers_the_true_proportion_as_often_as_it_says():

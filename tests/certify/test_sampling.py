@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from training_cases import fit, stripes
 
 from tinyadv import Tensor, attacks, certify, driver, gradients, nn, ops
-from tinyadv.certify import Ablation, Smoothing, hidden
+from tinyadv.certify import Ablation, CertifiedRadii, Smoothing, hidden
 from tinyadv.certify.ablation import met
 from tinyadv.certify.sampling import Sampled
 from tinyadv.data import Dataset
@@ -378,7 +378,18 @@ def test_a_radius_counts_where_it_is_reached_and_that_of_a_wrong_class_is_none()
     assert report.accuracy == 0.5
 
 
-def test_a_prediction_certifies_nothing():
+@pytest.mark.parametrize(("norm", "largest", "rows"), [
+    ("l2", 0, ["0"]), ("l0", 0, ["0"]), ("l0", 1, ["0", "1"]), ("l0", 3, ["0", "1", "2", "3"]),
+    ("l0", 10, ["0", "2", "4", "6", "8", "10"]), ("l2", 0.5, ["0", "0.1", "0.2", "0.3", "0.4", "0.5"])])
+def test_the_radii_of_the_table_are_those_that_there_can_be(norm, largest, rows):
+    report = certify.CertifiedRadii("by hand", norm, 0, "two", np.zeros(2, int), np.zeros(2, int),
+                                    np.array([0.0, largest]))
+    head, *printed = str(report).splitlines()[2:]
+    assert head.split()[0] == "radius"
+    assert [line.split()[0] for line in printed] == rows
+
+
+def test_a_prediction_certifies_nothing_and_is_equal_to_itself(tmp_path):
     certificate = CERTIFICATES[0]
     report = certificate.predict(base(certificate), stripes(20, seed=1))
     assert report.accuracy > 0.5
@@ -386,6 +397,10 @@ def test_a_prediction_certifies_nothing():
     assert np.isnan(report.median_radius)
     assert str(report).splitlines()[1].endswith("abstained 0.00%, predicted, not certified")
     assert len(str(report).splitlines()) == 2
+    assert report == report
+    report.save(tmp_path / "predicted.npz")
+    assert CertifiedRadii.load(tmp_path / "predicted.npz") == report
+    assert report != replace(report, radii=np.zeros(20))
 
 
 def test_the_base_model_is_trained_on_what_it_will_see(tmp_path):

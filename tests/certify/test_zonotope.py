@@ -98,6 +98,15 @@ def test_what_treats_each_image_by_itself_keeps_the_terms_of_a_batch():
         assert len(step(z).errors) == 6
 
 
+@every_network
+@pytest.mark.parametrize("terms", [0, 3])
+def test_a_batch_of_no_images_has_bounds_of_none(name, terms):
+    make, shape = SMALL[name]
+    x, model = images(shape, 0), make().eval()
+    for z in model(Interval(x, x)), model(Zonotope(x, x, terms=terms)):
+        assert z.low.shape == z.high.shape == z.worst(np.zeros(0, int)).shape == (0, z.shape[1])
+
+
 def test_more_terms_are_tighter_after_the_second_relu():
     x = images((1, 4, 4)).astype(float)
     widths = [float((z.high - z.low).data.sum()) for z in (

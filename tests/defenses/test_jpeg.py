@@ -140,9 +140,10 @@ def test_its_smooth_gradient_is_that_of_the_drawn_qualities():
 
 
 def test_what_jpeg_cannot_do_is_an_error():
-    for quality in (0, 101, 7.5, "best"):
-        with pytest.raises(ValueError, match=f"quality must be an integer from 1 to 100, got {quality!r}"):
-            defenses.JPEG(quality)
+    for quality in (0, 101, 7.5, "best", True):
+        for make in defenses.JPEG, lambda quality: defenses.SHIELD((quality,)):
+            with pytest.raises(ValueError, match=f"quality must be an integer from 1 to 100, got {quality!r}"):
+                make(quality)
     with pytest.raises(ValueError, match=r"qualities must be several, such as \(20, 40, 60, 80\), got 50"):
         defenses.SHIELD(50)
     with pytest.raises(ValueError, match=r"SHIELD: expected images \(N, C, H, W\)"):

@@ -192,6 +192,20 @@ TRAPDOORS = defenses.Trapdoors(3, (1, 4, 3), side=1)
     ("side must be at most that of the image, 4, got 5", lambda: defenses.Trapdoors(shape=(1, 4, 6), side=5)),
     ("squares must be an integer >= 0, got -1", lambda: defenses.Trapdoors(squares=-1)),
     ("side must be an integer >= 1, got 0", lambda: defenses.Trapdoors(side=0)),
+    *((message, lambda shape=shape: defenses.Trapdoors(shape=shape)) for message, shape in (
+        (r"shape must be \(C, H, W\), got \(28, 28\): for grey images, \(1, H, W\)", (28, 28)),
+        (r"shape must be \(C, H, W\), got 28", 28),
+        ("each number of shape must be an integer >= 1, got 8.0", (1, 8.0, 8)),
+        ("each number of shape must be an integer >= 1, got 0", (0, 8, 8)))),
+    (r"seed must be an integer in \[0, 2\*\*64\), got -1", lambda: defenses.Trapdoors(seed=-1)),
+    *((r"classes must be integer classes of shape \(6,\), .*" + got,
+       lambda classes=classes: defenses.Trapdoors().inject(np.zeros((6, 1, 28, 28)), classes)) for got, classes in (
+        (r"got int64 of shape \(2,\)", [0, 1]), (r"got int64 of shape \(1,\)", [1]), ("got float64", 1.0),
+        (r"got int64 of shape \(6, 1\): take classes\[:, 0\]", np.ones((6, 1), int)),
+        ("got bool", np.ones(6, bool)))),
+    *((r"images must be .* with \(C, H, W\) = \(1, 28, 28\), as that of the trapdoors, got shape \(" + got,
+       lambda shape=shape: defenses.Trapdoors().inject(np.zeros(shape), 1)) for got, shape in (
+        (r"6, 3, 28, 28\)", (6, 3, 28, 28)), (r"6, 784\)", (6, 784)), (r"1, 28, 28\)", (1, 28, 28)))),
     (r"classes: labels must lie in \[0, 10\)", lambda: defenses.Trapdoors().inject(np.zeros((1, 1, 28, 28)), -1)),
     ("the number of signatures is 3, but of thresholds is 2",
      lambda: defenses.TrapdoorDetector(network(), np.ones((3, 8)), np.ones(2))),

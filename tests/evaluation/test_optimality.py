@@ -47,16 +47,19 @@ def test_of_several_models_it_is_the_mean():
 def test_it_is_between_0_and_1_and_the_nearest_of_all_has_1(several):
     results = {str(k): found(*distances) for k, distances in enumerate(several)}
     nearest = [min((d for d in each if d is not None), default=None) for each in zip(*several, strict=True)]
-    results["all"] = found(*nearest)
+    results |= {"all": found(*nearest), "none": found(None, None, None)}
     value = evaluation.optimality(results)
-    assert all(-1e-12 <= each <= 1 + 1e-12 for each in value.values())
+    assert all(0 <= each <= 1 for each in value.values())
     assert value["all"] == 1
+    assert value["none"] in (0, 1)  # 1 where nothing is nearer than the farthest
 
 
 @pytest.mark.parametrize(("results", "message"), [
     ({}, "results must hold at least one result, got none"),
     ({"a": found(1), "b": found(1, norm="l1")}, "but their norm differ"),
     ({"a": found(1), "b": found(1, labels=[3])}, "but their y differ"),
+    ({"a": found()}, "results must be of at least one image, got none"),
+    ({"m": {"a": found(), "b": found()}}, "results must be of at least one image, got none"),
     ({"m": {"a": found(1)}, "n": {"b": found(1)}}, "results must hold the same attacks for each model"),
 ])
 def test_results_that_do_not_fit_are_told(results, message):

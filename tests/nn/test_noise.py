@@ -1,12 +1,15 @@
 """Layers that draw random numbers. What they draw in attacks and evaluations is tested with those."""
 
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import seeds
 
-from tinyadv import Tensor, data, driver, nn, training
+from tinyadv import Tensor, data, defenses, driver, nn, training
 from tinyadv.random import Streams, drawing_from
 
 
@@ -61,6 +64,13 @@ def test_the_noise_reaches_every_part_of_a_batch_and_no_gradient():
 def test_a_sigma_that_is_none_is_an_error(sigma):
     with pytest.raises(ValueError, match="sigma must be a number >= 0"):
         nn.GaussianNoise(sigma)
+
+
+@pytest.mark.parametrize("seed", [-1, "a", 1.5, True, 2**64, (1, 2)])
+def test_a_seed_that_is_none_is_an_error_when_the_layer_is_made(seed):
+    for make in (partial(nn.GaussianNoise, 0.1), partial(nn.Dropout, 0.5), defenses.SHIELD, nn.Random):
+        with pytest.raises(ValueError, match=re.escape(f"seed must be an integer in [0, 2**64), got {seed!r}")):
+            make(seed=seed)
 
 
 def test_a_batch_of_several_draws_is_an_error():

@@ -50,8 +50,8 @@ def first_error(model: Callable, images: Array, direction: Any, labels: Any = No
         points = x[rows] + eps.reshape(-1, *(1 for _ in axes)) * way[rows]
         points = move(points.clip(*bounds).astype(x.dtype), images)
         logits = to_host(driver.logits(model, points, seed=streams[rows], **shards))
-        check_labels(y, logits.shape[1], "first_error")
         predicted = driver.classes(logits)
+        check_labels(y, logits.shape[1], "first_error")
         return (predicted >= 0) & (predicted != y[rows])
 
     found, left = np.full(len(x), np.inf), np.arange(len(x))

@@ -11,6 +11,7 @@ from tinyadv import driver
 from tinyadv.analysis.saliency import chosen, finite
 from tinyadv.backend import Array, move, on_its_device, to_host
 from tinyadv.ops.loss import cross_entropy
+from tinyadv.shapes import check_several
 from tinyadv.tensor import no_grad
 
 
@@ -37,6 +38,7 @@ def landscape(model: Callable, images: Array, labels: Any, across: Array, along:
         points = move((image + a * one[k] + b * other[k]).clip(*bounds).astype(x.dtype), images)  # (R * R, C, H, W)
         drawn = streams[np.full(len(points), k)]  # so that random layers draw the same at all points
         logits = driver.logits(model, points, seed=drawn, batch_size=batch_size, workers=workers)
+        check_several(logits)
         with no_grad():
             losses = cross_entropy(logits, labels[[k] * len(points)], "none")
         planes.append(losses.numpy().reshape(len(reach), len(reach)))

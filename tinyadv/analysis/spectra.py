@@ -63,8 +63,9 @@ def fourier_sensitivity(model: Callable, images: Array, labels: Any = None, *, n
         if np.isnan(errors[i, j]):  # or else it is the other half of a wave that has been tried
             noisy = (x + norm * signs * wave(h, w, i, j)).clip(*bounds).astype(x.dtype)
             logits = to_host(driver.logits(model, move(noisy, images), **shards))
+            predicted = driver.classes(logits)
             check_labels(labels, logits.shape[1], "fourier_sensitivity")
-            errors[i, j] = errors[-i % h, -j % w] = (driver.classes(logits) != labels).mean()
+            errors[i, j] = errors[-i % h, -j % w] = (predicted != labels).mean()
     return np.fft.fftshift(errors)
 
 

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from tinyadv import ops
-from tinyadv.attacks.base.arguments import check_classes, check_several
+from tinyadv.attacks.base.arguments import check_classes
 from tinyadv.backend import Array, array_module, device_of, is_array
 from tinyadv.ops.loss import check_labels
-from tinyadv.shapes import Shape, check_ndim
+from tinyadv.shapes import Shape, check_ndim, check_several
 from tinyadv.spellings import check_keywords
 from tinyadv.tensor import Tensor
 

@@ -25,7 +25,7 @@ def clopper_pearson(k: int, n: int, alpha: float) -> float:
     check_fraction("alpha", alpha)
     if k == 0:
         return 0.0
-    low, high = 0.0, k / n
+    low, high = 0.0, k / n if alpha <= 0.5 else 1.0  # k is a median of Bin(n, k / n)
     while low < (middle := (low + high) / 2) < high:  # until they are neighbours
         if incomplete_beta(middle, k, n - k + 1) * _reserve(n) <= alpha:
             low = middle

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tinyadv import driver, ops
-from tinyadv.attacks.base.arguments import check_several
 from tinyadv.backend import VERSION, Array, move, to_host
 from tinyadv.certify.binomial import clopper_pearson, sign_test
 from tinyadv.certify.report import Saved
@@ -173,7 +172,6 @@ class Sampled:
         for start in range(0, count, CHUNK):
             own = Streams(int(key[0]), range(start, start + CHUNK))
             logits = driver.forward(model, arranged(move(self.vary(images, own), like)), own)
-            check_several(logits.data)
             found.append(to_host(driver.classes(logits.data))[:count - start])
         return (np.concatenate(found)[:, None] == np.arange(logits.shape[1])).sum(axis=0)
 
@@ -233,9 +231,10 @@ class CertifiedRadii(Saved):
                  f"accuracy {self.accuracy:.2%}, abstained {self.abstained.mean():.2%}, ")
         if np.isnan(self.radii).any():
             return f"{self.method}\n  {facts}predicted, not certified"
-        top = max(float(self.radii.max(initial=0)), 1e-9)
+        steps = np.linspace(0, float(self.radii.max(initial=0)), 6)
+        steps = np.unique(steps.round() if self.norm == "l0" else steps)  # pixels are whole
         rows = [("radius", "certified (Clopper-Pearson)"), *(
-            (f"{radius:.3g}", f"{self.certified_accuracy(radius):.2%}") for radius in np.linspace(0, top, 6))]
+            (f"{radius:.3g}", f"{self.certified_accuracy(radius):.2%}") for radius in steps)]
         return "\n  ".join([self.method, f"{facts}median radius {self.median_radius:.4g}", *table(rows, "<>")])
 
     __repr__ = __str__

@@ -47,9 +47,9 @@ class Zonotope(Abstract):
         radius = interval.radius.data
         xp, pixels = array_module(radius), math.prod(radius.shape[1:])
         with device_of(radius):
-            rows = xp.eye(pixels, dtype=radius.dtype)[:, None] * radius.reshape(1, -1, pixels)  # (D, N, D)
+            rows = xp.eye(pixels, dtype=radius.dtype)[:, None] * radius.reshape(1, len(radius), pixels)  # (D, N, D)
         self.terms, self.symbols = terms, [pixels]  # the number of symbols so far, of all values made of this one
-        self._set(interval, interval.centre, interval.radius * 0, Tensor(rows.reshape(-1, *radius.shape)), None)
+        self._set(interval, interval.centre, interval.radius * 0, Tensor(rows.reshape(pixels, *radius.shape)), None)
 
     def _set(self, interval: Interval, centre: Tensor, box: Tensor, errors: Tensor, origin: Origin | None) -> Zonotope:
         radius = box + ops.abs(errors).sum(axis=0)
@@ -89,7 +89,8 @@ class Zonotope(Abstract):
         crossing = (low < 0) & (high > 0)
         slope = xp.where(crossing, high / xp.where(crossing, high - low, 1), (low >= 0) * 1.0).astype(low.dtype)
         offset = xp.where(crossing, -slope * low / 2, 0).astype(low.dtype)
-        centre, errors, gaps = slope * self.centre + offset, self.errors * slope, offset.reshape(len(self), -1).copy()
+        centre, errors = slope * self.centre + offset, self.errors * slope
+        gaps = offset.reshape(len(self), math.prod(self.shape[1:])).copy()
         if self.terms:
             sums = gaps.sum(axis=0)
             units = (-sums).argsort()[:min(self.terms, int((sums > 0).sum()))]
@@ -97,7 +98,7 @@ class Zonotope(Abstract):
             new = xp.zeros((used + n, *gaps.shape), low.dtype)
             new[xp.arange(used, used + n), :, units] = gaps[:, units].T
             gaps[:, units], self.symbols[0] = 0, self.symbols[0] + n
-            errors = ops.concatenate([errors, new.reshape(-1, *self.shape)])
+            errors = ops.concatenate([errors, new.reshape(len(new), *self.shape)])
         return centre, slope * self.box + gaps.reshape(self.shape), errors
 
     def _errors(self, operation: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
@@ -123,7 +124,7 @@ class Zonotope(Abstract):
         rows = xp.arange(n)
         difference, terms = self.centre, self.errors
         worst = difference - difference[rows, labels].reshape(n, 1)
-        worst = worst + ops.abs(terms - terms[:, rows, labels].reshape(-1, n, 1)).sum(axis=0)
+        worst = worst + ops.abs(terms - terms[:, rows, labels].reshape(len(terms), n, 1)).sum(axis=0)
         if self.origin is not None and self.origin.operation is ops.linear:  # the box of the layer before: see Interval
             x, weight, *_ = self.origin.args
             box: Any = ops.linear(x._around_zero, weight)

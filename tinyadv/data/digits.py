@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from tinyadv.shapes import to_count
+
 from .loader import Dataset
 
 Stroke = list[tuple[int, int]]
@@ -34,10 +36,10 @@ def digits(train: int = 6000, test: int = 1000, seed: int = 0) -> tuple[Dataset,
 
     As in MNIST, they are white on black, centred and about 20 pixels high, and every value is k / 255. Each ten
     images, 10 j to 10 j + 9, hold every digit once. Image i depends only on ``seed``, its set and i, so a smaller
-    set is the beginning of a larger one. Raises ValueError for a negative size or seed.
+    set is the beginning of a larger one. ValueError unless all three are integers >= 0.
     """
-    if min(train, test, seed) < 0:
-        raise ValueError(f"train, test and seed must not be negative, got {train}, {test} and {seed}")
+    for name, value in ("train", train), ("test", test), ("seed", seed):
+        to_count(name, value, least=0)
     return _dataset("digits-train", train, seed, split=0), _dataset("digits-test", test, seed, split=1)
 
 

@@ -84,7 +84,8 @@ class SHIELD(Random, Defense):
 def _check(subsampling: str, *qualities: int) -> None:
     if subsampling not in FACTORS:
         raise ValueError(f"subsampling must be one of {', '.join(FACTORS)}; got {subsampling!r}")
-    if not qualities or not all(isinstance(each, int | np.integer) and 1 <= each <= 100 for each in qualities):
+    if not qualities or not all(isinstance(each, int | np.integer) and not isinstance(each, bool) and 1 <= each <= 100
+                                for each in qualities):
         raise ValueError(f"quality must be an integer from 1 to 100, got {', '.join(map(repr, qualities)) or 'none'}")
 
 

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from tinyadv import driver, ops
+from tinyadv.attacks.base.arguments import check_target
 from tinyadv.backend import Array, move, on_its_device, to_host
 from tinyadv.data import Dataset
 from tinyadv.data.loader import check_dataset
 from tinyadv.nn import Module
 from tinyadv.nn.latent import Latent, latent, unit
 from tinyadv.ops.loss import check_labels
+from tinyadv.random import check_seed
 from tinyadv.shapes import check_equal, check_floating, is_number, to_count
 from tinyadv.tensor import Tensor
 
@@ -31,11 +33,14 @@ class Trapdoors:
                  squares: int = 7, side: int = 3, seed: int = 0):
         if not (is_number(strength) and 0 <= strength <= 1):
             raise ValueError(f"strength must be in [0, 1], got {strength!r}")
-        for name, count, least in ("classes", classes, 2), ("squares", squares, 0), ("side", side, 1):
+        if not isinstance(shape, tuple | list) or len(shape) != 3:
+            raise ValueError(f"shape must be (C, H, W), got {shape!r}: for grey images, (1, H, W)")
+        for name, count, least in (("classes", classes, 2), ("squares", squares, 0), ("side", side, 1),
+                                   *(("each number of shape", each, 1) for each in shape)):
             to_count(name, count, least)
         if side > min(shape[1:]):
             raise ValueError(f"side must be at most that of the image, {min(shape[1:])}, got {side}")
-        rng, self.classes = np.random.default_rng(seed), classes
+        rng, self.classes = np.random.default_rng(check_seed(seed)), classes
         self.masks, self.patterns = np.zeros((2, classes, *shape), np.float32)
         for mask, pattern in zip(self.masks, self.patterns, strict=True):
             for _ in range(squares):
@@ -50,9 +55,15 @@ class Trapdoors:
 
     @on_its_device
     def inject(self, images: Array, classes: Array | int) -> Array:
-        """Images (N, C, H, W) in [0, 1] with the trapdoors of these classes (N,), or of one class for all."""
+        """Images (N, C, H, W) in [0, 1] with the trapdoors of these classes (N,), or of one class for all.
+
+        ValueError for classes, or images, of other shapes.
+        """
         check_floating(images)
-        classes = np.asarray(to_host(classes))
+        if images.shape[1:] != self.masks.shape[1:]:
+            raise ValueError(f"images must be (N, C, H, W) with (C, H, W) = {self.masks.shape[1:]}, as that of the "
+                             f"trapdoors, got shape {images.shape}")
+        classes = to_host(check_target(classes, "classes", images))
         check_labels(classes, self.classes, "classes")
         masks, patterns = (move(array[classes].astype(images.dtype), images) for array in (self.masks, self.patterns))
         return images * (1 - masks) + masks * patterns

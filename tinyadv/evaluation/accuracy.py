@@ -37,8 +37,9 @@ def accuracy(model: Callable, dataset: Dataset, **options: Any) -> float:
     """
     check(dataset)
     found = logits(model, dataset.images, **options)
+    predicted = classes(found)
     check_labels(dataset.labels, found.shape[1], "accuracy")
-    return float((classes(found) == dataset.labels).mean())
+    return float((predicted == dataset.labels).mean())
 
 
 @spelled

@@ -32,7 +32,7 @@ def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, A
     where the robust accuracy is a step function and A its exact area. (AttackBench joins the steps by trapezoids, which
     for many images is the same.) An attack that is nowhere beaten has 1, one that breaks nothing within eps has 0. For
     several models the result is the global optimality, the mean of the local ones. Raises ValueError for results of
-    other labels, clean predictions or norms, TypeError unless the results have names.
+    other labels, clean predictions or norms, or of no image, TypeError unless the results have names.
     """
     if not isinstance(results, Mapping):
         raise TypeError(f'results must be a dict, such as {{"FGSM": result}}, got {type(results).__name__}')
@@ -47,13 +47,17 @@ def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, A
     check_alike(list(alike.values()))
     distances = {name: _distances(result) for name, result in alike.items()}
     best = np.minimum.reduce(list(distances.values()))
+    if not len(best):
+        raise ValueError("results must be of at least one image, got none")
+    first = next(iter(alike.values()))
+    nothing = np.where(first.reached(first.predictions_clean), 0, np.inf)  # of an attack that breaks none
     farthest = best[best < np.inf].max(initial=0)
 
     def area(found: np.ndarray) -> float:
         """That under the share of images whose distance is larger, from 0 to the farthest, as a step function."""
         return float(np.minimum(found, farthest).mean())
 
-    worst, least = float((best > 0).mean()) * farthest, area(best)
+    worst, least = area(nothing), area(best)
     return {name: float(1 - (area(found) - least) / (worst - least)) if worst > least else 1.0
             for name, found in distances.items()}
 

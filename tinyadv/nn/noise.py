@@ -11,7 +11,7 @@ from tinyadv.backend import move
 from tinyadv.nn.module import Module, array_of
 from tinyadv.ops.movement import arranged
 from tinyadv.parallel import all_reduce, first_part, part_index
-from tinyadv.random import Streams, in_hand
+from tinyadv.random import Streams, check_seed, in_hand
 from tinyadv.shapes import is_number
 from tinyadv.tensor import Tensor
 
@@ -20,14 +20,15 @@ class Random(Module):
     """The base class of layers that draw random numbers, which nothing but a seed decides.
 
     seed: of what is drawn outside attacks and evaluations, as in training. Without one, `training.fit` gives the layer
-    one that follows from the seed of the run, and elsewhere a fresh one is drawn. calls: the number of those draws.
+    one that follows from the seed of the run, and elsewhere a fresh one is drawn. ValueError unless it is in
+    [0, 2**64). calls: the number of those draws.
     """
 
     _unseeded = False
 
     def __init__(self, seed: int | None = None):
         self._unseeded = seed is None
-        self.seed, self.calls = int(np.random.default_rng().integers(2**32)) if seed is None else seed, 0
+        self.seed, self.calls = int(np.random.default_rng().integers(2**32)) if seed is None else check_seed(seed), 0
 
     def count(self) -> int:
         """The number of this call, from 0; a batch that is computed in parts makes one call.

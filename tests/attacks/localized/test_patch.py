@@ -210,6 +210,18 @@ def test_a_universal_patch_is_not_learnt_from_wrong_arguments(message, change):
         universal_patch(signs, **{"x": images(6, (2, 5, 6)), "y": np.zeros(6, int)} | change)
 
 
+def test_a_universal_patch_is_not_learnt_from_one_logit():
+    with pytest.raises(ValueError, match="a logit for each of two classes or more, got shape"):
+        universal_patch(lambda x: ops.flatten(x)[:, :1], images(4), np.zeros(4, int))
+
+
+@pytest.mark.parametrize("factor", [np.nan, 0])
+def test_a_universal_patch_that_no_gradient_led_is_warned_of(factor):
+    with pytest.warns(UserWarning, match="the patch is grey, as the cross entropy's gradient was 0 or NaN at all"):
+        patch = universal_patch(lambda x: signs(x) * factor, images(6, (2, 5, 6)), np.zeros(6, int), steps=3)
+    assert (patch == 0.5).all()
+
+
 @pytest.mark.parametrize(("message", "x", "patch", "seed"), [
     ("images must be a floating-point array, got uint8", np.zeros((6, 1, 4, 4), np.uint8), np.ones((1, 2, 2)), 0),
     ("patch must be an array of finite numbers, got 'grey'", images(6, (1, 4, 4)), "grey", 0),

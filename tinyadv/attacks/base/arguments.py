@@ -12,7 +12,7 @@ from tinyadv.backend import Array, is_array, move, to_host
 from tinyadv.driver import streams_of
 from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
-from tinyadv.shapes import flat_labels, instead
+from tinyadv.shapes import check_several, flat_labels, instead
 
 
 def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
@@ -53,12 +53,13 @@ def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:
 def check_target(classes: Any, name: str, x: Array) -> Array:
     """As `check_classes`; `classes` is an array (N,), or one class for all examples of x."""
     array = classes if is_array(classes) else np.asarray(classes)
-    return check_classes(array if array.ndim else np.full(len(x), to_host(array)), name, x)
+    return check_classes(classes if array.ndim else np.full(len(x), to_host(array)), name, x)
 
 
 def check_classes(labels: Any, name: str, x: Array) -> Array:
     """The labels as an integer array (N,) on the device of x; ValueError otherwise. See `check_range`, too."""
-    array = labels if is_array(labels) else np.asarray(labels)
+    empty = isinstance(labels, list | tuple) and not labels  # which NumPy takes for floats
+    array = labels if is_array(labels) else np.asarray(labels, np.int64 if empty else None)
     if array.dtype.kind not in "iu" or array.shape != (len(x),):
         remedy = f": for one image, give x[:1] and {name}[:1]" if array.ndim == 0 else flat_labels(array, name)
         raise ValueError(f"{name} must be integer classes of shape ({len(x)},), one for each example of x; "
@@ -72,13 +73,6 @@ def check_range(logits: Array, y: Array, target: Array | None) -> None:
     for name, classes in (("y", y), ("target", target)):
         if classes is not None:
             check_labels(classes, logits.shape[1], name)
-
-
-def check_several(logits: Array) -> None:
-    """Raise ValueError unless K >= 2 in logits (N, K)."""
-    if logits.shape[1] < 2:
-        raise ValueError(f"the model must return a logit for each of two classes or more, got shape {logits.shape}: "
-                         "for one logit z of two classes, let it return z * np.array([[0, 1]], z.dtype)")
 
 
 def are_probabilities(logits: Array) -> bool:

@@ -69,9 +69,9 @@ class Attack(Parameters):
             if name in vars(self):
                 object.__setattr__(self, name, to_count(name, vars(self)[name]))
         check_bounds(self.bounds)
-        eps = getattr(self, "eps", 0)
+        eps, unit = getattr(self, "eps", 0), "pixels" if self.norm == "l0" else "the units of the data"
         if not (self.minimum_norm or (is_number(eps) and 0 <= eps < math.inf)):
-            raise ValueError(f"eps must be a number >= 0, in the units of the data, got {eps!r}")
+            raise ValueError(f"eps must be a number >= 0, in {unit}, got {eps!r}")
 
     def perturb(self, batch: Batch) -> Array:
         """The last candidates for the batch, an array like batch.x: the one method that an attack must define."""

@@ -209,10 +209,10 @@ def _bounds(attack: Parameters | UnknownAttack) -> Any:
 
 
 def same_fields(one: Any, other: Any) -> bool:
-    """Whether two dataclasses of one class have the same values in all fields, arrays element by element."""
+    """Whether two dataclasses of one class have the same values in all fields, arrays by element; NaN is as NaN."""
     pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(one)]
-    return all(np.array_equal(to_host(a), to_host(b)) if is_array(a) and is_array(b)
-               else not is_array(a) and not is_array(b) and a == b for a, b in pairs)
+    return all(np.array_equal(to_host(a), to_host(b), equal_nan=a.dtype.kind == b.dtype.kind == "f")
+               if is_array(a) and is_array(b) else not is_array(a) and not is_array(b) and a == b for a, b in pairs)
 
 
 def _number(of: Callable[[np.ndarray], Any], values: np.ndarray) -> float | None:

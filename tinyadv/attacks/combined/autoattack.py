@@ -51,11 +51,14 @@ class AutoAttack(MultiAttack):
     norm: str = "linf"
     version: str = "standard"
 
+    norms = ("linf", "l2", "l1")
     _steps, _queries, _classes, _passes = 100, 5000, 9, 20
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
             raise ValueError(f"version must be one of {', '.join(VERSIONS)}; got {self.version!r}")
+        if self.norm not in self.norms:
+            raise ValueError(f"norm must be {' or '.join(self.norms)} for AutoAttack, got {self.norm!r}")
         object.__setattr__(self, "attacks", tuple(self._ensemble().values()))
         super().__post_init__()
 

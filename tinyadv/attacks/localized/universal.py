@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinyadv.attacks.base.arguments import check_arguments
+from tinyadv.attacks.base.arguments import check_arguments, warn
 from tinyadv.attacks.base.ball import Ball, usable
 from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.attacks.base.window import check_sides, pasted, window
 from tinyadv.backend import Array, array_module, is_array, move, on_its_device, to_host
-from tinyadv.driver import input_gradients, streams_of
+from tinyadv.driver import SUMMED, input_gradients, streams_of
 from tinyadv.random import Streams
-from tinyadv.shapes import check_floating, check_positive, to_count
+from tinyadv.shapes import check_floating, check_positive, check_several, to_count
+from tinyadv.tensor import Tensor
 
 
 @on_its_device
@@ -27,7 +28,7 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
     sign of its mean gradient. Only the place varies; the paper also rotates and scales the patch.
 
     x: (N, C, H, W), the images to learn from; y: (N,), their classes; size: (h, w), in pixels. `paste` puts the patch
-    into other images. Raises ValueError for arguments that do not fit.
+    into other images. Raises ValueError for arguments that do not fit, and warns if no gradient led anywhere.
     """
     check_bounds(bounds)
     check_positive("step_size", step_size)
@@ -36,14 +37,23 @@ def universal_patch(model: Callable, x: Array, y: Array, *, target: int | None =
         raise ValueError(f"x must have images to learn from, got shape {x.shape}")
     classes, sign = (y, 1) if goal is None else (goal, -1)
     rng, xp = np.random.default_rng(streams.seed), array_module(x)
+    led = xp.zeros((), bool)  # whether a gradient led anywhere
     patch, ball = xp.full((x.shape[1], *check_sides(size)), sum(bounds) / 2, x.dtype), Ball(x, 0, bounds)
     for step in range(to_count("steps", steps)):
         chosen = rng.permutation(len(x))[:to_count("batch_size", batch_size)]
         there = _anywhere(x[chosen], patch, streams[chosen])
         images, drawn = pasted(x[chosen], patch, there), streams[chosen].spawn(step)  # for random layers
-        g = usable(input_gradients(model, images, classes[chosen], seed=drawn))[there].sum(axis=0)
+        g = usable(input_gradients(model, images, classes[chosen], seed=drawn, loss=_losses))[there].sum(axis=0)
         patch = xp.clip(patch + float(sign * step_size) * xp.sign(g), ball.low, ball.high)
+        led = led | g.any()
+    if not led:
+        warn("the patch is grey, as the cross entropy's gradient was 0 or NaN at all images: look at the logits")
     return patch
+
+
+def _losses(logits: Tensor, y: Array) -> Tensor:
+    check_several(logits)
+    return SUMMED(logits, y)
 
 
 @on_its_device

@@ -25,7 +25,8 @@ class DDN(WhiteBox):
 
     alpha falls from 1 to 0.01 along half a cosine, and epsilon begins at 1, both in units of the range of the data.
     Where the gradient is 0, g is a random direction. epsilon is at most the largest distance from x that a point within
-    the bounds has.
+    the bounds has. With more than two classes it may end beyond the nearest boundary, even of a linear model, as
+    published: the cross entropy leads away from y, towards a mixture of the other classes.
 
     steps: of each example, with one gradient each; gamma: the relative change of the norm, in (0, 1).
     """
