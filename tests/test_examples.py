@@ -186,6 +186,7 @@ def test_what_would_fail_after_the_work_is_refused_before_it(script, options, me
     ("madry_mnist.py", ("--config", "none.toml"), "[Errno 2] No such file or directory: 'none.toml'\n"),
     ("madry_mnist.py", ("--config", "bad.toml"), "bad.toml"),
     ("madry_mnist.py", ("--config", "none_held.toml"), "none_held.toml cannot be used: held_out must be at least 1"),
+    ("madry_cifar10.py", ("--config", "ramp.toml"), "ramp.toml: "),
     ("madry_cifar10.py", ("--config", "strange.toml"), "strange.toml: data must be cifar10 or mnist, got 'stl10'"),
     ("attacks_compared.py", ("--limit", "100", "--image", "100"), "--image must be below 100, the number of"),
 ])
@@ -193,6 +194,7 @@ def test_a_wrong_file_or_index_is_told_before_the_training(script, options, mess
     (tmp_path / "bad.toml").write_text("x = ")
     settings = (EXAMPLES / "configs" / "cifar10-base-natural.toml").read_text(encoding="utf-8")
     (tmp_path / "strange.toml").write_text(settings.replace("cifar10", "stl10"))
+    (tmp_path / "ramp.toml").write_text(settings.replace('class = "Standard"', 'class = "ramp"\nuntil = 0.5'))
     (tmp_path / "none_held.toml").write_text(settings.replace("held_out = 1000", "held_out = 0"))
     done = run(script, tmp_path, *options)
     assert done.returncode == 1

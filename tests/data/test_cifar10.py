@@ -151,3 +151,15 @@ def test_cifar10_is_whole_or_says_what_to_do(tmp_path, monkeypatch):
     assert (np.bincount(train.labels) == 5000).all()
     assert (np.bincount(test.labels) == 1000).all()
     assert train.name.removesuffix("-train") == test.name.removesuffix("-test")
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_before_the_download(tiny, archive):
+    (tiny.parent / "caches" / "tinyadv" / NAME / "test_batch.bin").mkdir(parents=True)
+    archive.unlink()  # the server would answer 404
+    with pytest.raises(DataUnavailable, match=r"test_batch\.bin is a folder, where a file of the cache must be"):
+        cifar10(tiny.parent / "empty")
+
+
+def test_the_name_of_a_copy_may_begin_with_a_byte_order_mark(tiny):
+    (tiny / "PROVENANCE.txt").write_text("A copy", encoding="utf-8-sig")
+    assert cifar10(tiny)[0].name == "A copy-train"

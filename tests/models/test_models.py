@@ -199,3 +199,15 @@ def test_its_convolutions_first_pass_on_what_they_get():
     model, x = models.AirbenchCNN(seed=1), np.random.default_rng(0).random((2, 64, 5, 5), np.float32)
     middle = model.layers[10]  # from 64 to 256 channels
     np.testing.assert_array_equal(middle(Tensor(x)).data[:, :64], x)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: models.VisionTransformer(depth=-1), "depth must be an integer >= 0, got -1"),
+    (lambda: models.VisionTransformer(depth=1.5), "depth must be an integer >= 0, got 1.5"),
+    (lambda: models.VisionTransformer(patch_size=4.0), "patch_size must divide the image's 32 and 32 pixels; got 4.0"),
+    (lambda: models.VisionTransformer((32, 32)), r"image_shape must be \(channels, height, width\), got \(32, 32\)"),
+    (lambda: models.ResNet("basic", (1, -1, 1, 1)), "the number of blocks of a stage must be an integer >= 0, got -1"),
+])
+def test_a_size_that_cannot_be_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -153,9 +153,9 @@ def test_a_text_that_is_no_table_is_one_error(published, tmp_path, text, suffix)
     ("epochs = 20", "epochs = 0", r"in \[training\], epochs must be an integer >= 1, got 0"),
     ("batch_size = 64", "batch_size = -5", "batch_size must be an integer >= 1"),
     ("epochs = 20", "epochs = 20\nclip_norm = -1", "clip_norm must be a number above 0"),
-    ("epochs = 20", "epochs = 20\naverage = 2.0", r"average must be a number in \(0, 1\)"),
+    ("average = 0.999", "average = 2.0", r"average must be a number in \(0, 1\)"),
     ("[method]", '[augment]\nclass = "flip"\n\n[method]', r"augment must be tables, each headed \[\[augment\]\]"),
-    ("[method]", "augment = 3\n\n[method]", "augment"),
+    ("held_out = 1000", "held_out = 1000\naugment = 3", "augment must be tables"),
     ("epochs = 20", "", r"training\.epochs is missing"), ("seed = 42", "seed = true", r"model\.seed must be int"),
 ])
 def test_settings_that_cannot_be_are_told_by_their_file_and_key(tmp_path, old, new, message):

@@ -300,3 +300,14 @@ def test_the_one_name_that_could_not_be_read_back_is_not_written(tmp_path):
 def test_names_that_are_no_words_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the names of a state must be words, got 0"):
         nn.save_safetensors({0: np.ones(2)}, tmp_path / "file.safetensors")
+
+
+@pytest.mark.parametrize("metadata", [{"a": 1}, [1], "words"])
+def test_metadata_that_is_no_table_of_words_is_refused(path, metadata):
+    with pytest.raises(nn.StateError, match="__metadata__ is no table of words"):
+        load(path, st_file({"__metadata__": metadata, "a": entry(0, 4, (1,), "F32")}, bytes(4)))
+
+
+def test_a_path_in_the_place_of_the_state_is_told(tmp_path):
+    with pytest.raises(TypeError, match=r"save_safetensors takes \(state, path\)"):
+        nn.save_safetensors(tmp_path / "file.safetensors", ARRAYS)

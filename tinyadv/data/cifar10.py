@@ -88,27 +88,11 @@ def _original(path: str | os.PathLike[str] | None, download: bool) -> dict[str, 
 
 
 def _fill_cache() -> None:
-    """Write the files of the archive into the user's cache, which is made first: else a download may be wasted."""
-    cache = user_cache(NAME)
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        if wrong := [file for file in FILES if (cache / file).is_dir()]:
-            raise OSError(f"{wrong[0]} is a folder, where a file must be: remove it")
-        with tarfile.open(fileobj=io.BytesIO(_archive()), mode="r:gz") as files:
-            for file in FILES:
-                member = files.extractfile(f"{NAME}/{file}")
-                assert member is not None  # the archive is the one that is expected
-                write_atomically(cache / file, member.read())
-    except DataUnavailable:
-        raise
-    except OSError as error:
-        raise DataUnavailable(f"the cache {cache} cannot be written: {error}") from error
-
-
-def _archive() -> bytes:
-    """The archive that the server sends, checked."""
+    """Download the archive, check it, and write its files into the user's cache."""
     url, sha256, size = ARCHIVE
-    tried = []
+    cache, tried = user_cache(NAME), []
+    if wrong := [str(cache / file) for file in FILES if (cache / file).is_dir()]:  # else the download would be wasted
+        raise DataUnavailable(f"{wrong[0]} is a folder, where a file of the cache must be: remove it")
     for _ in range(ROUNDS):
         try:
             archive = receive(url, size)
@@ -116,10 +100,21 @@ def _archive() -> bytes:
             tried.append(str(error))
             continue
         if (got := hashlib.sha256(archive).hexdigest()) == sha256:
-            return archive
+            break
         tried.append(f"its SHA-256 is {got}, expected {sha256}")
-    raise DataUnavailable("\n  ".join([f"could not download {url}:", *tried]) + "\nDownload it in another way, unpack "
-                          f"it, and set the environment variable TINYADV_DATA to the folder that contains {NAME}/.")
+    else:
+        raise DataUnavailable("\n  ".join([f"could not download {url}:", *tried]) + "\nDownload it in another way, "
+                              "unpack it, and set the environment variable TINYADV_DATA to the folder that contains "
+                              f"{NAME}/.")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as files:
+            for file in FILES:
+                member = files.extractfile(f"{NAME}/{file}")
+                assert member is not None  # the archive is the one that is expected
+                write_atomically(cache / file, member.read())
+    except OSError as error:
+        raise DataUnavailable(f"the cache {cache} cannot be written: {error}") from error
 
 
 def _dataset(name: str, batches: list[np.ndarray]) -> Dataset:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -42,8 +43,10 @@ SETTINGS = {
     "evaluation": {"eps": float, "norm": str},
 }
 
-NUMBERS = {"average": check_fraction, "batch_size": to_count, "clip_norm": check_positive, "epochs": to_count,
-           "seed": partial(to_count, least=0)}  # of [training], and what checks them
+NUMBERS: dict[str, Callable[[str, Any], object]] = {  # of [training], and what checks them
+    "average": check_fraction, "batch_size": to_count, "clip_norm": check_positive, "epochs": to_count,
+    "seed": partial(to_count, least=0),
+}
 
 
 @dataclass(frozen=True, repr=False)

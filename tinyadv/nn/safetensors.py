@@ -58,8 +58,6 @@ def save_safetensors(state: Module | Mapping[str, np.ndarray], path: str | Path)
 
 def read_safetensors(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     """{name: array} of a file of that size, those in bfloat16 as float32; ValueError for a wrong one."""
-    if size < 8:
-        raise ValueError(f"it has {size} bytes, and the length of its header alone takes 8")
     length = int.from_bytes(file.read(8), "little")
     if length > min(LONGEST_HEADER, size - 8):
         raise ValueError(f"its header should have {length:,} bytes, and the file has {size:,}")
