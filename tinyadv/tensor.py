@@ -134,6 +134,7 @@ class Tensor:
 
 _UNRECORDED = Node("an operation under no_grad()", [])
 OPERANDS = {"x", "y", "logits", "weight", "bias"}
+NO_FLOATS = {"i", "u", "b", list, tuple}  # kinds of arrays, and classes
 
 _recording = Setting("recording", True)
 
@@ -214,13 +215,15 @@ def _raw(argument: Any) -> Any:
 
 def _floating(operands: list[Any]) -> list[Any]:
     """The operands with those that are no floats in the dtype of the others; numbers beside arrays stay numbers."""
-    floats = [x.dtype for x in operands if is_array(x) and x.dtype.kind == "f"]
-    if len(floats) == len(operands):
+    kinds = [getattr(getattr(x, "dtype", None), "kind", type(x)) for x in operands]
+    if "f" in kinds and NO_FLOATS.isdisjoint(kinds):  # as nearly always, so this is quick
         return operands
+    floats = [x.dtype for x, kind in zip(operands, kinds, strict=True) if kind == "f"]
     xp, dtype = array_module(*operands), np.result_type(*floats or [np.float32])
-    lone = all(isinstance(x, int | float | None) for x in operands)  # numbers alone, of which one must be an array
-    return [x.astype(dtype) if is_array(x) and x.dtype.kind in "iub" else
-            xp.asarray(x, dtype) if isinstance(x, list | tuple) or (lone and x is operands[0]) else x for x in operands]
+    if all(isinstance(x, int | float | None) for x in operands):  # one of the numbers must be an array
+        return [xp.asarray(operands[0], dtype), *operands[1:]]
+    return [x if kind not in NO_FLOATS else x.astype(dtype) if is_array(x) else xp.asarray(x, dtype)
+            for x, kind in zip(operands, kinds, strict=True)]
 
 
 def _walk_back_from(output: Tensor, wanted: set | None = None, keep_graph: bool = False) -> dict:
