@@ -60,7 +60,7 @@ The accuracies are those on the first images of the test set; the tables give ho
 weights as they are shipped, rounded to float16. "CIFAR-10 (JPEG copy)" has the images of CIFAR-10 from JPEG files of
 quality 75, so accuracies differ from those on the original. Each card also says how far its figures go: how much PGD
 overstates the robust accuracy, what is left just beyond the budget, and what AutoAttack itself warns of (a sanity check
-fails from 5% of the images on, AutoAttack warns from 0.2% on). For comparison: in linf 0.3, AutoAttack leaves
+fails above 5% of the images, AutoAttack warns above 0.2%). For comparison: in linf 0.3, AutoAttack leaves
 88.50% for the network of Madry et al. and 92.81% for that of TRADES, as AutoAttack's authors report.
 What is certified is proven ([certificates](certificates.md)); the attacks then ran on the other images. Of a network
 for votes only certified accuracies are measured; the clean one is that within 0. Two figures of one row may be of
@@ -107,7 +107,7 @@ def results():
         verdict = re.sub("(?<=does not hold): (.+)", r" (\1)", told["verdict"])
         version, _, numpy, _, blas, *_ = told["machine"]
         sections.append("\n\n".join([
-            f"## {heading}", text.strip().replace("The last line says", '"Here" says'),
+            f"## {heading}", re.sub(r"The\s+last\s+line\s+says", '"Here" says', text.strip()),
             f"Here: {verdict}.",
             f"```sh\n{told['command']}\n```",
             f"Seed {told['seed']}, {told['seconds']:,} seconds, on {told['data'].removeprefix('Dataset ')}; {version}, "

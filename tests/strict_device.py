@@ -16,16 +16,15 @@ CONSTANTS = {
     "uint8", "uint16", "uint32", "uint64",
 }
 FUNCTIONS = {  # of the names that NumPy and CuPy share, those that tinyadv may use; add one if CuPy has it
-    "abs", "add", "all", "any", "arange", "arctanh", "argmax", "argmin", "argsort", "array_equal", "ascontiguousarray",
-    "broadcast_to", "ceil", "clip", "concatenate", "cos", "cumsum", "diff", "divide", "einsum", "empty", "empty_like",
-    "equal", "exp", "expand_dims", "eye", "flatnonzero", "flip", "floor", "fmax", "frexp", "full", "full_like",
-    "greater_equal", "isfinite", "isinf", "isnan", "ldexp", "log", "log1p", "logaddexp", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "matmul", "max", "maximum", "mean", "min", "minimum", "moveaxis", "multiply",
-    "negative",
-    "nextafter", "nonzero", "ones", "ones_like", "pad", "power", "prod", "repeat", "result_type", "rint", "roll",
-    "sign", "sin", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take",
-    "take_along_axis", "tanh", "tensordot", "tile", "transpose", "tril", "triu", "trunc", "var", "where", "zeros",
-    "zeros_like",
+    "abs", "add", "all", "any", "arange", "arctanh", "argmax", "argmin", "argsort", "array_equal",
+    "ascontiguousarray", "broadcast_to", "ceil", "clip", "concatenate", "cos", "cumsum", "diff", "divide", "einsum",
+    "empty", "empty_like", "equal", "exp", "expand_dims", "eye", "flatnonzero", "flip", "floor", "fmax", "frexp",
+    "full", "full_like", "greater_equal", "isfinite", "isinf", "isnan", "ldexp", "log", "log1p", "logaddexp",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "matmul", "max", "maximum", "mean", "min", "minimum",
+    "moveaxis", "multiply", "negative", "nextafter", "nonzero", "ones", "ones_like", "pad", "power", "prod",
+    "repeat", "result_type", "rint", "roll", "sign", "sin", "sort", "split", "sqrt", "square", "squeeze", "stack",
+    "std", "subtract", "sum", "take", "take_along_axis", "tanh", "tensordot", "tile", "transpose", "tril", "triu",
+    "trunc", "var", "where", "zeros", "zeros_like",
 }
 METHODS = {
     "all", "any", "argmax", "argmin", "argsort", "astype", "clip", "copy", "cumsum", "dot", "fill", "flatten", "item",

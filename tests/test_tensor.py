@@ -287,8 +287,42 @@ def test_numbers_alone_are_float32():
 
 def test_a_list_of_tensors_is_no_argument():
     x = Tensor(np.ones(2))
-    with pytest.raises(TypeError, match=r"an argument is a list of Tensors: ops\.concatenate makes one"):
-        ops.add(x, [x, x])
+    for odd in [x, x], [[Tensor(1.0), 2.0]], [None, 1.0], ["1", "2"], (Tensor(1.0), 2):
+        with pytest.raises(TypeError, match=r"a list of anything but numbers is no operand; ops\.concatenate makes"):
+            ops.add(x, odd)
+
+
+@pytest.mark.parametrize("call", [lambda: ops.relu(None), lambda: ops.sum(None), lambda: ops.add(None, 2)])
+def test_nothing_is_no_operand(call):
+    with pytest.raises((AttributeError, TypeError)):
+        call()
+
+
+def test_labels_and_indices_stay_integers_in_an_operation_of_the_users_own():
+    @op
+    def own(logits, y):
+        rows = np.arange(len(y))
+
+        def vjp(g):
+            slope = np.zeros_like(logits)
+            slope[rows, y] = g
+            return slope
+
+        return logits[rows, y], vjp
+
+    @op
+    def product(a, b):
+        return a * b, lambda g: g * b, lambda g: g * a
+
+    x, labels = Tensor(np.eye(3, dtype=np.float32)), np.array([0, 2, 1])
+    np.testing.assert_array_equal(own(x, labels).data, [1, 0, 0])
+    assert product(x, labels).dtype == product(labels, x).dtype == np.float32
+
+
+def test_a_list_may_be_given_by_name():
+    x = Tensor(np.ones((1, 2), np.float32))
+    assert ops.add(x, y=[1, 2]).dtype == np.float32
+    np.testing.assert_array_equal(ops.linear(x, weight=[[1, 2]], bias=[3]).data, [[6]])
 
 
 # Copies

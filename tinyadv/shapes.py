@@ -69,9 +69,10 @@ def check_several(logits: Any) -> None:
 
 def check_bias(bias: Any, count: int, operation: str, of: str) -> None:
     """Raise ValueError unless the bias has one axis, with a number for each of the `count` outputs of the weight."""
-    shape = getattr(bias, "shape", ())
-    check_equal(math.prod(shape), count, operation, "the size of the bias", f"the weight's number of {of}")
-    check_ndim(shape, 1, operation, f"a bias of shape ({count},)")
+    if not hasattr(bias, "shape"):
+        raise ValueError(f"{operation}: expected a bias of shape ({count},), got {bias!r}")
+    check_equal(bias.size, count, operation, "the size of the bias", f"the weight's number of {of}")
+    check_ndim(bias.shape, 1, operation, f"a bias of shape ({count},)")
 
 
 def check_per_example(losses: Any, count: int, of: str) -> None:

@@ -133,7 +133,6 @@ class Tensor:
 
 
 _UNRECORDED = Node("an operation under no_grad()", [])
-OPERANDS = {"x", "y", "logits", "weight", "bias"}
 NO_FLOATS = {"i", "u", "b", list, tuple}  # kinds of arrays, and classes
 
 _recording = Setting("recording", True)
@@ -149,28 +148,32 @@ def recording(on: bool) -> AbstractContextManager[None]:
     return _recording.within(on)
 
 
-def op(function: Callable) -> Callable[..., Tensor]:
+def op(function: Callable, operands: int = 1) -> Callable[..., Tensor]:
     """Turn a function on arrays that returns (value, vjp, ...) into one on Tensors that is recorded.
 
-    Array arguments come first, one vjp each; they may be Tensors, arrays, lists or numbers. The first of them, and
-    those whose names are OPERANDS, are computed with as floats: integers, booleans and lists take the dtype of the
-    floats beside them, as numbers do, so that float32 stays float32. The others may be labels or indices.
+    Array arguments come first, one vjp each; they may be Tensors, arrays or numbers. The first `operands` of them may
+    be lists, too, and are computed with as floats: integers, booleans and lists take the dtype of the floats beside
+    them, as numbers do, so that float32 stays float32. The others may be labels or indices.
     """
     signature = inspect.signature(function)
-    count = None if "arrays" in signature.parameters else max(1, sum(map(OPERANDS.__contains__, signature.parameters)))
 
     @functools.wraps(function)
     def apply(*args: Any, **kwargs: Any) -> Tensor:
-        if any(isinstance(value, Tensor) or is_array(value) for value in kwargs.values()):
+        if any(isinstance(value, Tensor | list | tuple) or is_array(value) for value in kwargs.values()):
             bound = signature.bind(*args, **kwargs)
             args, kwargs = bound.args, bound.kwargs
         if abstract := [x for x in args if hasattr(type(x), "through")]:  # an interval, say: see certify/abstract.py
-            return abstract[0].through(apply, args, kwargs)
+            lists = [_of_list(x, abstract[0].dtype) if isinstance(x, list | tuple) else x for x in args[:operands]]
+            return abstract[0].through(apply, (*lists, *args[operands:]), kwargs)
         try:
             arrays, options = [_raw(x) for x in args], {name: _raw(value) for name, value in kwargs.items()}
             with device_of(*arrays):
-                arrays[:count] = _floating(arrays[:count])
+                arrays[:operands] = _floating(arrays[:operands])
                 value, *vjps = function(*arrays, **options)
+                dtypes = [x.dtype for x in arrays[operands:len(vjps)] if hasattr(x, "dtype")]
+                if any(dtype.kind in "iub" for dtype in dtypes):  # NumPy makes float64 of float32 and int64
+                    floats = [x.dtype for x in arrays[:len(vjps)] if is_array(x) and x.dtype.kind == "f"]
+                    value = value.astype(np.result_type(*floats or [np.float32]), copy=False)
         except (IndexError, TypeError, ValueError) as error:
             explain(error, function.__name__, args, kwargs, signature.parameters)
             raise
@@ -208,8 +211,6 @@ def depends(output: Tensor, x: Tensor) -> bool:
 def _raw(argument: Any) -> Any:
     if isinstance(argument, Tensor):
         return argument.data
-    if isinstance(argument, list | tuple) and any(isinstance(each, Tensor) for each in argument):
-        raise TypeError("an argument is a list of Tensors: ops.concatenate makes one Tensor of them")
     return argument.item() if isinstance(argument, np.generic) else argument
 
 
@@ -220,10 +221,21 @@ def _floating(operands: list[Any]) -> list[Any]:
         return operands
     floats = [x.dtype for x, kind in zip(operands, kinds, strict=True) if kind == "f"]
     xp, dtype = array_module(*operands), np.result_type(*floats or [np.float32])
-    if all(isinstance(x, int | float | None) for x in operands):  # one of the numbers must be an array
-        return [xp.asarray(operands[0], dtype), *operands[1:]]
-    return [x if kind not in NO_FLOATS else x.astype(dtype) if is_array(x) else xp.asarray(x, dtype)
+    if all(isinstance(x, int | float) for x in operands):  # one of the numbers must be an array
+        return [np.asarray(operands[0], dtype), *operands[1:]]
+    return [x if kind not in NO_FLOATS else x.astype(dtype) if is_array(x) else xp.asarray(_of_list(x, dtype))
             for x, kind in zip(operands, kinds, strict=True)]
+
+
+def _of_list(values: Sequence[Any], dtype: np.dtype) -> np.ndarray:
+    """The array of a list; TypeError for one of anything but numbers, such as Tensors, whose gradient would be lost."""
+    def numbers(values: Any) -> bool:
+        return all(map(numbers, values)) if isinstance(values, list | tuple) else not isinstance(values, Tensor)
+
+    array = np.asarray(values) if numbers(values) else np.array(None)
+    if array.dtype.kind not in "fiub":
+        raise TypeError("a list of anything but numbers is no operand; ops.concatenate makes one Tensor of several")
+    return array.astype(dtype)
 
 
 def _walk_back_from(output: Tensor, wanted: set | None = None, keep_graph: bool = False) -> dict:

@@ -429,3 +429,15 @@ def test_the_least_value_of_gelu_is_known_to_the_last_bits():
     points = np.linspace(-0.7517915246, -0.7517915248, 2001)
     bound = ops.gelu(Interval(np.array([-1.0]), np.array([0.0]))).low.data[0]
     assert bound <= ops.gelu(Tensor(points)).data.min() + 1e-16
+
+
+def test_constants_in_lists_are_those_of_the_network():
+    x = np.full((1, 2), 0.5, np.float32)
+
+    def model(x):
+        return ops.linear(ops.add(x, [0.1, 0.2]), weight=[[1, 2], [3, 4]], bias=[0, 1])
+
+    y = model(Interval.around(x, 0.1, value=x))
+    np.testing.assert_array_equal(y.value.data, model(x).data)
+    assert (y.low.data < model(x).data).all()
+    assert (model(x).data < y.high.data).all()

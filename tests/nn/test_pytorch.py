@@ -69,6 +69,8 @@ def test_a_leading_module_is_removed_where_every_name_has_it(path, make):
     for prefix in "_orig_mod.", "module._orig_mod.", "_orig_mod.module.":
         compiled = {f"{prefix}{name}": array for name, array in ARRAYS.items()}
         assert list(load(path, make(compiled))) == list(ARRAYS)
+    averaged = {"_orig_mod.n_averaged": np.array(3)} | {f"_orig_mod.module.{name}": ARRAYS[name] for name in ARRAYS}
+    assert list(load(path, make(averaged))) == list(ARRAYS)
     mixed = {"module.weight": ARRAYS["weight"], "bias": ARRAYS["bias"]}
     assert list(load(path, make(mixed))) == list(mixed)
 

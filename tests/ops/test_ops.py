@@ -318,9 +318,14 @@ def test_clip_keeps_the_dtype_whatever_its_limits_are(limits):
      r"batch_norm: the shape of the weight is \(1,\), but that of the mean is \(3,\)"),
     (lambda x: ops.batch_norm(x[:, :, None, None], np.ones(3), np.zeros(1), np.zeros(3), np.ones(3)),
      "batch_norm: the size of the bias is 1, but"),
-    (lambda x: ops.linear(x, np.ones((2, 3)), 2.0), "linear: the size of the bias is 1, but"),
-    (lambda x: ops.linear(x, np.ones((1, 3)), 2.0), r"linear: expected a bias of shape \(1,\)"),
+    (lambda x: ops.linear(x, np.ones((2, 3)), 2.0), r"linear: expected a bias of shape \(2,\), got 2.0"),
+    (lambda x: ops.layer_norm(x, np.ones(3), None), r"layer_norm: expected a bias of shape \(3,\), got None"),
 ])
 def test_what_would_be_broadcast_by_mistake_is_refused(call, match):
     with pytest.raises(ValueError, match=match):
         call(np.ones((4, 3)))
+
+
+@pytest.mark.parametrize("n", [3, 7, 49, 98, 107])
+def test_the_mean_of_equal_numbers_is_that_number(n):
+    assert ops.mean(np.ones(n)).item() == 1

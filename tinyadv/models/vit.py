@@ -53,7 +53,7 @@ class VisionTransformer(Module):
         if len(image_shape) != 3:
             raise ValueError(f"image_shape must be (channels, height, width), got {image_shape!r}")
         (channels, height, width), depth = image_shape, to_count("depth", depth, least=0)
-        if not isinstance(patch_size, int) or patch_size < 1 or height % patch_size or width % patch_size:
+        if not isinstance(patch_size, int | np.integer) or patch_size < 1 or height % patch_size or width % patch_size:
             raise ValueError(f"patch_size must divide the image's {height} and {width} pixels; got {patch_size}")
         self.input_shape = (channels, height, width)
         rng, tokens = np.random.default_rng(seed), (height // patch_size) * (width // patch_size) + 1

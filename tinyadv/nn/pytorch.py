@@ -163,10 +163,10 @@ def _arrays(state: dict[str, Stored], numbers: Callable[[Storage], np.ndarray]) 
 
 def _named(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays under the names that PyTorch's networks have today."""
-    weights = {name: array for name, array in arrays.items() if name != "n_averaged"}
     for prefix in WRAPPED:
+        weights = {name: array for name, array in arrays.items() if name != "n_averaged"}
         if weights and all(name.startswith(prefix) for name in weights):
-            arrays = weights = {name.removeprefix(prefix): array for name, array in weights.items()}
+            arrays = {name.removeprefix(prefix): array for name, array in weights.items()}
     renamed = {OLD_DENSENET.sub(r"\1\2.", name): array for name, array in arrays.items()}
     if len(renamed) < len(arrays):
         raise ValueError("two of its tensors have one name")

@@ -45,7 +45,7 @@ class Attention(Module):
     """
 
     def __init__(self, dim: int, num_heads: int, *, init: str = "glorot_uniform", rng: Rng = None):
-        if not isinstance(num_heads, int) or num_heads < 1 or dim % num_heads:
+        if not isinstance(num_heads, int | np.integer) or num_heads < 1 or dim % num_heads:
             raise ValueError(f"num_heads must divide dim, {dim}; got {num_heads}")
         rng = np.random.default_rng(rng)
         self.dim, self.num_heads = dim, num_heads

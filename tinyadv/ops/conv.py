@@ -1,5 +1,6 @@
 """Convolution: with NumPy, matrix products with the rows of the images (rows.py); with CuPy, those of columns.py."""
 
+from functools import partial
 from inspect import unwrap
 
 from tinyadv import columns, rows
@@ -14,7 +15,7 @@ from tinyadv.window import keeps_order, side_by_side
 FEW_CHANNELS = 32
 
 
-@op
+@partial(op, operands=3)
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """The cross-correlation of the images with F kernels: (N, C, H, W), (F, C, kh, kw), (F,) -> (N, F, OH, OW).
 

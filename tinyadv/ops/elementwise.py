@@ -6,7 +6,7 @@ A mask multiplies instead of selecting: `g * mask` runs an order of magnitude fa
 """
 
 import math
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -19,25 +19,25 @@ from tinyadv.tensor import op
 guided = Setting("guided", False)  # within `guided.within(True)`, relu passes positive gradients only back
 
 
-@op
+@partial(op, operands=2)
 def add(x, y):
     """x + y."""
     return x + y, lambda g: g, lambda g: g
 
 
-@op
+@partial(op, operands=2)
 def subtract(x, y):
     """x - y."""
     return x - y, lambda g: g, lambda g: -g
 
 
-@op
+@partial(op, operands=2)
 def multiply(x, y):
     """x * y."""
     return x * y, lambda g: g * y, lambda g: g * x
 
 
-@op
+@partial(op, operands=2)
 def divide(x, y):
     """x / y."""
     z = x / y
@@ -50,7 +50,7 @@ def negative(x):
     return -x, lambda g: -g
 
 
-@op
+@partial(op, operands=2)
 def power(x, y):
     """x ** y. The gradient in x of x ** 0 is 0, also at infinity, and that in y of 0 ** y is 0 unless y < 0."""
     xp = array_module(x, y)
@@ -86,13 +86,13 @@ def abs(x):
     return xp.abs(x), lambda g: g * xp.sign(x)
 
 
-@op
+@partial(op, operands=2)
 def maximum(x, y):
     """The larger of x and y; where they are equal the gradient goes to x."""
     return array_module(x, y).maximum(x, y), lambda g: g * (x >= y), lambda g: g * (x < y)
 
 
-@op
+@partial(op, operands=2)
 def minimum(x, y):
     """The smaller of x and y; where they are equal the gradient goes to x."""
     return array_module(x, y).minimum(x, y), lambda g: g * (x <= y), lambda g: g * (x > y)

@@ -1,12 +1,14 @@
 """Matrix products."""
 
+from functools import partial
+
 import numpy as np
 
 from tinyadv.shapes import check_bias, check_equal, check_ndim
 from tinyadv.tensor import op
 
 
-@op
+@partial(op, operands=2)
 def matmul(x, y):
     """x @ y of matrices, or of stacks of them that broadcast; vectors as in NumPy.
 
@@ -34,7 +36,7 @@ def matmul(x, y):
     return x @ y, x_vjp, y_vjp
 
 
-@op
+@partial(op, operands=3)
 def linear(x, weight, bias=None):
     """x @ weight.T + bias: (N, in), (out, in), (out,) -> (N, out), or (N, T, in) -> (N, T, out).
 

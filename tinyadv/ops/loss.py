@@ -1,5 +1,7 @@
 """Losses from logits, and the softmax. `reduction` is "mean", "sum" or "none" (a loss per example)."""
 
+from functools import partial
+
 import numpy as np
 
 from tinyadv.backend import array_module, to_host, wide
@@ -64,7 +66,7 @@ def cross_entropy(logits, targets, reduction="mean"):
     return value, logits_vjp, lambda g: -log_p * spread(g)[..., None]
 
 
-@op
+@partial(op, operands=2)
 def mse_loss(x, y, reduction="mean"):
     """(x - y)²: its mean, its sum, or, for "none", the element-wise squares."""
     difference = x - y

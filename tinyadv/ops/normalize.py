@@ -1,5 +1,7 @@
 """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) and layer normalisation (arXiv:1607.06450)."""
 
+from functools import partial
+
 import numpy as np
 
 from tinyadv.backend import array_module, wide
@@ -23,7 +25,7 @@ def batch_statistics(x):
     return mean, squares / size, count
 
 
-@op
+@partial(op, operands=3)
 def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
     """weight * (x - mean) / sqrt(variance + eps) + bias for every channel of x (N, C, H, W).
 
@@ -55,7 +57,7 @@ def batch_norm(x, weight, bias, mean, variance, eps=1e-5, of_batch=False):
     return y, x_vjp, lambda g: sums(g)[1], lambda g: sums(g)[0]
 
 
-@op
+@partial(op, operands=3)
 def layer_norm(x, weight, bias, eps=1e-5):
     """weight * (x - mean) / sqrt(variance + eps) + bias along the last axis of x (..., D); weight and bias (D,).
 
@@ -63,7 +65,7 @@ def layer_norm(x, weight, bias, eps=1e-5):
     """
     check_ndim(weight.shape, 1, "layer_norm", "a weight of shape (D,)")
     check_equal(x.shape[-1], weight.shape[0], "layer_norm", "the last axis of x", "the size of the weight")
-    check_bias(bias, weight.shape[0], "layer_norm", "numbers")
+    check_bias(bias, weight.shape[0], "layer_norm", "elements")
     z, variance = _centred(x, -1)
     inverse = (variance + eps) ** -0.5
     z *= inverse

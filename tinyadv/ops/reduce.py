@@ -20,9 +20,9 @@ def mean(x, axis=None, keepdims=False):
 
 def _total(x, axis, keepdims, shared=False):
     """The sum, each element with its share. In float32, the error would grow with the length of a first axis."""
-    y = x.sum(axis=axis, keepdims=keepdims, dtype=np.float64)
-    share = y.size / x.size if shared and x.size else 1.0
-    return (y * share).astype(x.dtype), lambda g: array_module(x).broadcast_to(_keep(g, x, axis) * share, x.shape)
+    xp, y = array_module(x), x.sum(axis=axis, keepdims=keepdims, dtype=np.float64)
+    count = x.size / y.size if shared and x.size else 1.0
+    return (y / count).astype(x.dtype), lambda g: xp.broadcast_to(_keep(g, x, axis) * (1 / count), x.shape)
 
 
 @op
