@@ -134,7 +134,6 @@ class Tensor:
 
 _UNRECORDED = Node("an operation under no_grad()", [])
 NO_FLOATS = {"i", "u", "b", list, tuple}  # kinds of arrays, and classes
-
 _recording = Setting("recording", True)
 
 
@@ -204,8 +203,7 @@ def gradients(output: Tensor, wrt: Sequence[Tensor], *, keep_graph: bool = False
 
 def depends(output: Tensor, x: Tensor) -> bool:
     """Whether the output was computed from x by recorded operations; True for an output without any, a constant."""
-    root = _vertex(output)
-    return isinstance(root, Tensor) or _vertex(x) in topological_order(root)
+    return isinstance(root := _vertex(output), Tensor) or _vertex(x) in topological_order(root)
 
 
 def _raw(argument: Any) -> Any:
