@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv import ops
+from tinyadv.backend import array_module
 from tinyadv.fused import averaged
 from tinyadv.nn.init import reserve
 from tinyadv.nn.module import Module, array_of
@@ -45,8 +46,8 @@ class BatchNorm2d(Module):
             for name, of_batch in ("running_mean", mean), ("running_var", unbiased):
                 old = getattr(self, name)  # is not written into: a graph may need it
                 setattr(self, name, averaged(old, of_batch, self.momentum).astype(old.dtype, copy=False))
-            self.num_batches_tracked = self.num_batches_tracked.copy()
-            self.num_batches_tracked += 1
+            batches = self.num_batches_tracked
+            self.num_batches_tracked = array_module(batches).asarray(batches + 1)  # an array: + gives a number
         return ops.batch_norm(x, self.weight, self.bias, mean, variance, self.eps, of_batch=True)
 
 
