@@ -9,20 +9,21 @@ from tinyadv.tensor import op
 @op
 def sum(x, axis=None, keepdims=False):
     """The sum over the axes."""
-    return _total(x, axis, keepdims)
+    xp, y = array_module(x), _total(x, axis, keepdims)
+    return y.astype(x.dtype, copy=False), lambda g: xp.broadcast_to(_keep(g, x, axis), x.shape)
 
 
 @op
 def mean(x, axis=None, keepdims=False):
     """The mean over the axes; 0 of no elements, as the mean loss of an empty batch."""
-    return _total(x, axis, keepdims, shared=True)
-
-
-def _total(x, axis, keepdims, shared=False):
-    """The sum, each element with its share. In float32, the error would grow with the length of a first axis."""
-    xp, y = array_module(x), x.sum(axis=axis, keepdims=keepdims, dtype=np.float64)
-    count = x.size / y.size if shared and x.size else 1.0
+    xp, y = array_module(x), _total(x, axis, keepdims)
+    count = x.size / y.size if x.size else 1.0  # of the elements in each mean
     return (y / count).astype(x.dtype), lambda g: xp.broadcast_to(_keep(g, x, axis) * (1 / count), x.shape)
+
+
+def _total(x, axis, keepdims):
+    """The sum in float64: in float32, its error would grow with the length of a first axis."""
+    return x.sum(axis=axis, keepdims=keepdims, dtype=np.float64)
 
 
 @op
