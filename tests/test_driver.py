@@ -285,3 +285,16 @@ def test_the_error_of_a_function_on_tensors_is_told_as_it_was():
 def test_a_wrong_option_is_refused_by_name(option, value):
     with pytest.raises(ValueError, match=f"{option} must be an integer >= 1, got {value!r}"):
         driver.logits(small_model(), images(3), **{option: value})
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 20])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_example_that_is_there_twice_has_the_same_noise_in_every_shard(batch_size, workers):
+    index = np.random.default_rng(1).integers(0, 6, 20)
+    x, found = images(6)[index], np.empty((20, 1, 5, 5))
+
+    def draw(model, x, streams):
+        return streams.normal(x.shape[1:])
+
+    driver.run(draw, small_model(), (x, Streams(0, index)), found.__setitem__, batch_size=batch_size, workers=workers)
+    np.testing.assert_array_equal(found, Streams(0, range(6)).normal((1, 5, 5))[index])

@@ -61,7 +61,8 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     threads = (workers or usable_cores()) if on_host else 1
 
     def arguments(part: slice) -> tuple:
-        return work, [None if value is None else value[part] for value in values], part, x.shape
+        return work, [value.apart(part) if isinstance(value, Streams) else value if value is None else value[part]
+                      for value in values], part, x.shape
 
     shared, found = ranks(), list[tuple[slice, Any]]()
     with evaluation_mode(model), single_threaded_blas():
@@ -86,11 +87,9 @@ def _run(model: Callable, arguments: Callable[[slice], tuple], parts: list[slice
     else:
         stop = threading.Event()
         with stopping_also(stop), ThreadPoolExecutor(min(threads, len(parts))) as pool:
-            def start(part: slice) -> Any:
-                return submit(pool, lambda part: _work(model, *arguments(part)), [part])[0]
-
             try:
-                gather(start, parts, len(parts), put)
+                gather(lambda part: submit(pool, lambda part: _work(model, *arguments(part)), [part])[0], parts,
+                       len(parts), put)
             except Lost as lost:  # no thread could be started, say
                 raise lost.__cause__ or lost from None
             finally:
@@ -186,6 +185,9 @@ def call(model: Callable, x: Tensor, streams: Streams, gradient: bool = False) -
     a Tensor gets the array. Raises Stopped if told to end.
     """
     stop_if_told()
+    points = x.data
+    if not isinstance(model, Module):
+        x.data = points.copy("K")  # into which it may write
     with drawing_from(streams):
         try:
             output = model(x)
@@ -193,11 +195,11 @@ def call(model: Callable, x: Tensor, streams: Streams, gradient: bool = False) -
             if gradient or isinstance(model, Module):
                 raise
             try:
-                output = model(x.data.copy())  # into which it may write
+                output = model(points.copy())
             except Exception as second:
                 error.add_note(f"nor is it a function on arrays: {second}")
                 raise error from None
-        return check_logits(output, x.data, gradient)
+        return check_logits(output, points, gradient)
 
 
 def check_graph(logits: Tensor, x: Tensor) -> None:
@@ -226,10 +228,7 @@ def predict(model: Callable, x: Array, seed: int | Streams = 0) -> Array:
 
 
 def check_logits(output: Any, x: Array, gradient: bool = False) -> Tensor:
-    """The model's output, a Tensor of shape (N, K); ValueError or TypeError saying what it was instead.
-
-    gradient: whether one is to follow; else an array of that shape will do.
-    """
+    """The model's output, a Tensor (N, K), or an array if no gradient is to follow; else ValueError or TypeError."""
     output = Tensor(output) if is_array(output) and not gradient else output
     if not isinstance(output, Tensor):
         raise TypeError(f"the model must return a Tensor of logits, got {type(output).__name__}"

@@ -8,6 +8,7 @@ on the number of the forward pass, too.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -50,6 +51,10 @@ class Streams:
         part = Streams(self.seed, self.examples[index])
         part._passes, part._streams = self._passes[index], self._streams
         return part
+
+    def apart(self, index: slice | np.ndarray) -> Streams:
+        """`self[index]`, not shared: as another process would have them."""
+        return copy.deepcopy(self[index])
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process needs the generators of its own examples only."""

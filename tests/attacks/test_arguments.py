@@ -47,6 +47,7 @@ def with_pixel(value):
     (r"y must be integer classes.*got float64 of shape \(4, 5\): of one-hot labels, take y.argmax\(axis=1\)",
      {"y": np.eye(5)[labels(4)]}),
     ("x must lie in bounds=.*inf", {"x": with_pixel(np.inf)}),
+    (r"x must have pixels, got shape \(4, 1, 0, 8\)", {"x": np.zeros((4, 1, 0, 8), np.float32)}),
     ("x must be a floating-point array.*got uint8.*astype", {"x": np.zeros((4, 1, 8, 8), np.uint8)}),
     ("x must be a floating-point array.*got list", {"x": [[0.5]]}),
     ("x must be a floating-point array.*got Tensor", {"x": Tensor(images(4))}),
@@ -105,11 +106,30 @@ def test_a_black_box_may_be_a_function_of_arrays(attack, targeted):
     np.testing.assert_array_equal(found.predictions, expected.predictions)
 
 
+@every_attack
+def test_a_function_may_write_into_what_it_gets(attack):
+    """Its points stay those of the attack: the budget would be lost."""
+    w1, w2 = np.random.default_rng(3).normal(size=(2, 64, 64)) / 8
+    x, y = images(4), labels(4)
+
+    def pure(x):
+        return ops.tanh(ops.flatten(x - 0.5) @ w1) @ w2
+
+    def writing(x):
+        logits = pure(x)
+        x.data[...] = -1
+        return logits
+
+    found, expected = (attack.run(model, x, y) for model in (writing, pure))
+    assert found.x_adv.tobytes() == expected.x_adv.tobytes()
+    np.testing.assert_array_equal(found.distances, expected.distances)
+
+
 WRONG = {
     "eps": (-0.1, np.nan, np.inf, "0.3", None, True, (0.3,)),
     "norm": ("l3", "Linf", 2, None),
     "steps": (0, -1, 2.0, True, None),
-    "bounds": ((1, 0), (0, 0), (0, np.inf), (np.nan, 1), ("0", "1"), (0, 1, 2), [0, 1], 1),
+    "bounds": ((1, 0), (0, 0), (0, np.inf), (np.nan, 1), (-1e308, 1e308), ("0", "1"), (0, 1, 2), [0, 1], 1),
 }
 
 

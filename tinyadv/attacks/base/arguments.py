@@ -39,6 +39,8 @@ def check_images(x: Any, bounds: tuple[float, float], name: str = "x") -> None:
         else:
             remedy = f"for one image, give {name}[None]"
         raise ValueError(f"{name} must be a floating-point array (N, C, H, W) in {bounds}, got {what}: {remedy}")
+    if 0 in x.shape[1:]:
+        raise ValueError(f"{name} must have pixels, got shape {x.shape}")
     low, high = bounds
     if x.size and not (float(x.min()) >= low and float(x.max()) <= high):  # also False for NaN
         if missing := int((x != x).reshape(len(x), -1).any(axis=1).sum()):

@@ -207,6 +207,7 @@ class Batch:
 
     def logits(self, points: Tensor, gradient: bool = False) -> Tensor:
         """The model's logits (n, K) at the points. The first call checks that y and target are classes of the model."""
+        unseen = self.clean is None and points.data is self.x  # FGSM's first pass is at x itself: it needs no other
         logits = driver.call(self.model, points, self.streams.of_pass(self.forwards), gradient)
         if gradient and not self.backwards.any():
             driver.check_graph(logits, points)
@@ -216,7 +217,7 @@ class Batch:
         if not self._checked:
             check_range(logits.data, self.y, self.target)  # once: on a GPU, to ask means to wait
             self._checked = True
-        if self.clean is None and points.data is self.x:  # FGSM's first pass is at x itself: it needs no other
+        if unseen:
             self.clean = driver.classes(logits.data)
         self.forwards += 1
         return logits

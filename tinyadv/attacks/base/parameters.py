@@ -119,7 +119,7 @@ def check_step_size(step_size: Any, otherwise: str) -> None:
 def check_bounds(bounds: Any) -> None:
     """Raise ValueError unless the bounds are a tuple (low, high) of finite numbers with low < high."""
     if not (isinstance(bounds, tuple) and len(bounds) == 2 and all(map(is_number, bounds))
-            and -math.inf < bounds[0] < bounds[1] < math.inf):
+            and -math.inf < bounds[0] < bounds[1] < math.inf and float(bounds[1]) - float(bounds[0]) < math.inf):
         raise ValueError(f"bounds must be a tuple (low, high) of numbers with low < high, got {bounds!r}")
 
 
