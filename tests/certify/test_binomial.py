@@ -62,6 +62,13 @@ def test_the_bound_covers_the_true_proportion_as_often_as_it_says():
         assert misses / runs <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / runs)
 
 
+@given(k=st.integers(1, 200), more=st.integers(0, 200), alpha=st.floats(2**-10, 0.875, width=32))
+def test_an_alpha_of_float32_is_compared_in_float64(k, more, alpha):
+    bound = clopper_pearson(k, k + more, np.float32(alpha))
+    assert type(bound) is float
+    assert bound == clopper_pearson(k, k + more, alpha)
+
+
 @pytest.mark.parametrize(("k", "n", "alpha", "message"), [
     (3, 2, 0.05, "k must be at most n, got k=3 and n=2"), (-1, 2, 0.05, "k must be an integer >= 0, got -1"),
     (9.5, 10, 0.1, "k must be an integer >= 0, got 9.5"), (True, 2, 0.05, "k must be an integer >= 0, got True"),

@@ -441,3 +441,16 @@ def test_constants_in_lists_are_those_of_the_network():
     np.testing.assert_array_equal(y.value.data, model(x).data)
     assert (y.low.data < model(x).data).all()
     assert (model(x).data < y.high.data).all()
+
+
+def test_numbers_of_numpy_leave_the_dtype_of_the_images():
+    x = np.full((1, 2), 0.5, np.float32)
+    expected = Interval.around(x, 0.1, (0.0, 0.55))
+    for eps, bounds in (np.float64(0.1), (0.0, 0.55)), (0.1, (np.float64(0), np.float64(0.55))):
+        box = Interval.around(x, eps, bounds)
+        assert box.low.dtype == box.high.dtype == np.float32
+        np.testing.assert_array_equal(box.high.data, expected.high.data)
+    for two in 2.0, np.int64(2), np.float32(2), np.float64(2):
+        power = expected**two
+        assert power.low.dtype == np.float32
+        np.testing.assert_array_equal(power.high.data, (expected**2).high.data)

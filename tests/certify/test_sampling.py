@@ -433,6 +433,34 @@ def test_arguments_are_checked(make, message):
         make()
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.5, 60])
+def test_a_share_is_a_fraction(share):
+    for certificate in CERTIFICATES:
+        with pytest.raises(ValueError, match=rf"share must be a number in \[0, 1\], got {share}"):
+            certificate.radius(share, (1, 4, 3))
+
+
+def test_a_radius_has_the_digits_of_float64_whatever_the_parameters():
+    one, other = (Smoothing(kind(0.1), alpha=kind(0.001)) for kind in (np.float32, lambda x: float(np.float32(x))))
+    assert one == other
+    assert repr(one) == repr(other)
+    assert all(type(one.radius(p, (1, 4, 3))) is float and one.radius(p, (1, 4, 3)) == other.radius(p, (1, 4, 3))
+               for p in (0.6, 0.9, 0.99))
+
+
+@each_certificate
+@pytest.mark.parametrize("of", ["certify", "predict"])
+def test_labels_are_classes_of_the_model(certificate, of):
+    wrong = replace(stripes(6), labels=np.full(6, 3), classes=tuple("abcd"))
+    with pytest.raises(ValueError, match=rf"{type(certificate).__name__}: labels must lie in \[0, 3\)"):
+        getattr(certificate, of)(base(certificate), wrong)
+
+
+def test_8_bit_images_are_not_hidden():
+    with pytest.raises(ValueError, match="images must be a floating-point array, got uint8"):
+        hidden(np.ones((1, 1, 2, 2), np.uint8), np.ones((1, 1, 2, 2), bool))
+
+
 def test_counts_may_be_integers_of_numpy():
     expected = Ablation(4, choose=20, samples=300)
     assert Ablation(np.int64(4), choose=np.int32(20), samples=np.uint16(300)) == expected == CERTIFICATES[1]

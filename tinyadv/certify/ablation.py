@@ -13,7 +13,7 @@ from tinyadv.certify.binomial import clopper_pearson
 from tinyadv.certify.hiding import hide
 from tinyadv.certify.sampling import Sampled
 from tinyadv.random import Streams
-from tinyadv.shapes import to_count
+from tinyadv.shapes import check_within, to_count
 from tinyadv.tensor import Tensor
 
 
@@ -56,6 +56,7 @@ class Ablation(Sampled):
         return least, min(1 - clopper_pearson(self.samples - others, self.samples, alpha), 1 - least)
 
     def radius(self, share: float, shape: tuple[int, ...], other: float | None = None) -> float:
+        check_within("share", share, 0, 1)
         pixels, radius, lead = self._pixels(shape), 0, share - (1 - share if other is None else other)
         while lead > 2 * met(radius + 1, pixels, self.keep):
             radius += 1

@@ -23,6 +23,7 @@ def clopper_pearson(k: int, n: int, alpha: float) -> float:
     if k > n:
         raise ValueError(f"k must be at most n, got k={k} and n={n}")
     check_fraction("alpha", alpha)
+    alpha = float(alpha)  # a float32 would be compared in float32
     if k == 0:
         return 0.0
     low, high = 0.0, k / n if alpha <= 0.5 else 1.0  # k is a median of Bin(n, k / n)

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinyadv import ops
 from tinyadv.backend import Array
+from tinyadv.shapes import check_floating
 from tinyadv.tensor import Tensor, no_grad
 
 
@@ -14,6 +15,7 @@ def hidden(images: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
     kept: bool, broadcast against (N, 1, H, W). The encoding of Levine and Feizi 2020, arXiv:1911.09272.
     """
+    check_floating(images)
     with no_grad():
         return hide(Tensor(images), kept.astype(images.dtype)).data
 

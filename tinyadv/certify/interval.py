@@ -69,7 +69,8 @@ class Interval(Abstract):
         ValueError for images that are not within the bounds: the interval would not hold them.
         """
         check_images(x, bounds)
-        return cls((x - eps).clip(*bounds), (x + eps).clip(*bounds), value)
+        low, high, eps = map(float, (*bounds, eps))  # a NumPy number of float64 would widen the images
+        return cls((x - eps).clip(low, high), (x + eps).clip(low, high), value)
 
     def __getattr__(self, name: str) -> Any:
         """low and high are made of the centre and the radius where they are first needed, or the other way round."""

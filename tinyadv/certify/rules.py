@@ -15,6 +15,7 @@ from tinyadv.certify.abstract import at, magnitude
 from tinyadv.certify.interval import Ball, Interval, rule
 from tinyadv.ops.movement import _concatenate
 from tinyadv.parallel import all_reduce
+from tinyadv.shapes import is_number
 from tinyadv.tensor import Tensor, op
 
 GELU_LEAST = -0.7517915246935645  # where gelu has its only minimum: it falls before and rises after
@@ -96,8 +97,9 @@ def _abs(operation: Callable, x: Interval) -> tuple[Tensor, Tensor]:
 @rule(ops.power)
 def _power(operation: Callable, x: Any, y: Any) -> tuple[Tensor, Tensor]:
     """x ** y for a number y: of even y by |x|; of others for positive x, or odd y > 0 for all x."""
-    if not isinstance(x, Interval) or not isinstance(y, int | float):
+    if not isinstance(x, Interval) or not is_number(y):
         raise TypeError(f"power: an Interval must be the base, and the exponent a number; got the exponent {y!r}")
+    y = float(y)  # else a number of NumPy's would change the dtype
     low, high = _abs(ops.abs, x) if y % 2 == 0 else (x.low, x.high)
     if not (y > 0 and y % 1 == 0) and not (low.data > 0).all():
         raise ValueError(f"power: an Interval to the power {y!r} must be positive")

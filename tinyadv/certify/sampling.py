@@ -22,6 +22,7 @@ from tinyadv.data.augment import Augmentation
 from tinyadv.data.loader import check_dataset
 from tinyadv.nn import Module
 from tinyadv.nn.table import progress_bar, table
+from tinyadv.ops.loss import check_labels
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams, check_seed, drawing_from, in_hand
 from tinyadv.shapes import check_fraction, to_count
@@ -66,6 +67,7 @@ class Sampled:
         for name in ("choose", "samples"):
             object.__setattr__(self, name, to_count(name, getattr(self, name)))
         check_fraction("alpha", self.alpha)
+        object.__setattr__(self, "alpha", float(self.alpha))  # with a float32, bounds would be computed in float32
 
     def draw(self, shape: tuple[int, ...], streams: Streams) -> np.ndarray:
         """What varies images of shape (C, H, W), drawn once from each stream, for `show`."""
@@ -143,8 +145,9 @@ class Sampled:
         count, started = len(dataset), time.perf_counter()
         predictions, radii = np.full(count, -1), np.zeros(count)
         with progress_bar(count, str(self), progress) as bar:
-            def put(part: slice, found: tuple[int, float]) -> None:
-                predictions[part], radii[part] = found
+            def put(part: slice, found: tuple[int, float, int]) -> None:
+                predictions[part], radii[part], classes = found
+                check_labels(dataset.labels, classes, type(self).__name__)  # of all images, after the first
                 bar.update(1)
 
             driver.run(work, model, (dataset.images, Streams(seed, range(count))), put, batch_size=1,
@@ -152,15 +155,17 @@ class Sampled:
         return CertifiedRadii(str(self), self.norm, seed, dataset.name, dataset.labels, predictions, radii,
                               time.perf_counter() - started)
 
-    def _certify(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float]:
+    def _certify(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float, int]:
         top = int(self._votes(model, image, streams, 0, self.choose).argmax())
-        share, other = self.shares(self._votes(model, image, streams, 1, self.samples), top)  # of new samples
-        return (top, self.radius(share, image.shape[1:], other)) if share > other else (-1, 0.0)
+        votes = self._votes(model, image, streams, 1, self.samples)  # of new samples
+        share, other = self.shares(votes, top)
+        return *((top, self.radius(share, image.shape[1:], other)) if share > other else (-1, 0.0)), len(votes)
 
-    def _predict(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float]:
+    def _predict(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float, int]:
         votes = self._votes(model, image, streams, 2, self.samples)
         second, first = np.sort(votes)[-2:].tolist()
-        return (int(votes.argmax()) if first and sign_test(first, second) <= self.alpha else -1), np.nan
+        sure = first and sign_test(first, second) <= self.alpha
+        return int(votes.argmax()) if sure else -1, np.nan, len(votes)
 
     def _votes(self, model: Callable, image: np.ndarray, streams: Streams, purpose: int, count: int) -> np.ndarray:
         """(K,): how many of `count` versions of one image (1, C, H, W) the base model puts into each class.

@@ -12,7 +12,7 @@ import numpy as np
 from tinyadv.backend import Array
 from tinyadv.certify.sampling import Sampled
 from tinyadv.random import Streams
-from tinyadv.shapes import check_positive
+from tinyadv.shapes import check_positive, check_within
 from tinyadv.tensor import Tensor
 
 
@@ -32,6 +32,7 @@ class Smoothing(Sampled):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("sigma", self.sigma)
+        object.__setattr__(self, "sigma", float(self.sigma))  # with a float32, the radius would be rounded to one
 
     def draw(self, shape: tuple[int, ...], streams: Streams) -> np.ndarray:
         return (self.sigma * streams.normal(shape)).astype(np.float32)
@@ -40,6 +41,7 @@ class Smoothing(Sampled):
         return x + drawn
 
     def radius(self, share: float, shape: tuple[int, ...], other: float | None = None) -> float:
+        check_within("share", share, 0, 1)
         top, second = (quantile(each) for each in (share, 1 - share if other is None else other))
         return max(0.0, self.sigma / 2 * (top - second))
 
