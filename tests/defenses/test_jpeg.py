@@ -156,6 +156,14 @@ def test_what_jpeg_cannot_do_is_an_error():
         defenses.JPEG()(Tensor(np.zeros((1, 2, 8, 8))))
 
 
+def test_a_quality_may_be_an_integer_of_numpy():
+    x = Tensor(np.random.default_rng(0).random((2, 3, 16, 16)))
+    assert repr(defenses.JPEG(np.int64(10))) == repr(defenses.JPEG(10))
+    np.testing.assert_array_equal(defenses.JPEG(np.uint8(10))(x).data, defenses.JPEG(10)(x).data)
+    several = (defenses.SHIELD(qualities, seed=3)(x).data for qualities in (tuple(np.arange(10, 100, 40)), (10, 50, 90)))
+    np.testing.assert_array_equal(*several)
+
+
 def test_they_say_what_they_are():
     assert repr(defenses.JPEG(quality=10)) == "JPEG(gradient='identity', quality=10, subsampling='4:2:0')"
     assert repr(defenses.SHIELD(seed=3)) == ("SHIELD(gradient='identity', qualities=(20, 40, 60, 80), "

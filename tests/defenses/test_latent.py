@@ -64,10 +64,10 @@ def test_a_reference_is_its_own_nearest_and_attacks_run_through_the_distances():
     assert len(nearest.parameters()) == len(model.parameters())
 
 
-@pytest.mark.parametrize("labels", [[0, 2], [1, 2], [0], [0.0, 1.0]])
+@pytest.mark.parametrize("labels", [[0, 2], [1, 2], [0], [0.0, 1.0], np.zeros(0, int)])
 def test_references_must_hold_all_classes(labels):
     with pytest.raises(ValueError, match=r"labels must be .* hold all classes from 0 on"):
-        defenses.NearestLatent(network(), stripes(2).images, labels)
+        defenses.NearestLatent(network(), stripes(2).images[:2 if len(labels) else 0], labels)
 
 
 def defended(name, xp):
@@ -217,6 +217,12 @@ TRAPDOORS = defenses.Trapdoors(3, (1, 4, 3), side=1)
      lambda: defenses.trapdoor_detector(network(), TRAPDOORS, stripes(9), stripes(9)[:0])),
     ("the model's number of classes is 3, but that of the signatures is 4",
      lambda: defenses.TrapdoorDetector(network(), np.ones((4, 8)), np.ones(4))(Tensor(np.zeros((1, 1, 4, 3))))),
+    ("the length of the latent vectors is 8, but that of the signatures is 5",
+     lambda: defenses.TrapdoorDetector(network(), np.ones((3, 5)), np.ones(3))(Tensor(np.zeros((1, 1, 4, 3))))),
+    (r"TrapdoorDetector: expected signatures \(K, D\)",
+     lambda: defenses.TrapdoorDetector(network(), np.ones(3), np.ones(3))),
+    *((f"sharpness must be a number above 0, got {sharpness!r}", lambda sharpness=sharpness:
+       defenses.TrapdoorDetector(network(), np.ones((3, 8)), np.ones(3), sharpness)) for sharpness in (-5, np.nan, "a")),
     (r"fpr must be a rate in \(0, 1\), got 1", lambda: defenses.trapdoor_detector(None, None, None, None, fpr=1)),
 ])
 def test_a_wrong_setting_is_refused_by_name(message, make):

@@ -113,6 +113,7 @@ def test_a_trapped_image_gets_each_class_as_often():
     ("weight must be a number >= 0, got -1", lambda: training.Contrastive(weight=-1)),
     ("weight must be a number >= 0, got 'a'", lambda: training.Contrastive(weight="a")),
     ("margin must be a number >= 0, got -2", lambda: training.Contrastive(margin=-2)),
+    ("trapdoors must be Trapdoors.*, got 'x'", lambda: training.Trapped("x")),
     (r"share must be in \[0, 1\], got 1.5", lambda: training.Trapped(defenses.Trapdoors(), share=1.5)),
 ])
 def test_a_wrong_parameter_is_refused_by_name(message, make):

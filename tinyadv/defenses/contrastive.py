@@ -27,7 +27,7 @@ class NearestLatent(Module):
         labels = np.asarray(to_host(labels))
         classes = np.unique(labels)
         right = labels.dtype.kind in "iu" and labels.shape == (len(images),)
-        if not (right and np.array_equal(classes, np.arange(len(classes)))):
+        if not (right and len(classes) and np.array_equal(classes, np.arange(len(classes)))):
             raise ValueError(f"labels must be integers ({len(images)},) and hold all classes from 0 on, got "
                              f"{classes.tolist()}, {labels.dtype}, in shape {labels.shape}")
         self.model, self.normalize, self.labels = model, normalize, tuple(labels.tolist())

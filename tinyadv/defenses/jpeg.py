@@ -41,7 +41,7 @@ class JPEG(Defense):
     def __init__(self, quality: int = 75, subsampling: str = "4:2:0", gradient: str = "identity"):
         super().__init__(gradient)
         _check(subsampling, quality)
-        self.quality, self.subsampling = quality, subsampling
+        self.quality, self.subsampling = int(quality), subsampling  # Pillow takes none of NumPy's integers
 
     def transform(self, images: Array) -> Array:
         return compressed(images, self.quality, self.subsampling)
@@ -65,7 +65,7 @@ class SHIELD(Random, Defense):
         if not isinstance(qualities, tuple | list):
             raise ValueError(f"qualities must be several, such as (20, 40, 60, 80), got {qualities!r}")
         _check(subsampling, *qualities)
-        self.qualities, self.subsampling = tuple(qualities), subsampling
+        self.qualities, self.subsampling = tuple(map(int, qualities)), subsampling
         Random.__init__(self, seed)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from tinyadv.nn import Module
 from tinyadv.nn.latent import Latent, latent, unit
 from tinyadv.ops.loss import check_labels
 from tinyadv.random import check_seed
-from tinyadv.shapes import check_equal, check_floating, is_number, to_count
+from tinyadv.shapes import check_equal, check_floating, check_ndim, check_positive, is_number, to_count
 from tinyadv.tensor import Tensor
 
 
@@ -84,6 +84,8 @@ class TrapdoorDetector(Module):
     """
 
     def __init__(self, model: Module, signatures: Array, thresholds: Array, sharpness: float = 10.0):
+        check_positive("sharpness", sharpness)
+        check_ndim(signatures.shape, 2, "TrapdoorDetector", "signatures (K, D)")
         check_equal(len(signatures), len(thresholds), "TrapdoorDetector", "the number of signatures", "of thresholds")
         self.model, self.sharpness, there = model, sharpness, driver.memory_of(model, signatures)
         self.signatures = unit(Tensor(move(signatures, like=there))).data  # buffers
@@ -92,6 +94,8 @@ class TrapdoorDetector(Module):
     def forward(self, x: Tensor) -> Tensor:
         z, logits = latent(self.model, x)
         check_equal(logits.shape[1], len(self.thresholds), "TrapdoorDetector", "the model's number of classes",
+                    "that of the signatures")
+        check_equal(z.shape[1], self.signatures.shape[1], "TrapdoorDetector", "the length of the latent vectors",
                     "that of the signatures")
         chosen = logits.data.argmax(axis=1)
         cosine = ops.sum(unit(z) * self.signatures[chosen], axis=1)

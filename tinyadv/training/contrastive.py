@@ -77,6 +77,8 @@ class Trapped(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.trapdoors, Trapdoors):
+            raise ValueError(f"trapdoors must be Trapdoors(...), got {self.trapdoors!r}")
         if not (is_number(self.share) and 0 <= self.share <= 1):
             raise ValueError(f"share must be in [0, 1], got {self.share!r}")
 
