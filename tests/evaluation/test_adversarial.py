@@ -129,3 +129,8 @@ def test_what_is_no_image_or_no_result_is_told():
                            (lambda: evaluation.worst_case(result), "at least one AttackResult")):
         with pytest.raises(ValueError, match=message):
             wrong()
+
+
+def test_bounds_that_are_none_are_told():
+    with pytest.raises(ValueError, match="bounds must be a tuple"):
+        evaluation.validate(images(2), images(2), eps=0.1, bounds=(1, 0))

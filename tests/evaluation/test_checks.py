@@ -137,3 +137,12 @@ def test_the_model_may_lie_elsewhere_and_is_left_as_it_was(xp):
 def test_images_in_place_of_a_data_set_are_told():
     with pytest.raises(TypeError, match="dataset must be"):
         evaluation.sanity_checks(HEALTHY, images(3), eps=0.1)
+
+
+def test_labels_that_are_no_classes_are_told():
+    """Not left out as wrong: shifted labels are what a check is for."""
+    few = dataset(HEALTHY, 12)
+    shifted = Dataset(few.images, few.labels + 1, "shifted")
+    shifted.labels[0] = 5
+    with pytest.raises(ValueError, match=r"sanity_checks: labels must lie in \[0, 5\)"):
+        evaluation.sanity_checks(HEALTHY, shifted, eps=0.02)

@@ -69,3 +69,8 @@ def test_results_that_do_not_fit_are_told(results, message):
 
 def test_at_budget_makes_attacks():
     assert evaluation.at_budget(70)(PGD(0.1)) == AtBudget(PGD(0.1), 70)
+
+
+def test_the_two_forms_are_not_mixed():
+    with pytest.raises(TypeError, match="results must be all of one model"):
+        evaluation.optimality({"model": {"a": found(1)}, "a": found(1)})

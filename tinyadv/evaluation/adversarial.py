@@ -9,6 +9,7 @@ import numpy as np
 
 from tinyadv.attacks import AttackResult
 from tinyadv.attacks.base.balls import ball_class
+from tinyadv.attacks.base.parameters import check_bounds
 from tinyadv.attacks.base.result import same_fields
 from tinyadv.backend import Array, to_host
 from tinyadv.evaluation.report import Check, Report
@@ -22,11 +23,13 @@ def validate(x_adv: Array, x: Array, *, eps: float, norm: str = "linf",
 
     These are the checks of run_attack.py of the MNIST and CIFAR-10 challenges (Madry et al. 2018, arXiv:1706.06083),
     but without its tolerance: distances are computed in float64. eps and bounds are in the units of the data. Invalid
-    images raise nothing; call `validate(...).require()` for a ValueError. Raises ValueError if eps is no number.
+    images raise nothing; call `validate(...).require()` for a ValueError. Raises ValueError if eps is no number
+    or the bounds are none.
     """
     if isinstance(x_adv, AttackResult):
         raise TypeError("x_adv must be an array of images: give result.x_adv")
     check_not_negative("eps", eps)
+    check_bounds(bounds)
     x_adv, x = np.asarray(to_host(x_adv)), np.asarray(to_host(x))
     checks = [
         Check("shape", x_adv.shape == x.shape, len(x_adv), f"images; of shape {x_adv.shape}, the clean ones {x.shape}"),

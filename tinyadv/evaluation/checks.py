@@ -16,8 +16,9 @@ from tinyadv import driver
 from tinyadv.attacks import FGSM, PGD, Attack, Square
 from tinyadv.backend import Array, to_host
 from tinyadv.data import Dataset
-from tinyadv.evaluation.accuracy import check, predict
+from tinyadv.evaluation.accuracy import check
 from tinyadv.evaluation.report import Check, Report
+from tinyadv.ops.loss import check_labels
 from tinyadv.spellings import spelled
 
 SLACK = 0.05  # a comparison may fail by this fraction of the images, because attacks are random searches
@@ -38,7 +39,9 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     if eps == 0:
         raise ValueError("eps must be above 0: without a budget there is nothing to check")
     shards = driver.sharding(options)
-    predicted = predict(model, dataset.images, **shards)
+    logits = driver.logits(model, dataset.images, **shards)
+    check_labels(dataset.labels, logits.shape[1], "sanity_checks")
+    predicted = to_host(driver.classes(logits))
     right = dataset[predicted == dataset.labels]
     if not len(right):
         lost = (predicted < 0).sum()

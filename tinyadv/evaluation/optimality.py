@@ -43,6 +43,8 @@ def optimality(results: Mapping[str, AttackResult] | Mapping[str, Mapping[str, A
         if any(each.keys() != models[0].keys() for each in models):
             raise ValueError("results must hold the same attacks for each model")
         return {name: float(np.mean([each[name] for each in models])) for name in models[0]}
+    if any(isinstance(each, Mapping) for each in results.values()):
+        raise TypeError("results must be all of one model, {name: result}, or all of several, {model: {name: result}}")
     alike = cast("Mapping[str, AttackResult]", results)
     check_alike(list(alike.values()))
     distances = {name: _distances(result) for name, result in alike.items()}
