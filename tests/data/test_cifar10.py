@@ -163,3 +163,16 @@ def test_a_folder_in_the_place_of_a_file_is_told_before_the_download(tiny, archi
 def test_the_name_of_a_copy_may_begin_with_a_byte_order_mark(tiny):
     (tiny / "PROVENANCE.txt").write_text("A copy", encoding="utf-8-sig")
     assert cifar10(tiny)[0].name == "A copy-train"
+
+
+@pytest.mark.parametrize("block", ["file", "permission"])
+def test_a_cache_that_cannot_be_made_is_told_before_the_download(tiny, monkeypatch, block):
+    asked = []
+    monkeypatch.setattr(MODULE, "receive", lambda *args: asked.append(args))
+    if block == "file":
+        (tiny.parent / "caches").write_bytes(b"")
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(DataUnavailable, match="the cache .* cannot be written"):
+        cifar10(tiny.parent / "empty")
+    assert not asked

@@ -224,3 +224,14 @@ def test_a_header_says_what_numpy_reads(path):
         header = json.loads(str(found[HEADER]))
         assert header["arrays"] == {name: [array.dtype.str, list(array.shape)] for name, array in ARRAYS.items()}
         assert set(found.files) == {HEADER, *ARRAYS}
+
+
+def test_what_a_link_names_is_written_and_not_the_link(tmp_path):
+    (tmp_path / "large").mkdir()
+    link, real = tmp_path / "link.npz", tmp_path / "large" / "real.npz"
+    write(real, TOLD, ARRAYS)
+    link.symlink_to(real)
+    write(link, TOLD | {"class": "B"}, ARRAYS)
+    assert link.is_symlink()
+    assert read(real, "a file", "class")[0]["class"] == "B"
+    assert [path.name for path in real.parent.iterdir()] == ["real.npz"]

@@ -93,6 +93,9 @@ def _fill_cache() -> None:
     cache, tried = user_cache(NAME), []
     if wrong := [str(cache / file) for file in FILES if (cache / file).is_dir()]:  # else the download would be wasted
         raise DataUnavailable(f"{wrong[0]} is a folder, where a file of the cache must be: remove it")
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise DataUnavailable(f"the cache {cache} cannot be written: {there} is no folder in which files can be made")
     for _ in range(ROUNDS):
         try:
             archive = receive(url, size)

@@ -55,7 +55,7 @@ def write(path: str | Path, header: dict[str, Any], arrays: dict[str, np.ndarray
 @contextlib.contextmanager
 def whole(path: str | Path) -> Iterator[BinaryIO]:
     """A temporary file to write to; it is renamed to `path` at the end of the block, or removed if the block fails."""
-    path = Path(path)
+    path = Path(path).resolve()  # of a link, the file that it names
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as file:
