@@ -116,7 +116,7 @@ class Attack(Parameters):
         executor: any concurrent.futures.Executor, such as one of processes, of Dask or of MPI. It replaces the threads
             and changes no bit of the result. If it does not know its number of workers, pass that as `workers`. Other
             processes do not advance Streams given as seed. See docs/scale.md.
-        batch_size: the number of examples in a shard; it changes only the rounding of matrix products.
+        batch_size: the number of examples in a shard; it changes only the rounding of sums and products.
         skip_misclassified: return images that the model gets wrong unchanged, without attacking them.
         quantize: return images on 256 levels from low to high, within the budget, which can be saved with 8 bits.
             Levels are rounded to floats, so write a budget of 8 levels as eps=8.01/255: with 8/255 half of them would
