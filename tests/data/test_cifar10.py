@@ -173,6 +173,6 @@ def test_a_cache_that_cannot_be_made_is_told_before_the_download(tiny, monkeypat
         (tiny.parent / "caches").write_bytes(b"")
     else:
         monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(DataUnavailable, match="the cache .* cannot be written"):
+    with pytest.raises(DataUnavailable, match=r"the cache .* cannot be written"):
         cifar10(tiny.parent / "empty")
     assert not asked

@@ -160,8 +160,9 @@ def test_a_quality_may_be_an_integer_of_numpy():
     x = Tensor(np.random.default_rng(0).random((2, 3, 16, 16)))
     assert repr(defenses.JPEG(np.int64(10))) == repr(defenses.JPEG(10))
     np.testing.assert_array_equal(defenses.JPEG(np.uint8(10))(x).data, defenses.JPEG(10)(x).data)
-    several = (defenses.SHIELD(qualities, seed=3)(x).data for qualities in (tuple(np.arange(10, 100, 40)), (10, 50, 90)))
-    np.testing.assert_array_equal(*several)
+    qualities = list(np.arange(10, 100, 40)), (10, 50, 90)
+    one, other = (defenses.SHIELD(each, seed=3)(x).data for each in qualities)
+    np.testing.assert_array_equal(one, other)
 
 
 def test_they_say_what_they_are():

@@ -221,8 +221,9 @@ TRAPDOORS = defenses.Trapdoors(3, (1, 4, 3), side=1)
      lambda: defenses.TrapdoorDetector(network(), np.ones((3, 5)), np.ones(3))(Tensor(np.zeros((1, 1, 4, 3))))),
     (r"TrapdoorDetector: expected signatures \(K, D\)",
      lambda: defenses.TrapdoorDetector(network(), np.ones(3), np.ones(3))),
-    *((f"sharpness must be a number above 0, got {sharpness!r}", lambda sharpness=sharpness:
-       defenses.TrapdoorDetector(network(), np.ones((3, 8)), np.ones(3), sharpness)) for sharpness in (-5, np.nan, "a")),
+    *((f"sharpness must be a number above 0, got {wrong!r}",
+       lambda wrong=wrong: defenses.TrapdoorDetector(network(), np.ones((3, 8)), np.ones(3), wrong))
+      for wrong in (-5, np.nan, "a")),
     (r"fpr must be a rate in \(0, 1\), got 1", lambda: defenses.trapdoor_detector(None, None, None, None, fpr=1)),
 ])
 def test_a_wrong_setting_is_refused_by_name(message, make):
