@@ -1,9 +1,5 @@
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import tracemalloc
 import zipfile
 
@@ -15,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from tinyadv import nn
 from tinyadv.nn import init
-from tinyadv.nn.archive import EXPANSION, HEADER, StateError, owned, parse, read, write
+from tinyadv.nn.archive import EXPANSION, HEADER, StateError, parse, read, write
 
 KINDS = st.sampled_from(["<f4", ">f8", "<f2", "|i1", "<i8", "|b1", "<U3", "<c8"])
 ARRAYS = {"weight": np.arange(12, dtype=np.float32).reshape(3, 4), "bias": np.ones(4), "file": np.array(["a", "bc"])}
@@ -184,38 +180,6 @@ def test_a_model_is_not_built_larger_than_its_file(path):
         finally:
             tracemalloc.stop()
     init.reserve((10**9,))  # only there
-
-
-def test_a_file_has_one_owner_who_is_named(tmp_path):
-    path = tmp_path / "run.npz"
-    for _ in range(2):
-        with owned(path):
-            message = rf"run\.npz: another run writes to this file, process {os.getpid()} on .*: wait"
-            with pytest.raises(StateError, match=message), owned(path):
-                pytest.fail("two owners")
-            with owned(tmp_path / "other.npz"):
-                pass
-        assert os.listdir(tmp_path) == []
-
-
-def test_a_killed_owner_locks_nobody_out_and_its_leftovers_go(tmp_path):
-    path = tmp_path / "run [1].npz"
-    script = f"""
-import os
-from tinyadv.nn import archive
-with archive.owned({str(path)!r}):
-    archive.os.replace = lambda *names: os.kill(os.getpid(), {signal.SIGKILL:d})
-    archive.write({str(path)!r}, {{}}, {{}})
-"""
-    done = subprocess.run([sys.executable, "-c", script], check=False)
-    assert done.returncode == -signal.SIGKILL
-    left, others = os.listdir(tmp_path), {"run [1].npz.bak", "run 1.npz." + 32 * "a", "run [1].npz." + 31 * "a"}
-    assert len(left) == 2
-    for name in others:
-        (tmp_path / name).touch()
-    with owned(path):
-        assert set(os.listdir(tmp_path)) == others | {"run [1].npz.lock"}
-    assert set(os.listdir(tmp_path)) == others
 
 
 def test_a_header_says_what_numpy_reads(path):

@@ -12,9 +12,6 @@ import hashlib
 import json
 import math
 import os
-import platform
-import re
-import time
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,9 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-
-with contextlib.suppress(ImportError):  # Windows has none; there files are not locked
-    import fcntl
 
 FORMAT = 2  # 1 had no list of the arrays and no digest
 HEADER = "__tinyadv__"
@@ -208,43 +202,3 @@ class _Hashed:
     def write(self, data: bytes) -> int:
         self.digest.update(data)
         return self.file.write(data)
-
-
-@contextlib.contextmanager
-def owned(path: str | Path) -> Iterator[None]:
-    """Within the block, only this run may write the file; temporary files that a killed run has left are removed.
-
-    The operating system locks a second file, PATH.lock. The lock ends with the process, even if it is killed.
-    Raises StateError, with the process that has the lock, if there is one.
-    """
-    path = Path(path)
-    if "fcntl" not in globals():
-        yield
-        return
-    lock = path.with_name(f"{path.name}.lock")
-    while True:
-        file = lock.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with file:
-                file.seek(0)
-                raise StateError(f"{path}: another run writes to this file, {file.read() or 'just begun'}: wait for "
-                                 "it, stop it, or name another file for this one") from None
-        except OSError:  # a file system without locks: go on without one
-            break
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                break
-        file.close()  # the last owner has just removed it: try again
-    with file:
-        try:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            file.flush()
-            for other in path.parent.iterdir():
-                if re.fullmatch(re.escape(path.name) + r"\.[0-9a-f]{32}", other.name):
-                    other.unlink(missing_ok=True)
-            yield
-        finally:
-            lock.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from tinyadv.backend import array_module, device_of, move
 from tinyadv.data import Dataset, batches
 from tinyadv.executors import Stopped, stopping
 from tinyadv.nn import Module, Random
-from tinyadv.nn.archive import owned
+from tinyadv.nn.lock import owned
 from tinyadv.nn.optim import Optimizer, Schedule
 from tinyadv.nn.table import progress_bar
 from tinyadv.ops.movement import arranged

@@ -22,7 +22,7 @@ from tinyadv.attacks.combined.composite import Composite
 from tinyadv.attacks.combined.standing import Standing, identify
 from tinyadv.backend import Array, on_its_device, to_host, usable_cores
 from tinyadv.executors import width
-from tinyadv.nn.archive import owned
+from tinyadv.nn.lock import owned
 from tinyadv.random import Streams
 from tinyadv.ranks import ranks
 from tinyadv.spellings import spelled
