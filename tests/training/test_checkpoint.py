@@ -239,6 +239,34 @@ def test_a_method_with_other_arrays_is_another(make, tmp_path):
     run(1, 2, resume=True, extend=("epochs",))
 
 
+class Surrogate:
+    """A callable whose repr has its address, as that of a function has."""
+
+    def __call__(self, x):
+        return linear()(x)
+
+
+@pytest.mark.parametrize("make", [Surrogate, lambda: lambda x: linear()(x)], ids=["object", "function"])
+@pytest.mark.parametrize("where", ["method", "validation_attack"])
+def test_a_run_with_an_object_goes_on_with_another_that_is_like_it(where, make, tmp_path):
+    """As in another process, where it has another address. Older checkpoints have the address."""
+    def run(epochs, **options):
+        attack = Transfer(make(), FGSM(0.1))
+        used = {"method": Adversarial(attack)} if where == "method" else {"validation_attack": attack}
+        alive.append(attack)
+        training.fit(model := linear(), stripes(8), epochs=epochs, optimizer=SGD(model, 0.1), **used, **options,
+                     validation=stripes(4, seed=1), checkpoint=tmp_path / "run.npz")
+
+    alive = []
+    run(1)
+    run(2, resume=True, extend=("epochs",))
+    header, arrays = archive.read(tmp_path / "run.npz", "a checkpoint", "training")
+    assert " at 0x" not in str(header["training"])
+    header["training"][where] = header["training"][where].replace(">", " at 0x7f4eA5>")
+    archive.write(tmp_path / "run.npz", header, arrays)
+    run(3, resume=True, extend=("epochs",))
+
+
 def test_a_model_that_is_its_own_surrogate_is_resumed_from_any_weights(tmp_path):
     def run(model, epochs, **options):
         training.fit(model, stripes(8), epochs=epochs, optimizer=SGD(model, 0.1), checkpoint=tmp_path / "run.npz",

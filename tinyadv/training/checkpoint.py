@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import zlib
@@ -82,7 +83,7 @@ class State:
         if not isinstance(then := header["training"], dict):
             raise StateError(f"{path}: not a training checkpoint, because its settings are not a table")
         other = {name: f"{name}: then {then.get(name)!r}, now {value!r}" for name, value in settings.items()
-                 if then.get(name) != value and name not in extend}
+                 if _nowhere(then.get(name)) != value and name not in extend}
         if other:
             remedy = "" if other.keys() - set(EXTENDABLE) else f"\nextend={tuple(other)} goes on from it"
             raise StateError(f"{path}: a checkpoint of another run, which differs from this one:\n  "
@@ -153,12 +154,19 @@ def described(run: Mapping[str, Any]) -> dict[str, Any]:
         "optimizer": repr(optimizer).replace(f"lr={optimizer.lr!r}, ", ""),
         "data": fingerprint(run["train"]), "validation": run["validation"] and fingerprint(run["validation"]),
         "augment": run["augment"] and recipe(run["augment"]),
-        **{name: repr(run[name]) for name in (
+        **{name: _nowhere(repr(run[name])) for name in (
             "epochs", "method", "batch_size", "seed", "clip_norm", "average", "validation_attack")},
-        **{f"{name} holds": held(run[name], model) or None for name in ("method", "validation_attack")},
+        **{f"{name} holds": _nowhere(held(run[name], model)) or None for name in ("method", "validation_attack")},
         **{name: factor and [float(factor(k / 100)) for k in range(101)]
            for name in ("schedule", "eps_schedule") for factor in [run[name]]},
     }
+
+
+def _nowhere(told: Any) -> Any:
+    """A text, or each of a list, without the addresses of objects in memory, which differ from process to process."""
+    if isinstance(told, list):
+        return [_nowhere(each) for each in told]
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", told) if isinstance(told, str) else told
 
 
 def check_ranks(model: Module, settings: Mapping[str, Any], state: State) -> None:
