@@ -492,6 +492,42 @@ def test_a_random_layer_of_ones_own_goes_on_where_it_was(tmp_path):
     assert run(tmp_path / "broken.npz", 2, seed=4) == whole
 
 
+@pytest.mark.parametrize("step", [3, 5, 6])
+def test_noise_at_test_goes_on_where_it_was_whenever_averages_are_measured(step, tmp_path):
+    """Also where it is interrupted in an epoch's measurements, which are made again."""
+    def run(path, stop=0):
+        calls = []
+
+        class Watched(Standard):
+            def certified(self, model, validation):
+                kept.append(weights(model))
+                press()
+
+        def press():
+            calls.append(1)
+            if len(calls) == stop:
+                signal.raise_signal(signal.SIGINT)
+
+        presses = [press]
+
+        def augment(images, streams):
+            if model.training:
+                presses[0]()
+            return images
+
+        model = nn.Sequential(nn.GaussianNoise(0.2, at_test=True, seed=7), nn.Flatten(), nn.BatchNorm1d(12),
+                              nn.Linear(12, 3, rng=0))
+        training.fit(model, stripes(8), epochs=3, optimizer=SGD(model, lr=0.1), batch_size=4, average=0.9,
+                     method=Watched(), augment=augment, validation=stripes(4, seed=1), checkpoint=path, resume=True)
+        assert weights(model) == kept[-1]
+        return weights(model)
+
+    kept = []
+    with pytest.raises(Interrupted):
+        run(tmp_path / "broken.npz", stop=step)
+    assert run(tmp_path / "broken.npz") == run(tmp_path / "whole.npz")
+
+
 def test_a_checkpoint_of_a_model_of_its_own_is_loaded_into_it(tmp_path):
     model, path = with_modes(), tmp_path / "run.npz"
     training.fit(model, stripes(20), epochs=1, optimizer=SGD(model, lr=0.1), checkpoint=path)

@@ -66,7 +66,7 @@ class State:
                   **{name: getattr(self, name) for name in self._ARRAYS}}
         arrays = {f"{group}/{name}": to_host(array) for group, own in groups.items() for name, array in own.items()}
         header = {
-            "training": dict(settings), "dropouts": _random_layers(model),
+            "training": dict(settings), "dropouts": random_layers(model),
             "history": [asdict(epoch) for epoch in self.history],
             **{name: getattr(self, name) for name in self._NUMBERS},
         }
@@ -103,7 +103,7 @@ class State:
                                  "cannot be extended: train anew, with another method or rate")
             modules, kept = dict(model.named_modules()), header["dropouts"]
             if {name: own.keys() for name, own in kept.items()} != {
-                    name: own.keys() for name, own in _random_layers(model).items()} or not all(
+                    name: own.keys() for name, own in random_layers(model).items()} or not all(
                     _is_count(value) for own in kept.values() for value in own.values()):
                 raise ValueError(f"it has other random layers: {kept}")
             optimizer.load_state_dict(groups["optimizer"])
@@ -136,7 +136,7 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _random_layers(model: Module) -> dict[str, dict[str, int]]:
+def random_layers(model: Module) -> dict[str, dict[str, int]]:
     """What the next numbers of each random layer depend on: its seed, and how often it has drawn."""
     keys = ("calls", "seed")  # of nn.Random, and of layers of one's own that draw likewise
     return {name: {key: int(vars(module)[key]) for key in keys} for name, module in model.named_modules()
@@ -172,7 +172,7 @@ def _nowhere(told: Any) -> Any:
 def check_ranks(model: Module, settings: Mapping[str, Any], state: State) -> None:
     """ValueError unless all ranks that share the training begin it from the same point. It returns on all at once."""
     digests = {name: held(array) for name, array in model.state_dict().items()}
-    own = {**settings, "weights": digests, "dropouts": _random_layers(model), "epoch": state.epoch, "step": state.step}
+    own = {**settings, "weights": digests, "dropouts": random_layers(model), "epoch": state.epoch, "step": state.step}
     for number, others in enumerate(ranks().exchange([own])):
         if differing := [name for name, value in own.items() if others[name] != value]:
             raise ValueError(f"all ranks must train the same, but rank {number} differs from rank {ranks().number} in "
