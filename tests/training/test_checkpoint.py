@@ -338,6 +338,27 @@ def test_whatever_decides_the_weights_must_be_the_same(change, differs, tmp_path
     run(network(), resume=True)
 
 
+@pytest.mark.parametrize("other", [["2.bias", "3.bias"], ["3.weight"], ["3.weight", "2.weight"]], ids=str)
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_the_optimiser_must_hold_the_same_parameters_in_the_same_order(optimizer, other, tmp_path):
+    """Two layers with as many parameters; older checkpoints do not tell which parameters they were."""
+    def run(held, epochs):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3, rng=0), nn.Linear(3, 3, rng=1), nn.Linear(3, 3, rng=2))
+        named = dict(model.named_parameters())
+        training.fit(model, stripes(8), epochs=epochs, optimizer=optimizer([named[name] for name in held], lr=0.1),
+                     checkpoint=tmp_path / "run.npz", resume=True, extend=("epochs",))
+
+    own = [name.translate({ord("2"): "3", ord("3"): "2"}) for name in other]
+    run(own, 1)
+    with pytest.raises(StateError, match=r"optimizer holds: then \['\d.\w+'.*\], now"):
+        run(other, 2)
+    run(own, 2)
+    header, arrays = archive.read(tmp_path / "run.npz", "a checkpoint", "training")
+    header["training"].pop("optimizer holds")
+    archive.write(tmp_path / "run.npz", header, arrays)
+    run(own, 3)
+
+
 def test_a_finished_run_goes_on_where_it_is_asked_by_name(tmp_path):
     """To the weights of the longer run from the start, where the schedule is the same at each step."""
     def run(epochs, lr=0.1, name="run", **options):

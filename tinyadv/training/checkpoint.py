@@ -27,6 +27,7 @@ from tinyadv.shapes import is_number
 from tinyadv.training.history import Epoch, History
 
 EXTENDABLE = ("epochs", "lr")  # the settings that may differ when a run is resumed
+LATER = ("optimizer holds",)  # those that older checkpoints do not tell
 
 
 class Interrupted(KeyboardInterrupt):
@@ -83,7 +84,7 @@ class State:
         if not isinstance(then := header["training"], dict):
             raise StateError(f"{path}: not a training checkpoint, because its settings are not a table")
         other = {name: f"{name}: then {then.get(name)!r}, now {value!r}" for name, value in settings.items()
-                 if _nowhere(then.get(name)) != value and name not in extend}
+                 if _nowhere(then.get(name)) != value and name not in extend and (name in then or name not in LATER)}
         if other:
             remedy = "" if other.keys() - set(EXTENDABLE) else f"\nextend={tuple(other)} goes on from it"
             raise StateError(f"{path}: a checkpoint of another run, which differs from this one:\n  "
@@ -146,12 +147,14 @@ def random_layers(model: Module) -> dict[str, dict[str, int]]:
 def described(run: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a resumed run must have, too, as JSON values. run: the arguments of `fit`."""
     model, optimizer = run["model"], run["optimizer"]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     layers = {f"layer {name}": own for name, own in settings(model).items()} | {
         f"class of layer {name}": kind for name, kind in layer_classes(model).items()}
     return {
         "model": built_from(model), **layers, "frozen": [name for name, m in model.named_modules() if m._frozen],
         "lr": float(optimizer.lr),
         "optimizer": repr(optimizer).replace(f"lr={optimizer.lr!r}, ", ""),
+        "optimizer holds": [names.get(id(parameter), "another") for parameter in optimizer.parameters],
         "data": fingerprint(run["train"]), "validation": run["validation"] and fingerprint(run["validation"]),
         "augment": run["augment"] and recipe(run["augment"]),
         **{name: _nowhere(repr(run[name])) for name in (
