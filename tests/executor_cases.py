@@ -68,6 +68,38 @@ class Failing:
         raise ZeroDivisionError("of the model")
 
 
+class OfTwo(Exception):
+    """An error that cannot be unpickled, as it is made from two arguments and keeps one."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one} and {other}")
+
+
+class OfALock(Exception):
+    """An error that cannot be pickled."""
+
+    def __init__(self):
+        super().__init__("a lock")
+        self.lock = threading.Lock()
+
+
+class OfNoNotes(Exception):
+    """An error that loses its notes, as json.JSONDecodeError does."""
+
+    def __reduce__(self):
+        return type(self), self.args
+
+
+class Raising:
+    """A model that raises an error of such a class."""
+
+    def __init__(self, kind, *arguments):
+        self.kind, self.arguments = kind, arguments
+
+    def __call__(self, x):
+        raise self.kind(*self.arguments)
+
+
 class Told(nn.Module):
     """A model that says in which process it was unpickled, by a line in a file."""
 

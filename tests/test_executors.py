@@ -13,7 +13,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 from attack_cases import Surrogate, TinyAutoAttack, cnn, every_attack, images, labels
-from executor_cases import Failing, Pickling, Tired, Told
+from executor_cases import Failing, OfALock, OfNoNotes, OfTwo, Pickling, Raising, Tired, Told
 from threadpoolctl import threadpool_info
 
 from tinyadv import attacks, data, driver, evaluation, executors, nn
@@ -178,6 +178,20 @@ def test_an_error_of_the_model_is_raised_with_the_range(pools):
         FGSM(0.1)(Failing(), X, Y, batch_size=5, executor=pools[2])
     assert any("the model was given x[" in note for note in caught.value.__notes__)
     assert driver.logits(Surrogate(), X, executor=pools[2]).shape == (20, 5)  # the pool lives on
+
+
+@pytest.mark.parametrize(("kind", "arguments", "message"), [
+    (OfTwo, ("one", "other"), "OfTwo: one and other"), (OfALock, (), "OfALock: a lock"),
+    (OfNoNotes, ("none",), "OfNoNotes: none"),
+])
+def test_an_error_that_cannot_be_sent_is_told_in_another(kind, arguments, message, pools):
+    for pool in pools[1], Pickling(1):
+        with pytest.raises(RuntimeError, match=f"^{message}") as caught:
+            FGSM(0.1)(Raising(kind, *arguments), X, Y, batch_size=5, executor=pool)
+        assert any("the model was given x[" in note for note in caught.value.__notes__)
+    assert driver.logits(Surrogate(), X, executor=pools[1]).shape == (20, 5)  # the pool lives on
+    with pytest.raises(kind), ThreadPoolExecutor(1) as pool:
+        FGSM(0.1)(Raising(kind, *arguments), X, Y, batch_size=5, executor=pool)
 
 
 def test_a_model_that_cannot_be_sent_is_named(pools):

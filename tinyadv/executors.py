@@ -179,6 +179,21 @@ def _attend(run: _Run, digest: str, model: Callable | None, job: Callable, argum
             return (job(model, *arguments),)
     except Stopped:  # nobody waits for a result; some executors would end the worker
         return (None,)
+    except Exception as error:
+        if run in _lent or _travels(error):
+            raise
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        told.__notes__ = getattr(error, "__notes__", [])
+        raise told from error
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an error is the same, with its notes, once it has been pickled: one that fails would end the pool."""
+    try:
+        found = pickle.loads(pickle.dumps(error))
+    except Exception:  # an error's class may raise anything, too
+        return False
+    return type(found) is type(error) and getattr(found, "__notes__", []) == getattr(error, "__notes__", [])
 
 
 @dataclass(frozen=True)
