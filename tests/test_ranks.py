@@ -12,7 +12,7 @@ from rank_cases import PATIENCE, expected, on_ranks, trained
 from training_cases import with_modes
 
 from tinyadv import data, driver, evaluation, training
-from tinyadv.attacks import FGSM, PGD
+from tinyadv.attacks import FGSM, PGD, MultiAttack
 from tinyadv.nn import archive
 from tinyadv.nn.archive import StateError
 from tinyadv.nn.optim import SGD
@@ -168,6 +168,31 @@ def test_where_one_rank_fails_all_end(culprit, when, tmp_path):
     assert isinstance(found[culprit], StateError if when == "at the beginning" else ZeroDivisionError)
     assert isinstance(found[1 - culprit], RankFailed)
     assert f"rank {culprit} of 2 has failed" in str(found[1 - culprit])
+
+
+@pytest.mark.parametrize("culprit", [0, 1])
+@pytest.mark.parametrize("wrong", ["images", "checkpoint", "spelling", "x", "x of several", "y"])
+def test_where_one_rank_has_wrong_arguments_all_end(culprit, wrong, tmp_path):
+    (tmp_path / "there.npz").touch()
+
+    def program(number):
+        guilty, model, attack = number == culprit, with_modes(), FGSM(0.1)
+        x, y, train = images(8, (1, 4, 3)), labels(8, 3), data.Dataset(images(8, (1, 4, 3)), labels(8, 3), "random")
+        options = {"checkpoint": tmp_path / ("there.npz" if guilty else "other.npz")} if wrong == "checkpoint" else {}
+        if wrong == "spelling":
+            options = {"lr" if guilty else "seed": 0}
+        if wrong.startswith("x") and guilty:
+            x[0] = np.nan
+        if wrong == "x of several":
+            return MultiAttack([attack, attack])(model, x, y)
+        if wrong in "xy":
+            return attack(model, x, y[1:] if wrong == "y" and guilty else y)
+        return training.fit(model, train[:0] if wrong == "images" and guilty else train, epochs=1,
+                            optimizer=SGD(model, lr=0.1), **options)
+
+    found = on_ranks(2, program)
+    assert isinstance(found[culprit], TypeError if wrong == "spelling" else ValueError)
+    assert isinstance(found[1 - culprit], RankFailed)
 
 
 def test_ranks_that_differ_are_refused():

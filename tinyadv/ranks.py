@@ -9,10 +9,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class RankFailed(RuntimeError):
@@ -56,6 +60,17 @@ _ranks: ContextVar[Ranks] = ContextVar("ranks", default=Ranks())  # noqa: B039  
 def ranks() -> Ranks:
     """Those that share the work here: one, outside `sharing`."""
     return _ranks.get()
+
+
+def told(function: Callable[P, T]) -> Callable[P, T]:
+    """The function; if it fails on one rank, the others are told, which fail with RankFailed and do not wait."""
+
+    @functools.wraps(function)
+    def tells(*args: P.args, **kwargs: P.kwargs) -> T:
+        with ranks().telling():
+            return function(*args, **kwargs)
+
+    return tells
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from tinyadv.nn.optim import Optimizer, Schedule
 from tinyadv.nn.table import progress_bar
 from tinyadv.ops.movement import arranged
 from tinyadv.random import Streams, check_seed
-from tinyadv.ranks import ranks
+from tinyadv.ranks import ranks, told
 from tinyadv.shapes import check_not_negative
 from tinyadv.spellings import spelled
 from tinyadv.tensor import Tensor
@@ -44,6 +44,7 @@ class CatastrophicOverfitting(UserWarning):
     """The robust accuracy has collapsed under an attack other than the one trained with; training has stopped."""
 
 
+@told
 @spelled
 def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, attack: Attack | None = None,
         method: Method | None = None, batch_size: int = 32, seed: int = 0, schedule: Schedule | None = None,
@@ -82,16 +83,15 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
                          f"{attack} and {method}")
     path = None if checkpoint is None else Path(checkpoint)
     method = method or (Standard() if attack is None else Adversarial(attack))
-    check_fit(
-        model=model, train=train, epochs=epochs, batch_size=batch_size, optimizer=optimizer, method=method, functions=(
-            schedule, eps_schedule, augment), clip_norm=clip_norm, average=average, validation=validation,
-        validation_attack=validation_attack, path=path, minutes=minutes, resume=resume, extend=extend)
+    check_fit(model=model, train=train, epochs=epochs, batch_size=batch_size, optimizer=optimizer, method=method,
+              functions=(schedule, eps_schedule, augment), clip_norm=clip_norm, average=average, validation=validation,
+              validation_attack=validation_attack, path=path, minutes=minutes, resume=resume, extend=extend)
     run = _Run(
         model=model, train=train, epochs=int(epochs), optimizer=optimizer, method=method, batch_size=int(batch_size),
         seed=check_seed(seed), schedule=schedule, eps_schedule=eps_schedule, augment=augment, clip_norm=clip_norm,
         average=average, validation=validation, validation_attack=validation_attack or method.watch, path=path,
         interval=60 * minutes, progress=progress)
-    with (ranks().telling(), device_of(*(p.data for p in model.parameters())),
+    with (device_of(*(p.data for p in model.parameters())),
           owned(path) if path is not None and ranks().number == 0 else nullcontext()):
         return run.all(resume, extend)
 

@@ -12,9 +12,11 @@ from tinyadv.backend import Array, is_array, move, to_host
 from tinyadv.driver import streams_of
 from tinyadv.ops.loss import check_labels
 from tinyadv.random import Streams
+from tinyadv.ranks import told
 from tinyadv.shapes import check_several, flat_labels, instead
 
 
+@told
 def check_arguments(x: Any, y: Any, target: Any, seed: int | Streams,
                     bounds: tuple[float, float]) -> tuple[Array, Array, Array | None, Streams]:
     """x, y and target as arrays on the device of x, and the random streams; ValueError for a wrong argument."""
