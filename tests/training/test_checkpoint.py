@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import itertools
+import math
 import os
 import re
 import shutil
@@ -374,6 +375,34 @@ def test_a_finished_run_goes_on_where_it_is_asked_by_name(tmp_path):
     assert run(6, 0.5, resume=True, extend=["lr"]) == run(6, 0.5, resume=True)  # there is nothing left to do
     with pytest.raises(ValueError, match="extend may hold 'epochs' and 'lr', got 'method'"):
         run(4, resume=True, extend=("method",))
+
+
+@pytest.mark.parametrize(("stop", "fewest", "reached"), [
+    (3, 1, "0 epochs and 3 steps"), (7, 2, "1 epochs and 3 steps"), (math.inf, 4, "4 epochs and 0 steps")])
+def test_a_run_is_not_resumed_for_fewer_epochs_than_it_has_done(stop, fewest, reached, tmp_path):
+    """Its weights would be those of more, or of a part of an epoch."""
+    calls, path = [], tmp_path / "run.npz"
+
+    def press(images, streams):
+        calls.append(1)
+        if len(calls) == stop:
+            signal.raise_signal(signal.SIGINT)
+        return images
+
+    presses = [press]  # a list: a function would be a part of the settings
+
+    def fit(epochs):
+        training.fit(model := linear(), stripes(16), epochs=epochs, optimizer=SGD(model, lr=0.1), batch_size=4,
+                     checkpoint=path, augment=lambda *given: presses[0](*given), resume=True, extend=("epochs",))
+
+    with contextlib.suppress(Interrupted):
+        fit(4)
+    before = path.read_bytes()
+    with pytest.raises(StateError, match=rf"{reached}, further than epochs={fewest - 1}: ask for {fewest} or more"):
+        fit(fewest - 1)
+    assert path.read_bytes() == before
+    fit(fewest)
+    assert archive.read(path, "a checkpoint", "training")[0]["epoch"] == fewest
 
 
 def test_one_run_at_a_time_writes_to_a_checkpoint(tmp_path):

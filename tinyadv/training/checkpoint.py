@@ -102,6 +102,9 @@ class State:
             if state.collapsed and then["epochs"] != settings["epochs"]:
                 raise ValueError(f"it stopped after epoch {state.collapsed}, as the robust accuracy had collapsed, and "
                                  "cannot be extended: train anew, with another method or rate")
+            if (state.epoch, state.step) > (int(settings["epochs"]), 0):
+                raise ValueError(f"it has gone on to {state.epoch} epochs and {state.step} steps, further than epochs="
+                                 f"{settings['epochs']}: ask for {state.epoch + (state.step > 0)} or more")
             modules, kept = dict(model.named_modules()), header["dropouts"]
             if {name: own.keys() for name, own in kept.items()} != {
                     name: own.keys() for name, own in random_layers(model).items()} or not all(
