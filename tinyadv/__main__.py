@@ -65,7 +65,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--model", required=True, help="a network of the zoo, a file NAME.npz of nn.save, or "
                              "module:function, which returns one; the module is looked for in the working folder, too")
         command.add_argument("--data", choices=DATA, help="whose test set; that of a zoo network unless given")
-        command.add_argument("--eps", type=fraction, help="the budget, in the units of the data, such as 0.3 or 8/255")
+        command.add_argument("--eps", type=fraction, help="the budget, in the units of the data, such as 0.3 or 8/255; "
+                             "in l0, such as that of SparseRS, the number of pixels")
         command.add_argument("--norm", help="of the budget; the attack's own default unless given")
         command.add_argument("--images", type=int, default=1000, help="the first so many of the test set (1000)")
         command.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
@@ -177,7 +178,8 @@ def made(options: argparse.Namespace) -> attacks.Attack:
         takes = ", ".join(f"--{key}" for key in ("eps", "norm", "steps") if key in known) or "none of the three"
         raise ValueError(f"{name} takes no --{' and no --'.join(unknown)}: it takes {takes}")
     if known.get("eps") and "eps" not in given:
-        raise ValueError(f"--eps must be given for {name}: the budget, in the units of the data")
+        unit = "pixels" if given.get("norm", ATTACKS[name].norm) == "l0" else "the units of the data"
+        raise ValueError(f"--eps must be given for {name}: the budget, in {unit}")
     return ATTACKS[name](**given)
 
 

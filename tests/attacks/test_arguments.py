@@ -161,6 +161,16 @@ def test_a_number_of_pixels_is_in_no_units_of_the_data(make):
         make(-1)
 
 
+@pytest.mark.parametrize("attack", [attacks.SparseRS(0.3, queries=3), PGD(0.3, steps=2, norm="l0")])
+def test_a_budget_of_less_than_one_pixel_is_doubted(attack):
+    model, x = cnn(), images(2)
+    y = predictions(model, x)
+    with pytest.warns(UserWarning, match="^eps=0.3 is less than one pixel: l0 counts pixels, so give eps=10, say$"):
+        attack(model, x, y)
+    for eps in (0, 1):
+        attack.with_eps(eps)(model, x, y)  # pytest makes warnings errors
+
+
 @pytest.mark.parametrize("norm", ["l0", "l3", None])
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_autoattack_names_the_norms_that_it_has(norm, version):

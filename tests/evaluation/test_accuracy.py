@@ -135,6 +135,7 @@ def test_an_epsilon_curve_counts_what_no_budget_up_to_eps_has_broken_in_the_orde
         assert [curve[eps] for eps in sorted(curve)] == sorted(curve.values(), reverse=True)
 
 
+@pytest.mark.filterwarnings("ignore:eps=.* is less than one pixel")
 @every_attack_with_eps
 def test_every_attack_with_a_budget_has_an_epsilon_curve(attack):
     model, x = dense((1, 4, 4), 5, np.float64), images(12, (1, 4, 4))
@@ -142,6 +143,15 @@ def test_every_attack_with_a_budget_has_an_epsilon_curve(attack):
     curve = evaluation.epsilon_curve(model, attack, test, [0.4, 0, 0.1], seed=1)
     whole = [held(model, attack.with_eps(eps), test, seed=1) for eps in (0, 0.1, 0.4)]
     assert [curve[eps] for eps in (0, 0.1, 0.4)] == [np.all(whole[:k], axis=0).mean() for k in (1, 2, 3)]
+
+
+def test_a_curve_may_begin_below_one_pixel_but_not_end_there():
+    model, x, attack = dense((1, 4, 4), 5), images(12, (1, 4, 4)), PGD(4, steps=2, norm="l0")
+    test = Dataset(x, predictions(model, x), "dense-test", tuple("abcde"))
+    curve = evaluation.epsilon_curve(model, attack, test, [0, 0.5, 3])
+    assert curve[0] == curve[0.5] == 1 > curve[3]
+    with pytest.warns(UserWarning, match="eps=0.5 is less than one pixel"):
+        assert evaluation.epsilon_curve(model, attack, test, [0, 0.5]) == {0: 1, 0.5: 1}
 
 
 @settings(max_examples=15)

@@ -34,6 +34,10 @@ def test_a_healthy_model_passes(norm, eps, steps):
     assert [check.name for check in report.checks] == (NAMES if norm != "l1" else NAMES[:-1])
 
 
+def test_half_a_pixel_is_no_budget_and_no_mistake():
+    check(HEALTHY, 1, norm="l0")  # pytest makes warnings errors
+
+
 def scaled(x):
     """Logits so large that the softmax is exactly 0 and 1, and the cross entropy flat."""
     return HEALTHY(x) * np.float32(1e6)

@@ -226,6 +226,12 @@ def test_free_updates_the_weights_in_every_replay_and_goes_on_from_the_last_pert
     assert len(memory["perturbation"]) == 12
 
 
+def test_a_scaled_attack_of_less_than_one_pixel_has_none():
+    """So that a ramp of the budget gives no warnings; 49 / 49 is a little less than 1."""
+    attack = PGD(49, norm="l0")
+    assert [attack.scaled(strength).eps for strength in (0.02, 1 / 49, 0.5)] == [0, 1 / 49 * 49, 24.5]
+
+
 @given(strength=st.floats(1e-6, 1))
 def test_a_scaled_attack_has_a_smaller_budget_and_steps_as_much_shorter_whatever_it_is_part_of(strength):
     attack = PGD(0.3, step_size=0.01, steps=40)

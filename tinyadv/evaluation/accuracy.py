@@ -74,7 +74,9 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
                          "time, each with a file of its own")
     if target is not None:
         target = check_target(target, "target", dataset.images)
-    attacks = {float(eps): attack.with_eps(float(eps)) for eps in epsilons}  # all checked before the first runs
+    pixels = attack.norm == "l0" and any(float(eps) >= 1 for eps in epsilons)  # then less than one is no wrong unit
+    attacks = {float(eps): attack.with_eps(0.0 if pixels and 0 < float(eps) < 1 else float(eps))
+               for eps in epsilons}  # all checked before the first runs
     robust, x_adv = np.arange(len(dataset)), dataset.images.copy()
     curve: dict[float, float] = {}
     found: dict[float, np.ndarray] = {}

@@ -59,7 +59,8 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
         return PGD(eps=eps, steps=steps, norm=norm, bounds=bounds)
 
     single, iterated = left(FGSM(eps=eps, norm=norm, bounds=bounds)).mean(), left(pgd())
-    smaller, larger, longer = (left(attack).mean() for attack in (pgd(eps / 2), pgd(2 * eps), pgd(steps=5 * steps)))
+    smaller, larger, longer = (left(attack).mean() for attack in (
+        pgd().scaled(0.5), pgd(2 * eps), pgd(steps=5 * steps)))
     unbounded = left(pgd(bounds[1] - bounds[0], 2 * steps, "linf")).mean()
     starts = np.array([iterated, *(left(pgd(), seed + k) for k in (1, 2))])
     differing = (starts.any(axis=0) & ~starts.all(axis=0)).mean()

@@ -349,6 +349,14 @@ def test_pixels_are_counted_in_any_range():
     assert narrow.success.all()
 
 
+def test_a_search_for_pixels_begins_with_one():
+    model, x, y, _, _ = problem(9)
+    attack = PGD(1, norm="l0", step_size=1.0, steps=3)
+    from_one, from_less = (AtBudget(each, 200).run(model, x, y) for each in (attack, replace(attack, eps=0.3)))
+    assert from_one.success.all()
+    np.testing.assert_array_equal(from_less.success, from_one.success)
+
+
 def test_more_passes_are_never_worse():
     model, x, y, _, _ = problem(6)
     for attack in PGD(0.3, steps=5, norm="l2"), FMN(steps=300, norm="l1"), FGSM(3, norm="l0"):

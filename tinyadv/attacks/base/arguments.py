@@ -86,13 +86,15 @@ def are_probabilities(logits: Array) -> bool:
 
 
 def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
-    """Warn if a linf budget seems to be in other units than the bounds, such as 8 instead of 8/255."""
+    """Warn if a budget seems to be in other units: linf, such as 8 instead of 8/255; l0, less than one pixel."""
     span, levels = bounds[1] - bounds[0], eps * 255
     if norm == "linf" and eps >= 2 * span:
         warn(f"eps={eps:g} lets every image become any other, as the bounds are {bounds}: for {eps:g} of 255 grey "
              f"levels, give eps={eps:g}/255")
     if norm == "linf" and span == 255 and 0 < eps < 1 and abs(levels - round(levels)) < 1e-6:
         warn(f"eps={eps:g} is less than a grey level, as the bounds are {bounds}: give eps={levels:g}")
+    if norm == "l0" and 0 < eps < 1:
+        warn(f"eps={eps:g} is less than one pixel: l0 counts pixels, so give eps=10, say")
 
 
 def warn(text: str, category: type[Warning] = UserWarning) -> None:

@@ -84,8 +84,8 @@ class Attack(Parameters):
 
     def scaled(self, factor: float) -> Attack:
         """The same attack with budget and step size times a factor; ValueError if it has no budget."""
-        scaled: Any = self.with_eps(factor * self._budget())
-        step_size = getattr(scaled, "step_size", None)
+        eps, step_size = factor * (budget := self._budget()), getattr(self, "step_size", None)
+        scaled: Any = self.with_eps(0.0 if self.norm == "l0" and round(eps, 9) < 1 <= budget else eps)  # of no pixel
         return replace(scaled, step_size=factor * step_size or None) if step_size else scaled
 
     def _budget(self) -> float:

@@ -20,7 +20,8 @@ class AtBudget(Composite):
     The protocol of AttackBench (Cinà et al. 2024, arXiv:2404.19460): attacks of all kinds are compared at equal cost,
     by the nearest point that they have found. A minimum-norm attack runs as it is, and what it finds after the last
     pass does not count: choose its steps to fit. An attack with a budget begins with its own eps, which is doubled
-    until it succeeds and then bisected, for each example by itself; its step size goes with eps.
+    until it succeeds and then bisected, for each example by itself; its step size goes with eps. In l0 it begins with
+    at least one pixel.
 
     attack: any attack that is not made of others; queries: the number of passes of each example, that of the clean
     image included. A run that has begun is finished, but what it finds after the last of these passes does not count.
@@ -48,7 +49,7 @@ class AtBudget(Composite):
             return self.attack.perturb(batch)
         attack: Any = self.attack
         xp = array_module(batch.x)
-        eps = xp.full(len(batch.x), float(attack.eps))
+        eps = xp.full(len(batch.x), max(float(attack.eps), float(self.norm == "l0")))
         farthest = batch.ball.farthest()
         failed, broken = xp.zeros_like(eps), xp.full_like(eps, math.inf)
         while True:
