@@ -43,7 +43,8 @@ def main(options):
         if name == "natural":
             draw_one(model, few, first, top)
         for norm, way in NORMS.items():
-            fab = attacks.FAB(steps=options.steps, norm=norm).run(model, few.images, few.labels, progress=True)
+            fab = attacks.FAB(steps=options.steps, norm=norm).run(model, few.images, few.labels, seed=options.seed,
+                                                                   progress=True)
             found[name, way] = each = first[norm], np.where(fab.success, fab.distances, np.inf)
             eps = np.linspace(0, FARTHEST[norm], 16)
             curves[norm] |= {f"{name}, {what}": (eps, 100 * (eps[:, None] < where).mean(axis=1))

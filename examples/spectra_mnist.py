@@ -49,8 +49,8 @@ def main(options):
         model = models.zoo.load(file).to(options.device)
         made = {way: attack(model, few.images, few.labels, progress=True) for way, attack in ways.items()}
         noise = {way: evenly(each - few.images) for way, each in made.items()}
-        errors[name] = 100 * analysis.fourier_sensitivity(model, few.images, few.labels, norm=options.wave)
-        rings = analysis.radial_mean(errors[name] / 100)
+        waves = analysis.fourier_sensitivity(model, few.images, few.labels, norm=options.wave, seed=options.seed)
+        errors[name], rings = 100 * waves, analysis.radial_mean(waves)
         rows.append([name, *map(high, noise.values()), *map(float, (rings[1:7].mean(), rings[8:14].mean()))])
         if name == "LeNet":
             draw_one(model, few, made, first)
