@@ -38,3 +38,12 @@ def test_of_two_measurements_of_autoattack_the_card_lists_that_of_more_images(im
     rows = [row for row in card.results if row["attack"].startswith("AutoAttack")]
     assert [row["accuracy"] == 0.125 for row in rows] == [replaced]
     assert [row["attack"] for row in card.results] == [row["attack"] for row in before.results]
+
+
+@pytest.mark.parametrize(("there", "missing"), [([], "net.npz"), (["net.npz"], "net.csv")])
+def test_of_two_missing_files_the_one_that_was_named_is_told(there, missing, tmp_path):
+    for name in there:
+        (tmp_path / name).touch()
+    counts = dict.fromkeys(("images", "few", "autoattack", "votes"), 1)
+    with pytest.raises(SystemExit, match=f"No such file or directory: .*{missing}"):
+        cards.main(argparse.Namespace(config=CONFIG, weights=tmp_path / "net.npz", folder=tmp_path, seed=0, **counts))
