@@ -10,7 +10,7 @@ quality 5 erases stripes of 10 levels of grey at half of the frequencies, and le
 import numpy as np
 from common import arguments, conclude, mnist_or_digits
 
-from tinyadv import analysis, defenses, evaluation, models, nn, plots, training
+from tinyadv import analysis, defenses, driver, evaluation, models, nn, plots, training
 
 CYCLES, QUALITIES, LEVELS = np.arange(1, 14), np.arange(1, 41), (10, 20, 127)
 NETWORKS = {"LeNet": models.LeNet, "ResNet": models.MnistResNet}
@@ -20,7 +20,7 @@ def with_grey(layer):
     """The l2 norm of the answer to stripes on grey, with all that the grey image and the bias add: (13,)."""
     stripes = 0.5 + 0.5 * np.sin(2 * np.pi * np.outer(CYCLES, np.arange(28)) / 28)
     images = np.repeat(stripes[:, None, None], 28, axis=2).astype(np.float32)  # (13, 1, 28, 28)
-    return np.linalg.norm(layer(images).numpy().reshape(len(CYCLES), -1), axis=1)
+    return np.linalg.norm(driver.logits(nn.Sequential(layer, nn.Flatten()), images), axis=1)  # wherever the layer is
 
 
 def left_by_jpeg(layer):
@@ -53,7 +53,7 @@ def main(options):
     train, test = mnist_or_digits(options.limit)
     panels, left, scores = {name: {} for name in ("first layer, grey included", "first layer", "whole network")}, {}, []
     for name, network in NETWORKS.items():
-        model = network(seed=options.seed)
+        model = network(seed=options.seed).to(options.device)
         training.fit(model, train, epochs=options.epochs, optimizer=nn.optim.Adam(model, lr=1e-3), batch_size=64,
                      seed=options.seed, progress=True)
         scores.append(f"{name} {evaluation.accuracy(model, test):.2%}")

@@ -1,3 +1,4 @@
+import argparse
 import ast
 import importlib
 import os
@@ -9,9 +10,10 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from attack_cases import on_device
 from matplotlib.image import imread
 
-from tinyadv import certify, models, training
+from tinyadv import certify, data, models, nn, training
 from tinyadv.random import Streams
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -250,3 +252,21 @@ def test_a_checkpoint_of_another_run_ends_an_example_with_one_line(tmp_path):
                           env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     assert done.stderr.strip().splitlines() == ["the checkpoint is of another run; or choose another --out"]
     assert done.returncode == 1
+
+
+def example(name, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module(name)
+
+
+def test_what_seemed_to_be_on_the_device_is_there(xp, monkeypatch, tmp_path):
+    script, moved, layer = example("transfer_functions_mnist", monkeypatch), [], nn.Conv2d(1, 6, 5, rng=0)
+    answers = script.with_grey(layer)
+    np.testing.assert_allclose(script.with_grey(on_device(layer, xp)), answers, rtol=1e-5)
+    monkeypatch.setattr(nn.Module, "to", lambda self, device: moved.append(device) or self)
+    monkeypatch.setattr(training, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(script, "mnist_or_digits", lambda limit: data.digits(train=limit, test=limit))
+    monkeypatch.setattr(script, "draw", lambda *_: None)
+    monkeypatch.setattr(script, "QUALITIES", np.arange(1, 41, 39).repeat(20))
+    script.main(argparse.Namespace(limit=50, epochs=1, seed=1, device="there", out=tmp_path / "figure.png"))
+    assert moved == ["there"] * 2
