@@ -7,15 +7,15 @@ last line says whether the claim holds: the median distance is within 1.3 times 
 """
 
 import numpy as np
-from common import arguments, at_least, mnist_or_digits, slide_cnn
+from common import arguments, at_least, mnist_or_digits, right_ones, slide_cnn
 
-from tinyadv import attacks, evaluation, plots
+from tinyadv import attacks, plots
 
 
 def main(options):
     train, test = mnist_or_digits(options.limit)
     model = slide_cnn(train, test, options)
-    examples = test[evaluation.predict(model, test.images) == test.labels][:options.images]
+    examples = right_ones(model, test, options.images)
     x, y = examples.images, examples.labels
 
     # With the same seed a short walk is the beginning of a longer one: one run for each point of the curve.

@@ -1,6 +1,5 @@
 """What the examples share: the data, the trained network of fgsm_mnist.py, and saved tables."""
 
-import argparse
 import json
 import re
 import sys
@@ -10,8 +9,11 @@ from pathlib import Path
 from textwrap import indent
 
 import numpy as np
+from checks import Ascending as Ascending
+from checks import all_classes as all_classes
+from checks import at_least as at_least
+from checks import right_ones as right_ones
 from options import arguments as arguments
-from options import at_least as at_least
 
 from tinyadv import backend, data, evaluation, models, nn, training
 from tinyadv.nn.table import percent, table
@@ -41,15 +43,6 @@ def cifar10_or_digits(limit):
     train, test = (each[:limit] for each in sets)
     print(f"{train}\n{test}\n")
     return train, test
-
-
-class Ascending(argparse.Action):
-    """For an option of several numbers to compare: sorted, each once, and at least two."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        if len(set(values)) < 2:
-            parser.error(f"{option_string} needs two different numbers or more, to compare")
-        setattr(namespace, self.dest, sorted(set(values)))
 
 
 def spread(dataset, count):

@@ -7,7 +7,7 @@ the most frequent digit of both sets of MNIST, and all classes of CIFAR-10 have 
 """
 
 import numpy as np
-from common import arguments, at_least, cifar10_or_digits, conclude, mnist_or_digits
+from common import all_classes, arguments, at_least, cifar10_or_digits, conclude, mnist_or_digits
 
 from tinyadv import plots
 
@@ -28,6 +28,7 @@ def draw(train, counts, options, figure):
 
 def main(options):
     sets = {"CIFAR-10": cifar10_or_digits(options.limit), "MNIST": mnist_or_digits(options.limit)}
+    all_classes(*sets["CIFAR-10"], *sets["MNIST"])
     counts = {name: [np.bincount(each.labels, minlength=10) for each in both] for name, both in sets.items()}
     figure, tables = plots.blank(12, 1 + 1.4 * options.rows), {}
     for part, name in zip(figure.subfigures(2, 1), ("MNIST", "CIFAR-10"), strict=True):

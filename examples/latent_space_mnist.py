@@ -9,7 +9,7 @@ that within them, is larger than without, but some attack leaves NearestLatent f
 """
 
 import numpy as np
-from common import arguments, at_least, conclude, mnist_or_digits
+from common import all_classes, arguments, at_least, conclude, mnist_or_digits
 
 from tinyadv import attacks, defenses, driver, evaluation, models, nn, plots, training
 
@@ -41,6 +41,7 @@ def draw(axes, z, moved, labels, title):
 def main(options):
     train, test = mnist_or_digits(options.limit)
     few, pgd = test[:options.images], attacks.PGD(options.eps, steps=options.steps, loss="margin")
+    all_classes(train, few, raised="--limit or --images")
     five = np.concatenate([np.flatnonzero(train.labels == k)[:5] for k in range(10)])
     figure, rows, apart = plots.blank(4 * len(METHODS), 4.2), [], []
     for axes, (name, method) in zip(figure.subplots(1, len(METHODS)), METHODS.items(), strict=True):

@@ -1,9 +1,10 @@
 """The command-line options of the examples, checked before the work begins; and how an example stops before its end."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
+
+from checks import at_least, device, figure
 
 from tinyadv import models, nn
 
@@ -49,31 +50,3 @@ def recipe_options(description, config):
     parser.add_argument("--config", type=Path, default=CONFIGS / config, help="file of settings")
     parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")
     return parser.parse_args()
-
-
-def at_least(low, kind):
-    """An argparse type: a finite number of this kind, at least `low`."""
-    def number(text):
-        if low <= (value := kind(text)) < float("inf"):
-            return value
-        raise argparse.ArgumentTypeError(f"must be a number >= {low}, got {text}")
-    return number
-
-
-def device(name):
-    """An argparse type: a device that can be used."""
-    try:
-        nn.Linear(1, 1).to(name)
-    except (RuntimeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from error  # it says what is missing
-    return name
-
-
-def figure(name):
-    """An argparse type: a file for a figure, in a folder where files can be written."""
-    path = Path(name)
-    if path.suffix not in (".pdf", ".png", ".svg"):
-        raise argparse.ArgumentTypeError(f"must end in .pdf, .png or .svg, got {name}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that can be written to, got {name}")
-    return path

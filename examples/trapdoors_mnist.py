@@ -9,7 +9,7 @@ FGSM, PGD and CW (Carlini and Wagner's) get misclassified, 94% or more is flagge
 """
 
 import numpy as np
-from common import arguments, at_least, conclude, mnist_or_digits
+from common import arguments, at_least, conclude, mnist_or_digits, right_ones
 
 from tinyadv import attacks, defenses, evaluation, nn, plots, training
 
@@ -39,7 +39,7 @@ def main(options):
         training.fit(model, train[count:], epochs=epochs, optimizer=nn.optim.Adam(model, lr=1e-3), batch_size=64,
                      seed=seed, method=method, progress=True)
     detector = defenses.trapdoor_detector(model, trapdoors, train[count:][:1000], train[:count])
-    few = test[np.flatnonzero(evaluation.predict(model, test.images) == test.labels)[:options.images]]
+    few = right_ones(model, test, options.images)
     goal = (few.labels + np.random.default_rng(seed).integers(1, 10, len(few))) % 10
     unaware = {"FGSM": attacks.FGSM(eps), "PGD": attacks.PGD(eps, steps=options.steps),
                "CW": attacks.CarliniWagner(lr=0.05, binary_search_steps=4, steps=5 * options.steps)}

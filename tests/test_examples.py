@@ -73,7 +73,7 @@ TINY = {
     "data_sets.py": ("--rows", "2"),
     "noise_layers_mnist.py": (*SMALL, "--eot", "2", "--steps", "2", "--seeds", "2", "--images", "4"),
 }
-SHARED = ("common.py", "options.py", "recipes.py")
+SHARED = ("checks.py", "common.py", "options.py", "recipes.py")
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in SHARED)
 
 
@@ -191,6 +191,9 @@ def test_what_would_fail_after_the_work_is_refused_before_it(script, options, me
     ("madry_cifar10.py", ("--config", "ramp.toml"), "ramp.toml: "),
     ("madry_cifar10.py", ("--config", "strange.toml"), "strange.toml: data must be cifar10 or mnist, got 'stl10'"),
     ("attacks_compared.py", ("--limit", "100", "--image", "100"), "--image must be below 100, the number of"),
+    ("latent_space_mnist.py", ("--limit", "2"), "among 2: raise --limit or --images\n"),
+    ("latent_space_mnist.py", ("--images", "5"), "among 5: raise --limit or --images\n"),
+    ("data_sets.py", ("--limit", "2"), "digits-train: no image of class "),
 ])
 def test_a_wrong_file_or_index_is_told_before_the_training(script, options, message, tmp_path):
     (tmp_path / "bad.toml").write_text("x = ")
@@ -270,3 +273,14 @@ def test_what_seemed_to_be_on_the_device_is_there(xp, monkeypatch, tmp_path):
     monkeypatch.setattr(script, "QUALITIES", np.arange(1, 41, 39).repeat(20))
     script.main(argparse.Namespace(limit=50, epochs=1, seed=1, device="there", out=tmp_path / "figure.png"))
     assert moved == ["there"] * 2
+
+
+@pytest.mark.parametrize("script", ["boundary_mnist.py", "trapdoors_mnist.py"])
+def test_without_any_right_image_an_example_says_so(script, tmp_path):
+    lines = ["import runpy, sys", "from tinyadv import evaluation", f"sys.path.insert(0, {str(EXAMPLES)!r})",
+             "evaluation.predict = lambda model, images: -1 - (images[:, 0, 0, 0] > 9)",
+             f"runpy.run_path({str(EXAMPLES / script)!r}, run_name='__main__')"]
+    (tmp_path / "wrong.py").write_text("\n".join(lines), encoding="utf-8")
+    done = run(tmp_path / "wrong.py", tmp_path, "--limit", "10", "--epochs", "1")
+    assert done.stderr.splitlines()[-1] == "no test image is right: train longer, or raise --limit"
+    assert done.returncode == 1
