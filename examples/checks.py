@@ -33,8 +33,9 @@ def figure(name):
     path = Path(name)
     if path.suffix not in (".pdf", ".png", ".svg"):
         raise argparse.ArgumentTypeError(f"must end in .pdf, .png or .svg, got {name}")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"must be a file in a folder that can be written to, got {name}")
+    where = "a file" if path.is_file() else "a file in a folder"
+    if path.is_dir() or not os.access(path if path.is_file() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"must be {where} that can be written to, got {name}")
     return path
 
 

@@ -284,3 +284,12 @@ def test_without_any_right_image_an_example_says_so(script, tmp_path):
     done = run(tmp_path / "wrong.py", tmp_path, "--limit", "10", "--epochs", "1")
     assert done.stderr.splitlines()[-1] == "no test image is right: train longer, or raise --limit"
     assert done.returncode == 1
+
+
+def test_a_figure_that_cannot_be_overwritten_is_refused(tmp_path, monkeypatch):
+    checks, there = example("checks", monkeypatch), tmp_path / "there.png"
+    there.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != there)
+    assert checks.figure(tmp_path / "new.png") == tmp_path / "new.png"
+    with pytest.raises(argparse.ArgumentTypeError, match=r"must be a file that can be written to, got .*there\.png"):
+        checks.figure(there)
