@@ -6,18 +6,22 @@ from pathlib import Path
 
 from checks import at_least, device, figure
 
-from tinyadv import models, nn
+from tinyadv import models, nn, training
 
 CONFIGS = Path(__file__).parent / "configs"
 
 
 def _report(kind, error, traceback):
     """Ctrl-C, or a checkpoint of another run, ends an example with one line, which says how to go on."""
+    if issubclass(kind, training.Interrupted):
+        error = str(error).partition("; the same call")[0] + "; the same command goes on from there"
     if issubclass(kind, KeyboardInterrupt):
         print(f"\n{str(error) or 'stopped by Ctrl-C'}", file=sys.stderr)
         sys.exit(130)  # what a shell makes of Ctrl-C
     if issubclass(kind, nn.StateError):
-        sys.exit(f"{error}; or choose another --out")
+        told, extend, _ = str(error).partition("\nextend=")  # which is for who calls the library
+        sys.exit(f"{told}\ngive the options of then, or choose another --out" if extend else
+                 f"{error}; or choose another --out")
     sys.__excepthook__(kind, error, traceback)
 
 

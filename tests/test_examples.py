@@ -240,7 +240,9 @@ def test_a_network_for_votes_is_trained_and_certified(name, tmp_path):
 
 
 @pytest.mark.parametrize(("error", "line"), [
-    ("KeyboardInterrupt", "stopped by Ctrl-C"), ("training.Interrupted('after 2 steps')", "after 2 steps"),
+    ("KeyboardInterrupt", "stopped by Ctrl-C"),
+    ("training.Interrupted('after 2 steps; the same call with resume=True goes on from there')",
+     "after 2 steps; the same command goes on from there"),
 ])
 def test_ctrl_c_ends_an_example_with_one_line(error, line):
     done = subprocess.run([sys.executable, "-c", f"from common import *; raise {error}"], cwd=EXAMPLES, text=True,
@@ -249,11 +251,16 @@ def test_ctrl_c_ends_an_example_with_one_line(error, line):
     assert done.returncode == 130
 
 
-def test_a_checkpoint_of_another_run_ends_an_example_with_one_line(tmp_path):
-    code = "from options import *; raise nn.StateError('the checkpoint is of another run')"
+@pytest.mark.parametrize(("error", "lines"), [
+    ("the checkpoint is of another run", ["the checkpoint is of another run; or choose another --out"]),
+    (r"it differs:\n  epochs: then 3, now 4\nextend=('epochs',) goes on from it",
+     ["it differs:", "  epochs: then 3, now 4", "give the options of then, or choose another --out"]),
+])
+def test_a_checkpoint_of_another_run_ends_an_example_with_what_a_command_can_do(error, lines):
+    code = f'from options import *; raise nn.StateError("{error}")'
     done = subprocess.run([sys.executable, "-c", code], cwd=EXAMPLES, text=True, capture_output=True,
                           env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
-    assert done.stderr.strip().splitlines() == ["the checkpoint is of another run; or choose another --out"]
+    assert done.stderr.strip().splitlines() == lines
     assert done.returncode == 1
 
 
