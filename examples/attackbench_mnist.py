@@ -72,9 +72,8 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="attackbench_mnist.png", trains=False)
-    parser.add_argument("--networks", nargs="+", choices=models.zoo.names(), help="of models.zoo",
-                        default=["mnist-lenet-natural", "mnist-lenet-linf", "mnist-ibp-linf"])
+    parser = arguments(__doc__, out="attackbench_mnist.png",
+                       networks=["mnist-lenet-natural", "mnist-lenet-linf", "mnist-ibp-linf"])
     parser.add_argument("--queries", type=at_least(100, int), default=2000, help="passes of an image")
     parser.add_argument("--images", type=at_least(1, int), default=50, help="test images, at most")
     main(parser.parse_args())

@@ -54,9 +54,7 @@ def main(options):
 
 
 if __name__ == "__main__":
-    parser = arguments(__doc__, out="jpeg_cifar10.png", trains=False)
-    parser.add_argument("--models", nargs="+", choices=models.zoo.names(), help="of models.zoo",
-                        default=["cifar10-base-natural", "cifar10-lenet-natural"])
+    parser = arguments(__doc__, out="jpeg_cifar10.png", models=["cifar10-base-natural", "cifar10-lenet-natural"])
     parser.add_argument("--eps", type=at_least(0, float), default=2, help="the budget of the claim, in 255ths")
     parser.add_argument("--images", type=at_least(1, int), default=2000, help="test images, at most")
     main(parser.parse_args())

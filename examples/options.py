@@ -31,13 +31,15 @@ sys.excepthook = _report
 def arguments(description, out, trains=True, **networks):
     """A parser with the options of all examples.
 
-    networks: {option: default} for networks of the zoo. Without any, the example trains, and has the option --epochs,
-    unless `trains` is False.
+    networks: {option: default} for networks of the zoo; the default is a name, or a list for an option that takes
+    several. Without any, the example trains, and has the option --epochs, unless `trains` is False.
     """
     parser = argparse.ArgumentParser(description=description.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     for name, default in networks.items():
-        parser.add_argument(f"--{name}", choices=models.zoo.names(), default=default, help="a network of models.zoo")
+        several = isinstance(default, list)
+        parser.add_argument(f"--{name}", nargs="+" if several else None, default=default, help="of models.zoo",
+                            choices=fitting(default[0] if several else default))
     if trains and not networks:
         parser.add_argument("--epochs", type=at_least(1, int), default=3, help="passes over the training images")
     parser.add_argument("--limit", type=at_least(2, int), default=60_000, help="images of each set, at most")
@@ -45,6 +47,13 @@ def arguments(description, out, trains=True, **networks):
     parser.add_argument("--seed", type=at_least(0, int), default=42, help="of weights and all other random numbers")
     parser.add_argument("--out", type=figure, default=out, help="file of the figure")
     return parser
+
+
+def fitting(network):
+    """The networks of models.zoo that can be loaded and take the images that this one takes."""
+    of_two_channels = {"mnist-ablation-l0"}  # see certify.Ablation
+    return [name for name in models.zoo.names() if name.split("-")[0] == network.split("-")[0]
+            and name not in of_two_channels]
 
 
 def recipe_options(description, config):

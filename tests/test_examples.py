@@ -176,6 +176,10 @@ def test_fgsm_mnist_refuses_a_senseless_option_by_name(options, message, tmp_pat
     ("pgd_mnist.py", ("--step-size", "0"), "argument --step-size: must be a number >= 1e-09, got 0"),
     ("spectra_mnist.py", ("--eps", "0"), "argument --eps: must be a number >= 1e-09, got 0"),
     ("base_training_mnist.py", ("--eps", "0.001"), "argument --eps: must be a number >= 0.002, got 0.001"),
+    ("first_error_mnist.py", ("--natural", "cifar10-lenet-natural"), "--natural: invalid choice: 'cifar10-lenet-natur"),
+    ("pgd_steps_mnist.py", ("--first", "mnist-ablation-l0"), "argument --first: invalid choice: 'mnist-ablation-l0'"),
+    ("jpeg_cifar10.py", ("--models", "mnist-lenet-natural"), "--models: invalid choice: 'mnist-lenet-natural'"),
+    ("attackbench_mnist.py", ("--networks", "cifar10-cnn-natural"), "--networks: invalid choice: 'cifar10-cnn-natural'"),
 ])
 def test_what_would_fail_after_the_work_is_refused_before_it(script, options, message, tmp_path):
     done = run(script, tmp_path, *options)
@@ -300,3 +304,10 @@ def test_a_figure_that_cannot_be_overwritten_is_refused(tmp_path, monkeypatch):
     assert checks.figure(tmp_path / "new.png") == tmp_path / "new.png"
     with pytest.raises(argparse.ArgumentTypeError, match=r"must be a file that can be written to, got .*there\.png"):
         checks.figure(there)
+
+
+@pytest.mark.parametrize("network", ["mnist-lenet-natural", "cifar10-base-natural"])
+def test_the_networks_to_choose_from_take_the_images_of_the_default(network, monkeypatch):
+    offered = example("options", monkeypatch).fitting(network)
+    assert len(offered) >= 5
+    assert {models.zoo.load(name).input_shape for name in offered} == {models.zoo.load(network).input_shape}
