@@ -56,9 +56,18 @@ def fitting(network):
             and name not in of_two_channels]
 
 
+class OfSettings(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that says where a default of None comes from."""
+
+    def _get_help_string(self, action):
+        default = "the name of --config, with .png, in this folder" if action.dest == "out" else "that of the settings"
+        return super()._get_help_string(action) if action.default else f"{action.help} (default: {default})"
+
+
 def recipe_options(description, config):
     """The options of a script that trains from the settings in configs/, from `config` unless told otherwise."""
     parser = arguments(description, out=None)
+    parser.formatter_class = OfSettings
     parser.set_defaults(epochs=None, seed=None)  # those of the settings, unless given
     parser.add_argument("--config", type=Path, default=CONFIGS / config, help="file of settings")
     parser.add_argument("--images", type=at_least(1, int), default=1000, help="test images to attack, at most")

@@ -311,3 +311,10 @@ def test_the_networks_to_choose_from_take_the_images_of_the_default(network, mon
     offered = example("options", monkeypatch).fitting(network)
     assert len(offered) >= 5
     assert {models.zoo.load(name).input_shape for name in offered} == {models.zoo.load(network).input_shape}
+
+
+def test_a_recipe_says_where_its_defaults_come_from(tmp_path):
+    said = " ".join(run("madry_mnist.py", tmp_path, "--help").stdout.split())
+    assert "(default: None)" not in said
+    assert said.count("(default: that of the settings)") == 2
+    assert "file of the figure (default: the name of --config, with .png, in this folder)" in said
