@@ -49,7 +49,7 @@ def main(options):
     for column, axis in zip(figure.subfigures(1, 2), ("epochs", "more layers"), strict=True):
         (top, bottom), values = column.subfigures(2, 1), [value for name, value in means if name == axis]
         rows = np.array([means[axis, value] for value in values])  # (values, 2 + budgets + ways)
-        plots.epsilon_curve({f"{value} {axis}": dict(zip(BUDGETS, row[2:-4].tolist(), strict=True))
+        plots.epsilon_curve({f"{value} {axis[:-1] if value == 1 else axis}": dict(zip(BUDGETS, row[2:-4], strict=True))
                              for value, row in zip(values, rows, strict=True)}, title=f"{test.name}: FGSM", figure=top)
         plots.lines({way: (values, 100 * each) for way, each in zip(ways, rows.T[-4:], strict=True)}, xlabel=axis,
                     ylabel="accuracy (%)", title=f"{test.name}: all attacks, budget {eps:g}", figure=bottom)

@@ -13,7 +13,7 @@ import pytest
 from attack_cases import on_device
 from matplotlib.image import imread
 
-from tinyadv import certify, data, models, nn, training
+from tinyadv import certify, data, models, nn, plots, training
 from tinyadv.random import Streams
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -318,3 +318,13 @@ def test_a_recipe_says_where_its_defaults_come_from(tmp_path):
     assert "(default: None)" not in said
     assert said.count("(default: that of the settings)") == 2
     assert "file of the figure (default: the name of --config, with .png, in this folder)" in said
+
+
+def test_one_epoch_is_no_plural(monkeypatch, tmp_path):
+    script, named = example("overfitting_mnist", monkeypatch), []
+    cases = [("epochs", 1), ("epochs", 2), ("more layers", 1), ("more layers", 2)]
+    monkeypatch.setattr(script, "networks", lambda *_: ((case, models.LeNet(seed=1)) for case in cases))
+    monkeypatch.setattr(script, "mnist_or_digits", lambda limit: data.digits(train=limit, test=limit))
+    monkeypatch.setattr(plots, "epsilon_curve", lambda curves, **_: named.extend(curves))
+    script.main(argparse.Namespace(limit=20, seed=1, seeds=1, images=3, steps=1, out=tmp_path / "figure.png"))
+    assert named == ["1 epoch", "2 epochs", "1 more layer", "2 more layers"]
