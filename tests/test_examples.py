@@ -179,7 +179,7 @@ def test_fgsm_mnist_refuses_a_senseless_option_by_name(options, message, tmp_pat
     ("first_error_mnist.py", ("--natural", "cifar10-lenet-natural"), "--natural: invalid choice: 'cifar10-lenet-natur"),
     ("pgd_steps_mnist.py", ("--first", "mnist-ablation-l0"), "argument --first: invalid choice: 'mnist-ablation-l0'"),
     ("jpeg_cifar10.py", ("--models", "mnist-lenet-natural"), "--models: invalid choice: 'mnist-lenet-natural'"),
-    ("attackbench_mnist.py", ("--networks", "cifar10-cnn-natural"), "--networks: invalid choice: 'cifar10-cnn-natural'"),
+    ("attackbench_mnist.py", ("--networks", "cifar10-cnn-natural"), "--networks: invalid choice: 'cifar10-cnn-nat"),
 ])
 def test_what_would_fail_after_the_work_is_refused_before_it(script, options, message, tmp_path):
     done = run(script, tmp_path, *options)
