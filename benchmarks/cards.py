@@ -133,7 +133,7 @@ def main(options: argparse.Namespace) -> None:
         if options.weights is None:
             zoo.card(name)
         else:
-            options.weights.stat()  # of the two files, the one that was named is missed first
+            options.weights.stat()  # the error is to name the file that was given
             epochs = list(csv.DictReader(options.weights.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
     except (OSError, ValueError) as error:
         sys.exit(str(error))

@@ -33,9 +33,10 @@ def figure(name):
     path = Path(name)
     if path.suffix not in (".pdf", ".png", ".svg"):
         raise argparse.ArgumentTypeError(f"must end in .pdf, .png or .svg, got {name}")
-    where = "a file" if path.is_file() else "a file in a folder"
-    if path.is_dir() or not os.access(path if path.is_file() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"must be {where} that can be written to, got {name}")
+    folder = path.parent  # other files go there, too
+    for where, place in ("a file in a folder", folder), ("a file", path if path.exists() else folder):
+        if path.is_dir() or not os.access(place, os.W_OK):
+            raise argparse.ArgumentTypeError(f"must be {where} that can be written to, got {name}")
     return path
 
 

@@ -20,7 +20,7 @@ def _report(kind, error, traceback):
         sys.exit(130)  # what a shell makes of Ctrl-C
     if issubclass(kind, nn.StateError):
         told, extend, _ = str(error).partition("\nextend=")  # which is for who calls the library
-        sys.exit(f"{told}\ngive the options of then, or choose another --out" if extend else
+        sys.exit(f"{told}\ngive the options of that run, or choose another --out" if extend else
                  f"{error}; or choose another --out")
     sys.__excepthook__(kind, error, traceback)
 

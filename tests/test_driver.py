@@ -287,6 +287,12 @@ def test_a_wrong_option_is_refused_by_name(option, value):
         driver.logits(small_model(), images(3), **{option: value})
 
 
+def test_streams_that_are_given_as_a_seed_are_not_advanced():
+    model, x, streams = small_model(), images(6), Streams(3, range(6))
+    first, second = (attacks.PGD(0.1, steps=1)(model, x, np.zeros(6, int), seed=streams) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
 @pytest.mark.parametrize("batch_size", [2, 3, 20])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_example_that_is_there_twice_has_the_same_noise_in_every_shard(batch_size, workers):

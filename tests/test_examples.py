@@ -258,7 +258,7 @@ def test_ctrl_c_ends_an_example_with_one_line(error, line):
 @pytest.mark.parametrize(("error", "lines"), [
     ("the checkpoint is of another run", ["the checkpoint is of another run; or choose another --out"]),
     (r"it differs:\n  epochs: then 3, now 4\nextend=('epochs',) goes on from it",
-     ["it differs:", "  epochs: then 3, now 4", "give the options of then, or choose another --out"]),
+     ["it differs:", "  epochs: then 3, now 4", "give the options of that run, or choose another --out"]),
 ])
 def test_a_checkpoint_of_another_run_ends_an_example_with_what_a_command_can_do(error, lines):
     code = f'from options import *; raise nn.StateError("{error}")'
@@ -303,6 +303,9 @@ def test_a_figure_that_cannot_be_overwritten_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != there)
     assert checks.figure(tmp_path / "new.png") == tmp_path / "new.png"
     with pytest.raises(argparse.ArgumentTypeError, match=r"must be a file that can be written to, got .*there\.png"):
+        checks.figure(there)
+    monkeypatch.setattr(os, "access", lambda path, mode: path == there)  # the other files of an example go beside it
+    with pytest.raises(argparse.ArgumentTypeError, match="must be a file in a folder that can be written to"):
         checks.figure(there)
 
 

@@ -185,10 +185,11 @@ def test_an_error_of_the_model_is_raised_with_the_range(pools):
     (OfNoNotes, ("none",), "OfNoNotes: none"),
 ])
 def test_an_error_that_cannot_be_sent_is_told_in_another(kind, arguments, message, pools):
-    for pool in pools[1], Pickling(1):
-        with pytest.raises(RuntimeError, match=f"^{message}") as caught:
-            FGSM(0.1)(Raising(kind, *arguments), X, Y, batch_size=5, executor=pool)
-        assert any("the model was given x[" in note for note in caught.value.__notes__)
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as fresh:  # it forks when the first shard is sent
+        for pool in pools[1], Pickling(1), fresh:
+            with pytest.raises(RuntimeError, match=f"^{message}") as caught:
+                FGSM(0.1)(Raising(kind, *arguments), X, Y, batch_size=5, executor=pool)
+            assert any("the model was given x[" in note for note in caught.value.__notes__)
     assert driver.logits(Surrogate(), X, executor=pools[1]).shape == (20, 5)  # the pool lives on
     with pytest.raises(kind), ThreadPoolExecutor(1) as pool:
         FGSM(0.1)(Raising(kind, *arguments), X, Y, batch_size=5, executor=pool)

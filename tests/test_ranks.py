@@ -185,7 +185,7 @@ def test_where_one_rank_has_wrong_arguments_all_end(culprit, wrong, tmp_path):
             x[0] = np.nan
         if wrong == "x of several":
             return MultiAttack([attack, attack])(model, x, y)
-        if wrong in "xy":
+        if wrong in ("x", "y"):
             return attack(model, x, y[1:] if wrong == "y" and guilty else y)
         return training.fit(model, train[:0] if wrong == "images" and guilty else train, epochs=1,
                             optimizer=SGD(model, lr=0.1), **options)

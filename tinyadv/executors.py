@@ -110,9 +110,10 @@ def run_elsewhere(executor: Executor, job: Callable, model: Callable, arguments:
                   parts: list[slice], put: Callable[[slice, Any], None], workers: int | None = None) -> None:
     """Call put(part, job(model, *arguments(part))) for all parts; the executor's workers do the job.
 
-    Raises what a job raises, which must have a note. Raises BrokenExecutor, with the range of the examples, if the
-    executor fails, as when a worker dies; TypeError if it is the model that cannot be sent. If it ends so or by Ctrl-C,
-    jobs in processes of this machine end before their next forward pass.
+    Raises what a job raises, which must have a note, or a RuntimeError with its text if pickling changes it. Raises
+    BrokenExecutor, with the range of the examples, if the executor fails, as when a worker dies; TypeError if it is the
+    model that cannot be sent. If it ends so or by Ctrl-C, jobs in processes of this machine end before their next
+    forward pass.
     """
     try:
         digest, unsent = hashlib.sha256(pickle.dumps(model)).hexdigest(), None
@@ -218,3 +219,5 @@ def _folder() -> str:
 _sent: WeakKeyDictionary[Executor, deque[str]] = WeakKeyDictionary()  # the digests of what its workers should have
 _received: dict[str, Any] = {}  # the models that this process was sent, by their digests
 _lent: dict[_Run, Any] = {}  # those of the runs that were begun in this process
+if hasattr(os, "register_at_fork"):  # a process made by fork has begun none
+    os.register_at_fork(after_in_child=lambda: _lent.clear())

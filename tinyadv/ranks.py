@@ -80,9 +80,8 @@ def sharing(comm: Any) -> Iterator[None]:
     comm: a communicator of mpi4py, or any object with `Get_rank()`, `Get_size()` and `allgather(value)`, which one
     thread at a time calls. None: within the block, this process does everything by itself.
     Each process must run the same program, with the same models, data and seeds. Each ends with the same bits as a
-    single process. But a rank advances Streams given as seed for its own examples only, and a callback sees these
-    alone: give an integer as seed, and look at the result. The parts of a batch in training are shared if their number
-    can be divided by that of the ranks; else every rank computes them all.
+    single process. But a callback sees the examples of its own rank alone: look at the result. The parts of a batch in
+    training are shared if their number can be divided by that of the ranks; else every rank computes them all.
     """
     token = _ranks.set(Ranks(comm))
     try:

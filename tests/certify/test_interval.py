@@ -454,3 +454,8 @@ def test_numbers_of_numpy_leave_the_dtype_of_the_images():
         power = expected**two
         assert power.low.dtype == np.float32
         np.testing.assert_array_equal(power.high.data, (expected**2).high.data)
+
+
+def test_each_pixel_may_have_a_budget_of_its_own():
+    x, eps = np.full((2, 3), 0.5, np.float32), np.float32([0, 0.1, 0.7])
+    np.testing.assert_array_equal(Interval.around(x, eps).high.data, (x + eps).clip(0, 1))

@@ -131,6 +131,6 @@ def test_what_is_no_image_or_no_result_is_told():
             wrong()
 
 
-def test_bounds_that_are_none_are_told():
+def test_bounds_in_the_wrong_order_are_told():
     with pytest.raises(ValueError, match="bounds must be a tuple"):
         evaluation.validate(images(2), images(2), eps=0.1, bounds=(1, 0))

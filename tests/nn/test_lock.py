@@ -71,3 +71,11 @@ with owned({str(path)!r}):
                 pass
         finally:
             os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_link_and_the_file_that_it_names_have_one_owner(tmp_path):
+    link, real = tmp_path / "link.npz", tmp_path / "real.npz"
+    real.touch()
+    link.symlink_to(real)
+    with owned(link), pytest.raises(StateError, match="another run writes to this file"), owned(real):
+        pass

@@ -227,9 +227,12 @@ def test_free_updates_the_weights_in_every_replay_and_goes_on_from_the_last_pert
 
 
 def test_a_scaled_attack_of_less_than_one_pixel_has_none():
-    """So that a ramp of the budget gives no warnings; 49 / 49 is a little less than 1."""
-    attack = PGD(49, norm="l0")
-    assert [attack.scaled(strength).eps for strength in (0.02, 1 / 49, 0.5)] == [0, 1 / 49 * 49, 24.5]
+    """So that a ramp of the budget gives no warnings; 1 / 49 * 49 is a little less than 1."""
+    attack, x = PGD(49, norm="l0", steps=3), np.full((1, 1, 7, 7), 0.5, np.float32)
+    weak = [attack.scaled(strength) for strength in (0.02, 1 / 49, 0.5)]
+    assert [each.eps for each in weak] == [0, 1, 24.5]
+    found = [each.run(lambda x: ops.flatten(x)[:, :2] * [1.0, -1.0], x, np.zeros(1, int)) for each in weak]
+    assert [int(result.distances[0]) for result in found][:2] == [0, 1]
 
 
 @given(strength=st.floats(1e-6, 1))

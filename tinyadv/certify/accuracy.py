@@ -45,7 +45,7 @@ def by_zonotopes(model: Callable, box: Interval, labels: Array) -> Array:
     relus = sum(each.origin is not None and each.origin.operation is ops.relu for each in z.steps())
     for part, one in left_open(worst, box, 1):
         zonotope = Zonotope(one.low, one.high, roundoff=box.roundoff, terms=NEW_TERMS // max(1, relus))
-        worst[part] = worst[part].clip(None, model(zonotope).worst(labels[part]).data)
+        worst[part] = model(zonotope).worst(labels[part]).data
     return worst
 
 

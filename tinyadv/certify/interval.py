@@ -69,7 +69,8 @@ class Interval(Abstract):
         ValueError for images that are not within the bounds: the interval would not hold them.
         """
         check_images(x, bounds)
-        low, high, eps = map(float, (*bounds, eps))  # a NumPy number of float64 would widen the images
+        low, high = map(float, bounds)  # a NumPy number of float64 would widen the images
+        eps = eps if np.ndim(eps) else float(eps)
         return cls((x - eps).clip(low, high), (x + eps).clip(low, high), value)
 
     def __getattr__(self, name: str) -> Any:

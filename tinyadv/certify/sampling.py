@@ -147,7 +147,7 @@ class Sampled:
         with progress_bar(count, str(self), progress) as bar:
             def put(part: slice, found: tuple[int, float, int]) -> None:
                 predictions[part], radii[part], classes = found
-                check_labels(dataset.labels, classes, type(self).__name__)  # of all images, after the first
+                check_labels(dataset.labels, classes, type(self).__name__)  # as soon as the number is known
                 bar.update(1)
 
             driver.run(work, model, (dataset.images, Streams(seed, range(count))), put, batch_size=1,

@@ -74,7 +74,7 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
                          "time, each with a file of its own")
     if target is not None:
         target = check_target(target, "target", dataset.images)
-    pixels = attack.norm == "l0" and any(float(eps) >= 1 for eps in epsilons)  # then less than one is no wrong unit
+    pixels = attack.norm == "l0" and any(float(eps) >= 1 for eps in epsilons)  # then a value below 1 is meant
     attacks = {float(eps): attack.with_eps(0.0 if pixels and 0 < float(eps) < 1 else float(eps))
                for eps in epsilons}  # all checked before the first runs
     robust, x_adv = np.arange(len(dataset)), dataset.images.copy()

@@ -24,7 +24,7 @@ def validate(x_adv: Array, x: Array, *, eps: float, norm: str = "linf",
     These are the checks of run_attack.py of the MNIST and CIFAR-10 challenges (Madry et al. 2018, arXiv:1706.06083),
     but without its tolerance: distances are computed in float64. eps and bounds are in the units of the data. Invalid
     images raise nothing; call `validate(...).require()` for a ValueError. Raises ValueError if eps is no number
-    or the bounds are none.
+    or bounds are not (low, high).
     """
     if isinstance(x_adv, AttackResult):
         raise TypeError("x_adv must be an array of images: give result.x_adv")

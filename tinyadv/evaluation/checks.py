@@ -33,15 +33,15 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     All figures are fractions of these images, or differences of such fractions. eps, norm, bounds: those of the
     evaluation to check. steps: the number of PGD steps. options: those of `Attack.run`. It costs about 12 * steps
     gradients an image, and up to 10 * steps queries by Square. If any logits are NaN, there is one more check, which
-    fails. Raises ValueError if eps is 0 or the model gets no image right.
+    fails. Raises ValueError if eps is 0, a label is no class, or the model gets no image right.
     """
     check(dataset)
     if eps == 0:
         raise ValueError("eps must be above 0: without a budget there is nothing to check")
     shards = driver.sharding(options)
     logits = driver.logits(model, dataset.images, **shards)
-    check_labels(dataset.labels, logits.shape[1], "sanity_checks")
     predicted = to_host(driver.classes(logits))
+    check_labels(dataset.labels, logits.shape[1], "sanity_checks")
     right = dataset[predicted == dataset.labels]
     if not len(right):
         lost = (predicted < 0).sum()

@@ -29,7 +29,7 @@ def owned(path: str | Path) -> Iterator[None]:
     The operating system locks a second file, PATH.lock. The lock ends with the process, even if it is killed.
     Raises StateError, with the process that has the lock, if there is one.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # as it will be written
     if "fcntl" not in globals():
         yield
         return

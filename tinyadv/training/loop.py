@@ -73,8 +73,8 @@ def fit(model: Module, train: Dataset, *, epochs: int, optimizer: Optimizer, att
         `minutes` minutes, and after Ctrl-C, which then raises Interrupted. Only one run at a time may use the file. Of
         several ranks (`tinyadv.ranks.sharing`), the first one writes it, and Ctrl-C ends them all without writing.
     resume: go on from that file, if it exists, to exactly the weights of a run without a break. All other arguments
-        must be the same. extend: those that may differ, "epochs" or "lr"; ("epochs",) trains a finished run further.
-    progress: show a progress bar for each epoch.
+        must be the same; of functions and objects in a method, the names and arrays are. extend: those that may differ,
+        "epochs" or "lr"; ("epochs",) trains a finished run further. progress: show a progress bar for each epoch.
     The model is in training mode during the run, and then again in the mode it had before.
     Raises TypeError or ValueError for arguments that do not fit, FloatingPointError if the loss is NaN or infinite.
     """

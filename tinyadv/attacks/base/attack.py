@@ -85,7 +85,8 @@ class Attack(Parameters):
     def scaled(self, factor: float) -> Attack:
         """The same attack with budget and step size times a factor; ValueError if it has no budget."""
         eps, step_size = factor * (budget := self._budget()), getattr(self, "step_size", None)
-        scaled: Any = self.with_eps(0.0 if self.norm == "l0" and round(eps, 9) < 1 <= budget else eps)  # of no pixel
+        eps = round(eps, 9) if self.norm == "l0" else eps  # pixels: 49 times 1/49 is one, and half a pixel is none
+        scaled: Any = self.with_eps(0.0 if self.norm == "l0" and eps < 1 <= budget else eps)
         return replace(scaled, step_size=factor * step_size or None) if step_size else scaled
 
     def _budget(self) -> float:
@@ -111,11 +112,10 @@ class Attack(Parameters):
             gradients, may be an array. A Module runs in evaluation mode; if it is on a GPU, the data is moved there.
         x: (N, C, H, W) floats within the bounds; y: (N,) the true classes; target: (N,) the target classes, or one for
             all images. The model, x, y and target are not changed.
-        seed: of the random streams, one for each example; or a Streams object.
+        seed: of the random streams, one for each example; or a Streams object, which is not advanced.
         workers: the number of threads (default: all usable cores); it changes no bit of the result.
-        executor: any concurrent.futures.Executor, such as one of processes, of Dask or of MPI. It replaces the threads
-            and changes no bit of the result. If it does not know its number of workers, pass that as `workers`. Other
-            processes do not advance Streams given as seed. See docs/scale.md.
+        executor: any concurrent.futures.Executor, such as one of processes, of Dask or of MPI, in place of threads; it
+            changes no bit. If it does not know its number of workers, pass that as `workers`. See docs/scale.md.
         batch_size: the number of examples in a shard; it changes only the rounding of sums and products.
         skip_misclassified: return images that the model gets wrong unchanged, without attacking them.
         quantize: return images on 256 levels from low to high, within the budget, which can be saved with 8 bits.

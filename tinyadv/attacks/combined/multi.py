@@ -78,7 +78,7 @@ class MultiAttack(Composite):
 
         state: a file for the state of the run, written each time an attack has finished some shards. If the file of a
             killed run exists, this run goes on from it, and its result has the same bytes as that of an unbroken run.
-            Streams given as seed begin anew, and are not advanced.
+            Streams given as seed begin anew.
             Raises StateError if the file belongs to a run with other images, labels, parameters or another model, and
             if its run is still running; ValueError within ranks.sharing.
         progress: print the attacks with all their parameters, and how many examples each has broken, to standard error.
