@@ -61,7 +61,7 @@ def run(work: Callable, model: Callable, values: tuple, put: Callable[[slice, An
     threads = (workers or usable_cores()) if on_host else 1
 
     def arguments(part: slice) -> tuple:
-        return work, [value.apart(part) if isinstance(value, Streams) else value if value is None else value[part]
+        return work, [None if value is None else value.apart(part) if isinstance(value, Streams) else value[part]
                       for value in values], part, x.shape
 
     shared, found = ranks(), list[tuple[slice, Any]]()

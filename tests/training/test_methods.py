@@ -231,6 +231,8 @@ def test_a_scaled_attack_of_less_than_one_pixel_has_none():
     attack, x = PGD(49, norm="l0", steps=3), np.full((1, 1, 7, 7), 0.5, np.float32)
     weak = [attack.scaled(strength) for strength in (0.02, 1 / 49, 0.5)]
     assert [each.eps for each in weak] == [0, 1, 24.5]
+    with pytest.raises(ValueError, match="eps must be a number"):
+        attack.scaled(-1)
     found = [each.run(lambda x: ops.flatten(x)[:, :2] * [1.0, -1.0], x, np.zeros(1, int)) for each in weak]
     assert [int(result.distances[0]) for result in found][:2] == [0, 1]
 

@@ -159,7 +159,9 @@ class Sampled:
         top = int(self._votes(model, image, streams, 0, self.choose).argmax())
         votes = self._votes(model, image, streams, 1, self.samples)  # of new samples
         share, other = self.shares(votes, top)
-        return *((top, self.radius(share, image.shape[1:], other)) if share > other else (-1, 0.0)), len(votes)
+        if share > other:
+            return top, self.radius(share, image.shape[1:], other), len(votes)
+        return -1, 0.0, len(votes)
 
     def _predict(self, model: Callable, image: np.ndarray, streams: Streams) -> tuple[int, float, int]:
         votes = self._votes(model, image, streams, 2, self.samples)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyadv.attacks import Attack
-from tinyadv.attacks.base.arguments import check_target
+from tinyadv.attacks.base.arguments import check_target, whole_pixels
 from tinyadv.backend import Array
 from tinyadv.data import Dataset
 from tinyadv.data.loader import check_dataset
@@ -36,10 +36,15 @@ def accuracy(model: Callable, dataset: Dataset, **options: Any) -> float:
     Raises ValueError for labels that are no class of the model.
     """
     check(dataset)
+    return float((predictions(model, dataset, "accuracy", **options) == dataset.labels).mean())
+
+
+def predictions(model: Callable, dataset: Dataset, operation: str, **options: Any) -> np.ndarray:
+    """As `predict`, for a data set; ValueError, which names the operation, for labels that are no class."""
     found = logits(model, dataset.images, **options)
     predicted = classes(found)
-    check_labels(dataset.labels, found.shape[1], "accuracy")
-    return float((predicted == dataset.labels).mean())
+    check_labels(dataset.labels, found.shape[1], operation)
+    return predicted
 
 
 @spelled
@@ -74,8 +79,8 @@ def epsilon_curve(model: Callable, attack: Attack, dataset: Dataset, epsilons: S
                          "time, each with a file of its own")
     if target is not None:
         target = check_target(target, "target", dataset.images)
-    pixels = attack.norm == "l0" and any(float(eps) >= 1 for eps in epsilons)  # then a value below 1 is meant
-    attacks = {float(eps): attack.with_eps(0.0 if pixels and 0 < float(eps) < 1 else float(eps))
+    largest = max(map(float, epsilons), default=0.0)
+    attacks = {float(eps): attack.with_eps(whole_pixels(float(eps), attack.norm, largest))
                for eps in epsilons}  # all checked before the first runs
     robust, x_adv = np.arange(len(dataset)), dataset.images.copy()
     curve: dict[float, float] = {}

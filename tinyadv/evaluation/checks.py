@@ -16,9 +16,8 @@ from tinyadv import driver
 from tinyadv.attacks import FGSM, PGD, Attack, Square
 from tinyadv.backend import Array, to_host
 from tinyadv.data import Dataset
-from tinyadv.evaluation.accuracy import check
+from tinyadv.evaluation.accuracy import check, predictions
 from tinyadv.evaluation.report import Check, Report
-from tinyadv.ops.loss import check_labels
 from tinyadv.spellings import spelled
 
 SLACK = 0.05  # a comparison may fail by this fraction of the images, because attacks are random searches
@@ -39,9 +38,7 @@ def sanity_checks(model: Callable, dataset: Dataset, *, eps: float, norm: str = 
     if eps == 0:
         raise ValueError("eps must be above 0: without a budget there is nothing to check")
     shards = driver.sharding(options)
-    logits = driver.logits(model, dataset.images, **shards)
-    predicted = to_host(driver.classes(logits))
-    check_labels(dataset.labels, logits.shape[1], "sanity_checks")
+    predicted = predictions(model, dataset, "sanity_checks", **shards)
     right = dataset[predicted == dataset.labels]
     if not len(right):
         lost = (predicted < 0).sum()

@@ -15,7 +15,7 @@ from tinyadv.backend import Array, move
 from tinyadv.fused import averaged
 from tinyadv.nn import BatchNorm2d, Module
 from tinyadv.tensor import Tensor, no_grad
-from tinyadv.training.checkpoint import random_layers
+from tinyadv.training.checkpoint import random_layers, set_random_layers
 
 SHOWN = 2000  # number of training images for the statistics; each channel has many pixels in an image
 
@@ -38,8 +38,8 @@ def averaged_state(model: Module, average: dict[str, Array],
         return model.state_dict()
     parameters = dict(model.named_parameters())  # one that has two names has two in the state_dict, too
     live = {name: parameters[name].data for name in average}
-    modules, drawn = dict(model.named_modules()), random_layers(model)
-    norms = [module for module in modules.values() if isinstance(module, BatchNorm2d)]
+    drawn = random_layers(model)
+    norms = [module for _, module in model.named_modules() if isinstance(module, BatchNorm2d)]
     before = [(norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum) for norm in norms]
     try:
         for name, mean in average.items():
@@ -52,8 +52,7 @@ def averaged_state(model: Module, average: dict[str, Array],
             parameters[name].data = array
         for norm, kept in zip(norms, before, strict=True):
             norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum = kept
-        for name, counts in drawn.items():  # random layers that draw in evaluation mode, too, have counted on
-            vars(modules[name]).update(counts)
+        set_random_layers(model, drawn)  # those that draw in evaluation mode, too, have counted on
 
 
 def _estimate(model: Module, norms: list[BatchNorm2d], shown: Iterable[tuple[Tensor, ...]]) -> None:

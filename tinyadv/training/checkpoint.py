@@ -105,7 +105,7 @@ class State:
             if (state.epoch, state.step) > (int(settings["epochs"]), 0):
                 raise ValueError(f"it has gone on to {state.epoch} epochs and {state.step} steps, further than epochs="
                                  f"{settings['epochs']}: ask for {state.epoch + (state.step > 0)} or more")
-            modules, kept = dict(model.named_modules()), header["dropouts"]
+            kept = header["dropouts"]
             if {name: own.keys() for name, own in kept.items()} != {
                     name: own.keys() for name, own in random_layers(model).items()} or not all(
                     _is_count(value) for own in kept.values() for value in own.values()):
@@ -116,8 +116,7 @@ class State:
             model.load_state_dict(before[0])
             optimizer.load_state_dict(before[1])
             raise StateError(f"{path}: a checkpoint that does not fit this model and optimiser: {error}") from error
-        for name, own in kept.items():
-            vars(modules[name]).update(own)
+        set_random_layers(model, kept)
         return state
 
     def _check(self, weights: Mapping[str, np.ndarray], model: Module) -> None:
@@ -145,6 +144,13 @@ def random_layers(model: Module) -> dict[str, dict[str, int]]:
     keys = ("calls", "seed")  # of nn.Random, and of layers of one's own that draw likewise
     return {name: {key: int(vars(module)[key]) for key in keys} for name, module in model.named_modules()
             if all(isinstance(vars(module).get(key), int | np.integer) for key in keys)}
+
+
+def set_random_layers(model: Module, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """The inverse of `random_layers`."""
+    modules = dict(model.named_modules())
+    for name, own in counts.items():
+        vars(modules[name]).update(own)
 
 
 def described(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,11 @@ def doubt_eps(eps: float, norm: str, bounds: tuple[float, float]) -> None:
         warn(f"eps={eps:g} is less than one pixel: l0 counts pixels, so give eps=10, say")
 
 
+def whole_pixels(eps: float, norm: str, largest: float) -> float:
+    """eps; in l0, 0 for less than a pixel, if the largest of several budgets shows that pixels are meant."""
+    return 0.0 if norm == "l0" and 0 < eps < 1 <= largest else eps
+
+
 def warn(text: str, category: type[Warning] = UserWarning) -> None:
     """Warn, and show the line of the user's code that called the library."""
     frame, level = sys._getframe(), 1

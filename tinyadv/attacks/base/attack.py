@@ -20,7 +20,7 @@ from typing import Any, ClassVar, cast
 
 from tinyadv import driver
 from tinyadv.attacks.base import levels
-from tinyadv.attacks.base.arguments import check_arguments, doubt_eps
+from tinyadv.attacks.base.arguments import check_arguments, doubt_eps, whole_pixels
 from tinyadv.attacks.base.balls import BALLS, ball_class
 from tinyadv.attacks.base.batch import Batch, Step
 from tinyadv.attacks.base.objectives import objective
@@ -85,8 +85,8 @@ class Attack(Parameters):
     def scaled(self, factor: float) -> Attack:
         """The same attack with budget and step size times a factor; ValueError if it has no budget."""
         eps, step_size = factor * (budget := self._budget()), getattr(self, "step_size", None)
-        eps = round(eps, 9) if self.norm == "l0" else eps  # pixels: 49 times 1/49 is one, and half a pixel is none
-        scaled: Any = self.with_eps(0.0 if self.norm == "l0" and eps < 1 <= budget else eps)
+        eps = round(eps, 9) if self.norm == "l0" else eps  # 49 pixels times 1/49 are one
+        scaled: Any = self.with_eps(whole_pixels(eps, self.norm, budget))
         return replace(scaled, step_size=factor * step_size or None) if step_size else scaled
 
     def _budget(self) -> float:
